@@ -1,0 +1,33 @@
+"""The catalogue of problems: one file per family, each problem a function that returns a `Problem`.
+
+`make(name)` builds one; `CATALOGUE` maps every name to its function. To add a problem, write its function and one line here.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from optctl.envs import cartpole, lqr, pendulum
+from optctl.errors import ArgumentError
+from optctl.problem import Problem
+
+CATALOGUE: dict[str, Callable[..., Problem]] = {
+    "lqr-scalar": lqr.scalar,
+    "double-integrator": lqr.double_integrator,
+    "dean": lqr.dean,
+    "mass-spring": lqr.mass_spring,
+    "pendulum": pendulum.swing_up,
+    "pendulum-v1": pendulum.gymnasium_v1,
+    "cartpole": cartpole.swing_up,
+}
+
+
+def make(name: str, **options: Any) -> Problem:
+    """The catalogue problem `name`, with the options of its function (see each family's file)."""
+    if name not in CATALOGUE:
+        close = difflib.get_close_matches(str(name), CATALOGUE, n=1)
+        hint = f"; did you mean `{close[0]}`?" if close else f"; the problems are {', '.join(CATALOGUE)}"
+        raise ArgumentError(f"Argument `name` must be a problem of the catalogue, but is {name!r}{hint}")
+    return CATALOGUE[name](**options)

@@ -1,0 +1,53 @@
+"""optctl: one symbolic problem definition, its batched environment, its exact optimum, and the gap between.
+
+Public names are resolved on first use, so that `import optctl` loads neither casadi, torch, warp nor matplotlib.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Problem": "optctl.problem",
+    "Uniform": "optctl.problem",
+    "Normal": "optctl.problem",
+    "Fixed": "optctl.problem",
+    "Trajectory": "optctl.trajectory",
+    "Controller": "optctl.controller",
+    "FeedbackController": "optctl.controller",
+    "rollout": "optctl.controller",
+    "make_vec": "optctl.simulation",
+    "compile_problem": "optctl.simulation",
+    "solve": "optctl.solvers",
+    "train": "optctl.training",
+    "load_agent": "optctl.training",
+    "compare": "optctl.compare",
+    "make": "optctl.envs",
+}
+
+__all__ = [*_HOME, "__version__"]
+
+if TYPE_CHECKING:
+    from optctl.compare import compare
+    from optctl.controller import Controller, FeedbackController, rollout
+    from optctl.envs import make
+    from optctl.problem import Fixed, Normal, Problem, Uniform
+    from optctl.simulation import compile_problem, make_vec
+    from optctl.solvers import solve
+    from optctl.training import load_agent, train
+    from optctl.trajectory import Trajectory
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'optctl' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
