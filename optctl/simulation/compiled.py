@@ -1,0 +1,274 @@
+"""`CompiledProblem`: a problem's functions over batches of torch tensors, with exact derivatives.
+
+Every quantity is a CasADi function translated to one kernel: the step, its Jacobians (CasADi's forward-over-expressions
+`jacobian`) and its vector–Jacobian products (CasADi's reverse mode). torch's autograd calls the latter, so no tape is kept: a
+rollout of T steps stores its states and nothing else. Kernels are generated, compiled and cached on first use.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import casadi as ca
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from optctl.errors import require
+from optctl.problem import Problem
+from optctl.simulation.cache import load_module
+from optctl.simulation.kernels import function_source
+from optctl.simulation.launch import launch, resolve_device, resolve_dtype
+
+
+class CompiledFunction:
+    """A CasADi function of column vectors over a batch, differentiable once by torch.
+
+    Each argument is a contiguous-able tensor of shape (B, n) or (1, n), the latter shared by the whole batch (scalars: also (B,)
+    and (1,)). Results have shape (B, n), (B, n, m), or (B,) for scalars.
+    """
+
+    def __init__(self, function: ca.Function, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32"):
+        self.function = function
+        self.device, self.dtype = resolve_device(device), resolve_dtype(dtype)
+        self.names = tuple(function.name_in())
+        self.sizes = tuple(function.numel_in(i) for i in range(function.n_in()))
+        self.shapes = tuple(function.size_out(j) for j in range(function.n_out()))
+        source = function_source(function, str(self.dtype).removeprefix("torch."))
+        self.kernel = load_module(source).batched
+
+    @cached_property
+    def vjp(self) -> CompiledFunction:
+        """(inputs…, one cotangent per output) → Σ_j (∂ output_j / ∂ input_i)ᵀ cotangent_j for every input i."""
+        f = self.function
+        inputs = [ca.SX.sym(name, size) for name, size in zip(self.names, self.sizes, strict=True)]
+        outputs = f.call(inputs)
+        cotangents = [ca.SX.sym(f"adj_{name}", *shape) for name, shape in zip(f.name_out(), self.shapes, strict=True)]
+        product = sum((ca.dot(y, a) for y, a in zip(outputs, cotangents, strict=True)), ca.SX(0))
+        gradients = [ca.densify(ca.gradient(product, x)) if x.numel() else ca.SX(0, 1) for x in inputs]
+        names = [*self.names, *(f"adj_{name}" for name in f.name_out())]
+        adjoint = ca.Function(
+            f"vjp_{f.name()}", [*inputs, *cotangents], gradients, names, [f"grad_{name}" for name in self.names]
+        )
+        return CompiledFunction(adjoint, self.device, self.dtype)
+
+    def evaluate(self, *arguments: Tensor, batch: int | None = None) -> tuple[Tensor, ...]:
+        """Results without a gradient."""
+        rows = [self._rows(name, size, a) for name, size, a in zip(self.names, self.sizes, arguments, strict=True)]
+        size = batch if batch is not None else max((len(a) for a in rows), default=1)
+        for name, a in zip(self.names, rows, strict=True):
+            require(len(a) in (1, size), name, f"have 1 or {size} rows", f"has {len(a)}")
+        widest = max((n * m for n, m in self.shapes), default=0)
+        require(
+            size * max(widest, *self.sizes) < 2**31, self.names[0], "have fewer than 2³¹ entries in each array",
+            f"the batch of {size} needs more",
+        )  # fmt: skip
+        results = [torch.empty((size, n * m), dtype=self.dtype, device=self.device) for n, m in self.shapes]
+        inputs: list[Any] = []
+        for n, a in zip(self.sizes, rows, strict=True):
+            inputs += [a, 0 if len(a) == 1 else n]
+        if size:
+            launch(self.kernel, size, [*inputs, *results], self.device)
+        return tuple(
+            r[:, 0] if n * m == 1 and m == 1 else (r if m == 1 else r.view(size, n, m))
+            for r, (n, m) in zip(results, self.shapes, strict=True)
+        )
+
+    def __call__(self, *arguments: Tensor, batch: int | None = None) -> tuple[Tensor, ...]:
+        """Results, recorded for autograd where an argument requires a gradient."""
+        if torch.is_grad_enabled() and any(a.requires_grad for a in arguments):
+            return _Differentiable.apply(self, batch, *arguments)
+        return self.evaluate(*arguments, batch=batch)
+
+    def _rows(self, name: str, size: int, argument: Tensor) -> Tensor:
+        a = argument.detach()
+        require(a.dtype == self.dtype, name, f"have dtype {self.dtype}", f"has {a.dtype}")
+        require(a.device == self.device, name, f"be on {self.device}", f"is on {a.device}")
+        if a.numel() and (a.dim() != 2 or a.shape[1] != size):
+            a = a.reshape(len(a) if a.dim() else 1, -1)
+            require(a.shape[1] == size, name, f"have shape (B, {size})", f"has shape {tuple(argument.shape)}")
+        return a.contiguous() if size else a.new_empty(1, 0)
+
+
+class _Differentiable(torch.autograd.Function):
+    """Reverse mode through a `CompiledFunction` by its generated adjoint."""
+
+    @staticmethod
+    def forward(ctx: Any, compiled: CompiledFunction, batch: int | None, *arguments: Tensor) -> tuple[Tensor, ...]:
+        ctx.compiled = compiled
+        ctx.save_for_backward(*arguments)
+        return compiled.evaluate(*arguments, batch=batch)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
+        arguments = ctx.saved_tensors
+        gradients = ctx.compiled.vjp.evaluate(*arguments, *_column_major(cotangents))
+        results = []
+        for needed, argument, gradient in zip(ctx.needs_input_grad[2:], arguments, gradients, strict=True):
+            shared = needed and argument.numel() < gradient.numel()
+            total = gradient.sum(0) if shared else gradient
+            results.append(total.reshape(argument.shape) if needed else None)
+        return (None, None, *results)
+
+
+def _column_major(cotangents: tuple[Tensor, ...]) -> list[Tensor]:
+    """Kernels read matrices column by column, as CasADi does."""
+    return [c.transpose(1, 2).reshape(len(c), -1) if c.dim() == 3 else c for c in cotangents]
+
+
+class Linearization(NamedTuple):
+    """First derivatives of one step: x_next ≈ … + A δx + B δu, cost ≈ … + cost_x·δx + cost_u·δu."""
+
+    A: Tensor
+    """(B, n_x, n_x)"""
+    B: Tensor
+    """(B, n_x, n_u)"""
+    cost_x: Tensor
+    """(B, n_x)"""
+    cost_u: Tensor
+    """(B, n_u)"""
+
+
+class CompiledProblem:
+    """The batched functions of a problem on a device; made by `compile_problem`.
+
+    Arguments: states x (B, n_x), controls u (B, n_u) in units, parameters p (1 or B, n_p), default nominal, and the time t [s], a
+    number or a tensor of shape (B,). All methods but `linearize` and `vjp` are differentiable by torch with respect to each of
+    them.
+    """
+
+    def __init__(self, problem: Problem, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32") -> None:
+        self.problem = problem
+        self.device, self.dtype = resolve_device(device), resolve_dtype(dtype)
+        self.nominal_params = torch.tensor(problem.param_values[None], dtype=self.dtype, device=self.device)
+
+    # --- the public calls -----------------------------------------------------------------------------------------------
+
+    def step(
+        self, x: Tensor, u: Tensor, p: Tensor | None = None, t: float | Tensor = 0.0, w: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """One control interval: next states (B, n_x) and the cost integrated over it (B,).
+
+        `w` (B, n_w): standard normal process noise; none by default.
+        """
+        if w is None:
+            return self._step(*self._check(x, u, p, t))
+        self._shape("w", w, (len(x), self.problem.n_w))
+        require(self.problem.n_w > 0, "w", "be absent for a problem without process noise", "was given")
+        return self._noisy_step(*self._check(x, u, p, t), w)
+
+    def linearize(
+        self, x: Tensor, u: Tensor, p: Tensor | None = None, t: float | Tensor = 0.0
+    ) -> Linearization:
+        """Jacobians of one step and gradients of its cost."""
+        return Linearization(*self._linearize.evaluate(*self._check(x, u, p, t)))
+
+    def vjp(
+        self, x: Tensor, u: Tensor, p: Tensor | None, t: float | Tensor, adj_x_next: Tensor, adj_cost: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients (B, n_x), (B, n_u), (B, n_p) of adj_x_next · x_next + adj_cost cost, with (B, n_x) and (B,) cotangents."""
+        arguments = self._check(x, u, p, t)
+        self._shape("adj_x_next", adj_x_next, tuple(x.shape))
+        self._shape("adj_cost", adj_cost, (len(x),))
+        return self._step.vjp.evaluate(*arguments, adj_x_next, adj_cost)[:3]  # type: ignore[return-value]
+
+    def observe(self, x: Tensor, p: Tensor | None = None, t: float | Tensor = 0.0) -> Tensor:
+        """Observations without noise, (B, n_y)."""
+        (y,) = self._observe(*self._check(x, None, p, t))
+        return y.reshape(len(x), self.problem.n_y)
+
+    def terminal_cost(self, x: Tensor, p: Tensor | None = None, t: float | Tensor | None = None) -> Tensor:
+        """φ, shape (B,); zero where the problem has none. `t` defaults to the end of the horizon."""
+        (cost,) = self._terminal(*self._check(x, None, p, self.problem.duration if t is None else t))
+        return cost
+
+    # --- generated functions --------------------------------------------------------------------------------------------
+
+    def compile(self, function: ca.Function) -> CompiledFunction:
+        """Any other CasADi function over batches on this device."""
+        return CompiledFunction(function, self.device, self.dtype)
+
+    @cached_property
+    def _step(self) -> CompiledFunction:
+        return self.compile(self.problem.step_function)
+
+    @cached_property
+    def _noisy_step(self) -> CompiledFunction:
+        problem = self.problem
+        inputs = [ca.SX.sym(n, k) for n, k in (("x", problem.n_x), ("u", problem.n_u), ("p", problem.n_p), ("t", 1))]
+        w = ca.SX.sym("w", problem.n_w)
+        after, cost = problem.step_function(*inputs)
+        assert problem.diffusion_function is not None
+        kick = problem.diffusion_function(*inputs) @ w * (1.0 if problem.discrete else np.sqrt(problem.dt))
+        names = ["x", "u", "p", "t", "w"]
+        return self.compile(ca.Function("noisy_step", [*inputs, w], [after + kick, cost], names, ["x_next", "cost"]))
+
+    @cached_property
+    def _linearize(self) -> CompiledFunction:
+        problem = self.problem
+        x, u, p, t = (ca.SX.sym(n, k) for n, k in (("x", problem.n_x), ("u", problem.n_u), ("p", problem.n_p), ("t", 1)))
+        after, cost = problem.step_function(x, u, p, t)
+        outputs = [ca.jacobian(after, x), ca.jacobian(after, u), ca.gradient(cost, x), ca.gradient(cost, u)]
+        names = ["A", "B", "cost_x", "cost_u"]
+        return self.compile(ca.Function("linearize", [x, u, p, t], outputs, ["x", "u", "p", "t"], names))
+
+    @cached_property
+    def _observe(self) -> CompiledFunction:
+        return self.compile(self.problem.observation_function)
+
+    @cached_property
+    def _terminal(self) -> CompiledFunction:
+        return self.compile(self.problem.terminal_cost_function)
+
+    # --- checks ---------------------------------------------------------------------------------------------------------
+
+    def _check(self, x: Tensor, u: Tensor | None, p: Tensor | None, t: float | Tensor) -> list[Tensor]:
+        self._shape("x", x, (None, self.problem.n_x))
+        batch = len(x)
+        if u is not None:
+            self._shape("u", u, (batch, self.problem.n_u))
+        p = self.nominal_params if p is None else p
+        self._tensor("p", p)
+        rows = {1, batch}
+        require(
+            p.dim() == 2 and p.shape[1] == self.problem.n_p and len(p) in rows,
+            "p", f"have shape (1, {self.problem.n_p}) or ({batch}, {self.problem.n_p})", f"has shape {tuple(p.shape)}",
+        )  # fmt: skip
+        if not isinstance(t, Tensor):
+            t = torch.full((1,), float(t), dtype=self.dtype, device=self.device)
+        self._tensor("t", t)
+        require(
+            t.numel() in rows and t.dim() <= 1, "t", f"be a number or have shape ({batch},)", f"has shape {tuple(t.shape)}"
+        )
+        return [a for a in (x, u, p, t) if a is not None]
+
+    def _tensor(self, name: str, value: Any) -> None:
+        require(isinstance(value, Tensor), name, "be a torch tensor", f"is {type(value).__name__}")
+        require(value.dtype == self.dtype, name, f"have dtype {self.dtype}", f"has {value.dtype}")
+        require(value.device == self.device, name, f"be on {self.device}", f"is on {value.device}")
+
+    def _shape(self, name: str, value: Any, shape: tuple[int | None, ...]) -> None:
+        self._tensor(name, value)
+        fits = value.dim() == len(shape) and all(n in (None, m) for n, m in zip(shape, value.shape, strict=True))
+        wanted = ", ".join("B" if n is None else str(n) for n in shape) + ("," if len(shape) == 1 else "")
+        require(fits, name, f"have shape ({wanted})", f"has shape {tuple(value.shape)}")
+
+
+def compile_problem(
+    problem: Problem | str, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32"
+) -> CompiledProblem:
+    """The batched, differentiable functions of a problem (or of a catalogue name) on a device."""
+    return CompiledProblem(resolve_problem(problem), device, dtype)
+
+
+def resolve_problem(problem: Problem | str) -> Problem:
+    """A problem, or the catalogue's problem of that name."""
+    if isinstance(problem, str):
+        from optctl.envs import make  # the catalogue: loaded when it is asked for
+
+        return make(problem)
+    require(isinstance(problem, Problem), "problem", "be a Problem or a catalogue name", f"is {type(problem).__name__}")
+    return problem

@@ -1,0 +1,144 @@
+"""Launching a kernel over a batch: all cores of a CPU, or the current stream of a GPU.
+
+Warp runs a CPU kernel on one thread but releases Python's lock meanwhile, so a large batch is cut into one range per thread. The
+number of threads is torch's (`torch.set_num_threads`), never more than the cores this process may use.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+import warp as wp
+
+from optctl.errors import require
+from optctl.simulation.cache import init_warp
+
+SPLIT_FROM = 8192
+"""Smallest batch worth cutting: below, waking a thread costs more than it saves."""
+_ALIGNMENT = 64
+
+WARP_DTYPE = {torch.float32: wp.float32, torch.float64: wp.float64, torch.int32: wp.int32, torch.bool: wp.bool,
+              torch.int64: wp.uint64}  # fmt: skip
+"""Tensors become arrays of these types (torch has no unsigned arithmetic: random keys travel as int64)."""
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="optctl")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked child has none of its parent's threads
+
+
+def num_threads() -> int:
+    """Threads that share a large batch on the CPU."""
+    return min(torch.get_num_threads(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 64)
+
+
+def ranges(size: int, threads: int) -> list[tuple[int, int]]:
+    """Cut 0 … size into at most `threads` ranges (offset, length)."""
+    if size < SPLIT_FROM or threads < 2:
+        return [(0, size)]
+    length = -(-size // threads)
+    length = -(-length // _ALIGNMENT) * _ALIGNMENT
+    return [(start, min(length, size - start)) for start in range(0, size, length)]
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The torch device of a name, with its index, checked to exist."""
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError):
+        chosen = None
+    require(
+        chosen is not None and chosen.type in ("cpu", "cuda"), "device", "be 'cpu', 'cuda' or 'cuda:<index>'", f"is {device!r}"
+    )
+    assert chosen is not None
+    if chosen.type == "cuda":
+        count = torch.cuda.device_count()
+        index = chosen.index if chosen.index is not None else (torch.cuda.current_device() if count else 0)
+        require(index < count, "device", "name a GPU that torch can use", f"is {device!r} and torch sees {count}")
+        return torch.device("cuda", index)
+    return torch.device("cpu")
+
+
+def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """torch.float32 or torch.float64."""
+    name = str(dtype).removeprefix("torch.")
+    require(name in ("float32", "float64"), "dtype", "be 'float32' or 'float64'", f"is {dtype!r}")
+    return getattr(torch, name)
+
+
+def as_array(tensor: torch.Tensor) -> wp.array:
+    """A flat Warp view of a contiguous tensor."""
+    return wp.from_torch(tensor.detach().reshape(-1), dtype=WARP_DTYPE[tensor.dtype], requires_grad=False)
+
+
+@functools.lru_cache(maxsize=64)
+def _stream(handle: int, device: str) -> wp.Stream:
+    return wp.Stream(device, cuda_stream=handle)
+
+
+def _current_stream(device: torch.device) -> wp.Stream:
+    """Torch's current stream, as Warp knows it (also while torch captures a graph)."""
+    return _stream(torch.cuda.current_stream(device).cuda_stream, str(device))
+
+
+class RecordedLaunch:
+    """A launch whose arguments are fixed but for the data pointer of the first, replayed in a few microseconds.
+
+    Tensors among `arguments` must be contiguous and outlive the launch; the kernel's last argument is the offset.
+    """
+
+    def __init__(self, kernel: wp.Kernel, size: int, arguments: Sequence[Any], device: torch.device) -> None:
+        init_warp()
+        self.device = device
+        self._keep = [a for a in arguments if isinstance(a, torch.Tensor)]
+        converted = [as_array(a) if isinstance(a, torch.Tensor) else a for a in arguments]
+        parts = ranges(size, num_threads()) if device.type == "cpu" else [(0, size)]
+        self._launches = [
+            wp.launch(kernel, dim=n, inputs=[*converted, start], device=str(device), record_cmd=True) for start, n in parts
+        ]
+        self._first = [launch.params[1] for launch in self._launches]  # the descriptors that each replay reads
+        self._alone = self._launches[0].launch if len(self._launches) == 1 else None
+
+    def __call__(self, first: torch.Tensor | None = None) -> None:
+        """Replay, with `first` in place of the first argument (same type and size, contiguous)."""
+        if first is not None:
+            pointer = first.data_ptr()
+            for descriptor in self._first:
+                descriptor.data = pointer
+        if self.device.type == "cuda":
+            self._launches[0].launch(stream=_current_stream(self.device))
+        elif self._alone is not None:
+            self._alone()
+        else:
+            run_parts([launch.launch for launch in self._launches])
+
+
+def run_parts(calls: Sequence[Any]) -> None:
+    """Run calls on as many threads, the last on this one; errors are raised here."""
+    pool = _pool(len(calls) - 1)
+    others = [pool.submit(call) for call in calls[:-1]]
+    calls[-1]()
+    for future in others:
+        future.result()
+
+
+def launch(kernel: wp.Kernel, size: int, arguments: Sequence[Any], device: torch.device) -> None:
+    """Launch once over `size` environments; the kernel's last argument, the offset, is added here."""
+    converted = [as_array(a) if isinstance(a, torch.Tensor) else a for a in arguments]
+    if device.type == "cuda":
+        stream = _current_stream(device)
+        wp.launch(kernel, dim=size, inputs=[*converted, 0], device=str(device), stream=stream)
+        return
+    parts = ranges(size, num_threads())
+    calls = [
+        functools.partial(wp.launch, kernel, dim=n, inputs=[*converted, start], device="cpu") for start, n in parts
+    ]
+    run_parts(calls) if len(calls) > 1 else calls[0]()

@@ -1,0 +1,268 @@
+"""`VectorEnv`: thousands of copies of a problem stepped by one generated kernel, torch tensors in and out.
+
+One launch does a whole public step for every environment: clip and scale the action, advance the state with its process noise,
+charge the cost, move the clock, end and restart episodes, observe. The rules, in full:
+
+* reward = −(cost of the interval), and at the end of a finite horizon also − terminal cost.
+* The end of a finite horizon is `terminated`; the step limit of an infinite one is `truncated`.
+* Autoreset is SAME_STEP: where an episode ended, `obs` is the first observation of the next and `info["final_obs"]` the last of
+  the old; elsewhere the two are equal.
+* The tensors returned are the environment's own buffers, overwritten by the next `step` or `reset`; nothing flows back through
+  them (for gradients: `compile_problem`).
+* Values of actions are never looked at on the host: what exceeds [−1, 1] is clipped; a NaN makes that environment's state, reward
+  and observation NaN, and no other's, until its episode ends and a fresh one begins.
+* Environment i draws from a stream of its own, a function of (seed, i, episode, clock) alone.
+* On a GPU `step` only launches on torch's current stream: no allocation, no synchronisation; it can be captured in a CUDA graph
+  (after one uncaptured step; the captured step reads its action from the same tensor at each replay).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optctl.errors import require
+from optctl.problem import Problem
+from optctl.simulation.cache import load_module
+from optctl.simulation.compiled import resolve_problem
+from optctl.simulation.kernels import EnvironmentSource
+from optctl.simulation.launch import RecordedLaunch, resolve_device, resolve_dtype
+
+_STATE = ("state", "params", "clock", "episode", "key", "obs", "final_obs", "reward", "terminated", "truncated")
+
+
+class VectorEnv:
+    """`num_envs` environments of one problem; see the module's text for the rules and `make_vec` for the arguments."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        num_envs: int,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype = "float32",
+        params: Any = None,
+        randomize: bool = False,
+        max_episode_steps: int | None = None,
+    ) -> None:
+        for name, value in (("num_envs", num_envs), ("max_episode_steps", max_episode_steps or 1)):
+            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+            require(whole and 0 < value < 2**29, name, "be a positive integer below 2²⁹", f"is {value!r}")
+        self.problem = problem
+        self.num_envs = int(num_envs)
+        self.obs_dim, self.action_dim = problem.n_y, problem.n_u
+        self.device, self.dtype = resolve_device(device), resolve_dtype(dtype)
+        self.randomize = bool(randomize)
+        self.max_episode_steps = int(max_episode_steps or problem.steps)
+        if problem.horizon == "finite":
+            require(
+                self.max_episode_steps == problem.steps, "max_episode_steps",
+                f"be {problem.steps} or absent, for the horizon is finite", f"is {max_episode_steps}",
+            )  # fmt: skip
+        widest = max(problem.n_x, problem.n_u, problem.n_p, problem.n_y)
+        require(
+            self.num_envs * widest < 2**31, "num_envs", f"be below 2³¹ / {widest} for this problem", f"is {num_envs}"
+        )
+        source = EnvironmentSource(problem, str(self.dtype).removeprefix("torch."), randomize=self.randomize).source()
+        self.kernels = load_module(source)
+
+        def zeros(*shape: int, dtype: torch.dtype = self.dtype) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=self.device)
+
+        n = self.num_envs
+        self._state, self._obs, self._final_obs = zeros(n, problem.n_x), zeros(n, problem.n_y), zeros(n, problem.n_y)
+        self._reward, self._clock = zeros(n), zeros(n, dtype=torch.int32)
+        self._terminated, self._truncated = zeros(n, dtype=torch.bool), zeros(n, dtype=torch.bool)
+        self._episode = torch.full((n,), -1, dtype=torch.int32, device=self.device)
+        self._key = zeros(1, dtype=torch.int64)
+        self._mask = torch.ones(n, dtype=torch.bool, device=self.device)
+        self._given_state = zeros(n, problem.n_x)
+        self._seeded = False
+        nominal = problem.param_values[None] if params is None else params
+        self._params = self._parameter_rows(nominal)
+        if self.randomize and len(self._params) != n:
+            self._params = self._params.repeat(n, 1)
+        self._info = {"final_obs": self._final_obs}
+        self._record()
+
+    # --- the public calls -----------------------------------------------------------------------------------------------
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Begin new episodes; returns observations (num_envs, n_y) and info.
+
+        `seed` restarts every random stream, so it goes with a reset of all environments. Without it the streams go on (the first
+        reset draws a seed). `options`: "state" (1 or num_envs, n_x) instead of random initial states; "params" (1 or num_envs,
+        n_p) instead of the present or random ones; "mask" (num_envs,) bool: only these environments; the others keep theirs.
+        """
+        options = dict(options or {})
+        mask, state, params = (options.pop(name, None) for name in ("mask", "state", "params"))
+        require(not options, "options", "have keys among state, params, mask", f"has {', '.join(map(str, options))}")
+        require(seed is None or mask is None, "seed", "be absent where a mask is given", f"is {seed}")
+        if mask is not None:
+            mask = self._boolean(mask)
+        if seed is not None or not self._seeded:
+            self._key.fill_(_key(seed))
+            self._episode.fill_(-1)
+            self._seeded = True
+        self._mask.fill_(True) if mask is None else self._mask.copy_(mask)
+        if params is not None:
+            self._set_params(self._parameter_rows(params), mask)
+        if state is not None:
+            self._given_state.copy_(self._rows("state", state, self.problem.n_x))
+        self._launch_reset(state is not None, params is None)
+        flag = self._terminated if self.problem.horizon == "finite" else self._truncated
+        flag.masked_fill_(self._mask, False)
+        return self._obs, self._info
+
+    def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """Advance every environment by one interval under `action` (num_envs, n_u) in [−1, 1].
+
+        Returns observations (num_envs, n_y), rewards, terminated and truncated (num_envs,), and {"final_obs": (num_envs, n_y)}.
+        """
+        if (
+            action.__class__ is not Tensor or action.shape != self._action_shape or action.dtype is not self.dtype
+            or action.device != self.device or not action.is_contiguous()
+        ):  # fmt: skip
+            action = self._checked_action(action)
+        if not self._seeded:
+            self.reset()
+        self._step(action)
+        return self._obs, self._reward, self._terminated, self._truncated, self._info
+
+    @property
+    def state(self) -> Tensor:
+        """States (num_envs, n_x), a buffer; change them through `reset(options={"state": ...})`."""
+        return self._state
+
+    @property
+    def params(self) -> Tensor:
+        """Parameters (1 or num_envs, n_p), a buffer."""
+        return self._params
+
+    @property
+    def time(self) -> Tensor:
+        """Time since each episode began [s], shape (num_envs,)."""
+        return self._clock.to(self.dtype) * self.problem.dt
+
+    @property
+    def episode_steps(self) -> Tensor:
+        """Steps since each episode began (num_envs,), int32, a buffer."""
+        return self._clock
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies of everything that decides the future, and of the last results."""
+        return {name: getattr(self, f"_{name}").clone() for name in _STATE} | {"seeded": torch.tensor(self._seeded)}
+
+    def load_state_dict(self, saved: dict[str, Tensor]) -> None:
+        """Go on exactly where `state_dict` was taken."""
+        missing = {*_STATE, "seeded"} ^ saved.keys()
+        require(not missing, "saved", "come from `state_dict`", f"differs in the entries {', '.join(sorted(missing))}")
+        for name in _STATE:
+            own, value = getattr(self, f"_{name}"), saved[name]
+            if name == "params" and value.dim() == 2 and len(value) in (1, self.num_envs) and len(value) != len(own):
+                own = self._params = own[:1].repeat(len(value), 1)
+                self._record()
+            require(
+                value.shape == own.shape and value.dtype == own.dtype, f"saved[{name!r}]",
+                f"have shape {tuple(own.shape)} and dtype {own.dtype}", f"has {tuple(value.shape)} and {value.dtype}",
+            )  # fmt: skip
+            own.copy_(value)
+        self._seeded = bool(saved["seeded"])
+
+    # --- launches -------------------------------------------------------------------------------------------------------
+
+    def _record(self) -> None:
+        """Fix the arguments of the launches; again whenever the parameter buffer changes its size."""
+        finite = self.problem.horizon == "finite"
+        stride = 0 if len(self._params) == 1 else self.problem.n_p
+        self._action_shape = torch.Size((self.num_envs, self.action_dim))
+        self._blank_action = torch.zeros(self._action_shape, dtype=self.dtype, device=self.device)
+        arguments = [
+            self._blank_action, self._state, self._params, stride, self._clock, self._episode, self._key, self._obs,
+            self._final_obs, self._reward, self._terminated if finite else self._truncated, self.max_episode_steps,
+        ]  # fmt: skip
+        self._step = RecordedLaunch(self.kernels.step, self.num_envs, arguments, self.device)
+        self._resets: dict[tuple[bool, bool], RecordedLaunch] = {}
+
+    def _launch_reset(self, given: bool, redraw: bool) -> None:
+        if (given, redraw) not in self._resets:
+            stride = 0 if len(self._params) == 1 else self.problem.n_p
+            arguments = [
+                self._mask, self._given_state, int(given), int(redraw), self._state, self._params, stride, self._clock,
+                self._episode, self._key, self._obs, self._final_obs,
+            ]  # fmt: skip
+            self._resets[given, redraw] = RecordedLaunch(self.kernels.reset, self.num_envs, arguments, self.device)
+        self._resets[given, redraw]()
+
+    # --- checks ---------------------------------------------------------------------------------------------------------
+
+    def _checked_action(self, action: Any) -> Tensor:
+        require(isinstance(action, Tensor), "action", "be a torch tensor", f"is {type(action).__name__}")
+        shape = tuple(self._action_shape)
+        require(action.shape == self._action_shape, "action", f"have shape {shape}", f"has shape {tuple(action.shape)}")
+        require(action.dtype == self.dtype, "action", f"have dtype {self.dtype}", f"has {action.dtype}")
+        require(action.device == self.device, "action", f"be on {self.device}", f"is on {action.device}")
+        return action.detach().contiguous()
+
+    def _boolean(self, mask: Any) -> Tensor:
+        mask = torch.as_tensor(mask)
+        require(
+            mask.dtype == torch.bool and mask.shape == (self.num_envs,), "options['mask']",
+            f"be boolean with shape ({self.num_envs},)", f"is {mask.dtype} with shape {tuple(mask.shape)}",
+        )  # fmt: skip
+        return mask
+
+    def _rows(self, name: str, value: Any, size: int) -> Tensor:
+        rows = torch.as_tensor(value, dtype=self.dtype).to(self.device)
+        require(
+            rows.dim() == 2 and rows.shape[1] == size and len(rows) in (1, self.num_envs),
+            name, f"have shape (1, {size}) or ({self.num_envs}, {size})", f"has shape {tuple(rows.shape)}",
+        )  # fmt: skip
+        return rows
+
+    def _parameter_rows(self, value: Any) -> Tensor:
+        rows = self._rows("params", value, self.problem.n_p)
+        require(bool(rows.isfinite().all()), "params", "be finite", "has entries that are not")
+        return rows.clone()
+
+    def _set_params(self, rows: Tensor, mask: Tensor | None) -> None:
+        if mask is None and len(rows) == len(self._params):
+            self._params.copy_(rows)
+            return
+        if len(self._params) != self.num_envs:
+            self._params = self._params.repeat(self.num_envs, 1)
+            self._record()
+        chosen = self._mask[:, None] if mask is not None else True
+        self._params.copy_(torch.where(torch.as_tensor(chosen, device=self.device), rows, self._params))
+
+
+def _key(seed: int | None) -> int:
+    """64 bits from a seed, well mixed, as torch's int64."""
+    if seed is not None:
+        whole = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
+        require(whole and seed >= 0, "seed", "be a non-negative integer", f"is {seed!r}")
+    return int(np.random.SeedSequence(seed).generate_state(1, np.uint64).view(np.int64)[0])
+
+
+def make_vec(
+    problem: Problem | str,
+    num_envs: int,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = "float32",
+    params: Any = None,
+    randomize: bool = False,
+    max_episode_steps: int | None = None,
+) -> VectorEnv:
+    """`num_envs` environments of a problem, or of the catalogue's problem of that name.
+
+    `params` (1 or num_envs, n_p): plants other than the nominal one. `randomize`: a new plant, uniform in the problem's
+    `param_ranges`, at each reset. `max_episode_steps`: another step limit, for infinite horizons.
+    """
+    return VectorEnv(
+        resolve_problem(problem), num_envs, device=device, dtype=dtype, params=params, randomize=randomize,
+        max_episode_steps=max_episode_steps,
+    )  # fmt: skip

@@ -1,0 +1,192 @@
+"""Straight-line programs as Warp source text, in float32 or float64.
+
+Every operation becomes one assignment. Choices are selects, computed without branches, and a masked value never leaks: where
+the condition of `if_else_zero` is false the result is 0 whatever the other side is. A NaN otherwise propagates, also through
+`fmin` and `fmax`, where C and CasADi's interpreter would drop it and so hide a broken trajectory.
+
+Functions that Warp lacks (log1p, expm1, the inverse hyperbolic ones, remainder) are written out below; sources: Goldberg,
+"What every computer scientist should know about floating-point arithmetic" (1991), Theorem 4 (log1p); Higham, "Accuracy and
+Stability of Numerical Algorithms" (2002), section 1.14.1 (expm1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from optctl.simulation.program import Instruction, Program
+
+GENERATOR_VERSION = 1
+"""Part of every cache key: raise it whenever generated source changes its meaning."""
+
+DTYPES = ("float32", "float64")
+
+_DIRECT = {
+    "assign": "{0}", "lift": "{0}", "neg": "-{0}", "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}",
+    "div": "{0} / {1}", "sq": "{0} * {0}", "twice": "{0} + {0}", "inv": "ONE / {0}",
+    "lt": "wp.where({0} < {1}, ONE, ZERO)", "le": "wp.where({0} <= {1}, ONE, ZERO)",
+    "eq": "wp.where({0} == {1}, ONE, ZERO)", "ne": "wp.where({0} != {1}, ONE, ZERO)",
+    "not": "wp.where({0} == ZERO, ONE, ZERO)", "and": "wp.where({0} != ZERO and {1} != ZERO, ONE, ZERO)",
+    "or": "wp.where({0} != ZERO or {1} != ZERO, ONE, ZERO)", "if_else_zero": "wp.where({0} != ZERO, {1}, ZERO)",
+    "fmin": "wp.where({0} < {1}, {0}, wp.where({1} <= {0}, {1}, {0} + {1}))",
+    "fmax": "wp.where({0} > {1}, {0}, wp.where({1} >= {0}, {1}, {0} + {1}))",
+    "sign": "wp.where({0} > ZERO, ONE, wp.where({0} < ZERO, -ONE, {0}))", "fabs": "wp.abs({0})",
+    "fmod": "wp.mod({0}, {1})", "pow": "wp.pow({0}, {1})", "constpow": "wp.pow({0}, {1})",
+    "log1p": "log1p({0})", "expm1": "expm1({0})", "asinh": "asinh({0})", "acosh": "acosh({0})", "atanh": "atanh({0})",
+    "hypot": "hypot({0}, {1})", "remainder": "remainder({0}, {1})", "erfinv": "erfinv({0})",
+} | {
+    name: f"wp.{name}({{0}})"
+    for name in "exp log sqrt sin cos tan asin acos atan floor ceil sinh cosh tanh erf".split()
+} | {name: f"wp.{name}({{0}}, {{1}})" for name in ("atan2", "copysign")}  # fmt: skip
+"""Operation -> source; ZERO and ONE stand for constants, REAL for the number type."""
+
+_HELPERS = {
+    "log1p": (
+        (),
+        """
+def log1p(x: REAL):
+    y = ONE + x
+    small = wp.where(y == ONE, x, wp.log(y) * (x / (y - ONE)))
+    return wp.where(x > REAL(1.0e9), wp.log(x), small)
+""",
+    ),
+    "expm1": (
+        (),
+        """
+def expm1(x: REAL):
+    y = wp.exp(x)
+    small = wp.where(y == ONE, x, (y - ONE) * (x / wp.log(y)))
+    return wp.where(wp.abs(x) < ONE, small, y - ONE)
+""",
+    ),
+    "asinh": (
+        ("log1p",),
+        """
+def asinh(x: REAL):
+    a = wp.abs(x)
+    small = log1p(a + a * a / (ONE + wp.sqrt(ONE + a * a)))
+    return wp.copysign(wp.where(a > REAL(1.0e9), wp.log(a) + REAL(0.6931471805599453), small), x)
+""",
+    ),
+    "acosh": (
+        ("log1p",),
+        """
+def acosh(x: REAL):
+    y = x - ONE
+    small = log1p(y + wp.sqrt(y + y + y * y))
+    return wp.where(x > REAL(1.0e9), wp.log(x) + REAL(0.6931471805599453), small)
+""",
+    ),
+    "atanh": (
+        ("log1p",),
+        """
+def atanh(x: REAL):
+    a = wp.abs(x)
+    return wp.copysign(REAL(0.5) * log1p((a + a) / (ONE - a)), x)
+""",
+    ),
+    "hypot": (
+        (),
+        """
+def hypot(x: REAL, y: REAL):
+    a = wp.abs(x)
+    b = wp.abs(y)
+    large = wp.where(a > b, a, b)
+    ratio = wp.where(a > b, b, a) / large
+    scaled = large * wp.sqrt(ONE + ratio * ratio)
+    return wp.where(large == ZERO or large == REAL(wp.inf), large + a + b, scaled)
+""",
+    ),
+    "remainder": (
+        (),
+        """
+def remainder(x: REAL, y: REAL):
+    a = wp.abs(y)
+    r = wp.mod(wp.abs(x), a + a)
+    r = wp.where(r + r > a, r - a, r)
+    r = wp.where(r + r >= a, r - a, r)
+    return wp.where(x < ZERO, -r, r)
+""",
+    ),
+    "erfinv": (
+        (),
+        """
+def erfinv(x: REAL):
+    return wp.erfinv(x)
+""",
+    ),
+}
+"""Name -> (helpers it calls, source)."""
+
+_LARGEST_EXPANDED_POWER = 8
+
+
+def constant(value: float, dtype: str) -> str:
+    """A number as source of exactly its value (rounded to float32 where that is the type)."""
+    value = float(np.float32(value)) if dtype == "float32" else float(value)
+    if math.isnan(value):
+        text = "wp.nan"
+    elif math.isinf(value):
+        text = "wp.inf" if value > 0 else "-wp.inf"
+    else:
+        text = repr(value)
+    return f"wp.{dtype}({text})"
+
+
+def typed(source: str, dtype: str) -> str:
+    """Replace the placeholders REAL, ZERO and ONE."""
+    source = source.replace("ZERO", constant(0.0, dtype)).replace("ONE", constant(1.0, dtype))
+    return source.replace("REAL", f"wp.{dtype}")
+
+
+def helpers(programs: Sequence[Program], dtype: str) -> str:
+    """Source of the helper functions that the programs call."""
+    used = {k.operation for program in programs for k in program.instructions} & _HELPERS.keys()
+    wanted = used | {needed for name in used for needed in _HELPERS[name][0]}
+    parts = [f"@wp.func\n{typed(_HELPERS[name][1].strip(), dtype)}\n\n\n" for name in _HELPERS if name in wanted]
+    return "".join(parts)
+
+
+def emit(
+    program: Program, inputs: Mapping[str, Sequence[str]], prefix: str, dtype: str
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Statements that compute a program, and the names of its results.
+
+    `inputs` gives for each input name the source of its entries; entries nobody needs may be absent from the statements. Local
+    variables begin with `prefix`, so that several programs live in one kernel.
+    """
+    names: list[str] = []
+    lines: list[str] = []
+    for k, instruction in enumerate(program.instructions):
+        if instruction.operation == "input":
+            j, entry = instruction.arguments
+            names.append(inputs[program.input_names[j]][entry])
+        elif instruction.operation == "const":
+            names.append(constant(instruction.constant, dtype))
+        else:
+            names.append(f"{prefix}{k}")
+            lines.append(f"{names[-1]} = {_expression(instruction, names, program, dtype)}")
+    outputs = {
+        name: [names[k] for k in entries] for name, entries in zip(program.output_names, program.outputs, strict=True)
+    }
+    return lines, outputs
+
+
+def _expression(instruction: Instruction, names: list[str], program: Program, dtype: str) -> str:
+    arguments = [names[a] for a in instruction.arguments]
+    if instruction.operation in ("pow", "constpow"):
+        exponent = program.instructions[instruction.arguments[1]]
+        if exponent.operation == "const" and exponent.constant in range(1, _LARGEST_EXPANDED_POWER + 1):
+            return _power(arguments[0], int(exponent.constant))
+    return typed(_DIRECT[instruction.operation].format(*arguments), dtype)
+
+
+def _power(x: str, n: int) -> str:
+    """xⁿ by repeated squaring: x⁵ = ((x x)(x x)) x."""
+    if n == 1:
+        return x
+    half = _power(x, n // 2)
+    squared = f"({half}) * ({half})" if n > 3 else f"{half} * {half}"
+    return f"{squared} * {x}" if n % 2 else squared
