@@ -22,7 +22,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests
 
@@ -30,7 +30,7 @@ quick: $(VENV)/.tested
 	$(BIN)/python -m pytest tests -m "not slow"
 
 lint: $(VENV)/.tested
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 format: $(VENV)/.tested
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -7,7 +7,7 @@ produced the control, and it shares no code with the generated kernels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -71,9 +71,7 @@ class RandomController:
 class PlanController:
     """Replays given controls (B, T, n_u), optionally with time-varying feedback u = u* − K (x − x*)."""
 
-    def __init__(
-        self, trajectory: Trajectory, dt: float, gains: np.ndarray | None = None, name: str = "plan"
-    ) -> None:
+    def __init__(self, trajectory: Trajectory, dt: float, gains: np.ndarray | None = None, name: str = "plan") -> None:
         self.trajectory, self.dt, self.gains, self.name = trajectory, dt, gains, name
 
     def reset(self, states: np.ndarray, params: np.ndarray) -> None:
@@ -84,7 +82,7 @@ class PlanController:
         )  # fmt: skip
 
     def __call__(self, states: np.ndarray, time: float) -> np.ndarray:
-        k = min(int(round(time / self.dt)), self.trajectory.controls.shape[-2] - 1)
+        k = min(round(time / self.dt), self.trajectory.controls.shape[-2] - 1)
         control = self.trajectory.controls[..., k, :]
         if self.gains is not None:
             deviation = states - self.trajectory.states[..., k, :]
@@ -92,7 +90,7 @@ class PlanController:
         return control
 
 
-def check_states(problem: Problem, x0: object, argument: str = "x0") -> np.ndarray:
+def check_states(problem: Problem, x0: Any, argument: str = "x0") -> np.ndarray:
     """Initial states as float64 (B, n_x); one state (n_x,) is a batch of one."""
     try:
         states = np.asarray(x0, dtype=np.float64)
@@ -108,7 +106,7 @@ def check_states(problem: Problem, x0: object, argument: str = "x0") -> np.ndarr
     return states
 
 
-def check_params(problem: Problem, params: object, num: int) -> np.ndarray:
+def check_params(problem: Problem, params: Any, num: int) -> np.ndarray:
     """Parameters as float64 (1, n_p) or (num, n_p); `None` gives the nominal ones."""
     if params is None:
         return problem.param_values[None]
@@ -125,9 +123,9 @@ def check_params(problem: Problem, params: object, num: int) -> np.ndarray:
 def rollout(
     problem: Problem,
     controller: Controller,
-    x0: object,
+    x0: Any,
     *,
-    params: object = None,
+    params: Any = None,
     steps: int | None = None,
     seed: int | None = None,
 ) -> Trajectory:
@@ -160,7 +158,9 @@ def rollout(
             g = g.reshape(problem.n_x, -1, problem.n_w) if g.shape[1] != problem.n_w else g[:, None, :]
             after = after + scale * np.einsum("xbw,bw->bx", np.broadcast_to(g, (problem.n_x, num, problem.n_w)), w)
         states = after
-        xs.append(states), us.append(u), costs.append(np.broadcast_to(np.asarray(cost).ravel(), (num,)))
+        xs.append(states)
+        us.append(u)
+        costs.append(np.broadcast_to(np.asarray(cost).ravel(), (num,)))
     end = np.zeros(num)
     if problem.horizon == "finite":
         end = np.broadcast_to(

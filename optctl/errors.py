@@ -11,7 +11,7 @@ class ProblemError(ArgumentError):
     """A `Problem` whose statement is inconsistent."""
 
 
-def require(ok: bool, argument: str, must: str, was: object) -> None:
+def require(ok: object, argument: str, must: str, was: object) -> None:
     """Raise "Argument `x0` must have shape (B, 4), but has shape (4,)." unless `ok`.
 
     `must` continues "must …" and `was` continues "but …".

@@ -44,7 +44,9 @@ def symplectic_euler(rate: Rate, x: ca.SX, t: ca.SX, h: float | ca.SX) -> tuple[
     """
     n = x.numel()
     if n % 2:
-        raise ValueError(f"The symplectic Euler scheme needs a state (q, v) of even size, but the state has {n} entries.")
+        raise ValueError(
+            f"The symplectic Euler scheme needs a state (q, v) of even size, but the state has {n} entries."
+        )
     f, cost = rate(x, t)
     half = ca.vertcat(x[: n // 2], x[n // 2 :] + h * f[n // 2 :])
     drift, _ = rate(half, t)

@@ -37,10 +37,12 @@ class _Initial:
     kind: Literal["uniform", "normal"]
 
     @property
-    def location(self) -> np.ndarray: ...
+    def location(self) -> np.ndarray:
+        raise NotImplementedError
 
     @property
-    def spread(self) -> np.ndarray: ...
+    def spread(self) -> np.ndarray:
+        raise NotImplementedError
 
     def sample(self, rng: np.random.Generator, num: int) -> np.ndarray:
         """`num` initial states, shape (num, n_x)."""
@@ -52,9 +54,7 @@ class _Initial:
         """The midpoint rule over a uniform distribution: a grid of cell centres, shape (∏ counts, n_x)."""
         require(self.kind == "uniform", "initial_state", "be uniform for a midpoint grid", f"is {self.kind}")
         require(len(counts) == len(self.location), "counts", f"have {len(self.location)} entries", f"has {len(counts)}")
-        axes = [
-            a + s * (np.arange(n) + 0.5) / n for a, s, n in zip(self.location, self.spread, counts, strict=True)
-        ]
+        axes = [a + s * (np.arange(n) + 0.5) / n for a, s, n in zip(self.location, self.spread, counts, strict=True)]
         return np.stack([grid.ravel() for grid in np.meshgrid(*axes, indexing="ij")], axis=-1)
 
 
@@ -229,11 +229,12 @@ class Problem:
                 isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value > 0,
                 field, "be a positive integer", f"is {value!r}",
             )  # fmt: skip
+        require(self.horizon in ("finite", "infinite"), "horizon", "be 'finite' or 'infinite'", f"is {self.horizon!r}")
         require(
-            self.horizon in ("finite", "infinite"), "horizon", "be 'finite' or 'infinite'", f"is {self.horizon!r}"
-        )
-        require(
-            self.integrator in INTEGRATORS, "integrator", f"be one of {', '.join(INTEGRATORS)}", f"is {self.integrator!r}"
+            self.integrator in INTEGRATORS,
+            "integrator",
+            f"be one of {', '.join(INTEGRATORS)}",
+            f"is {self.integrator!r}",
         )
         for name, value in self.params.items():
             require(
@@ -244,14 +245,18 @@ class Problem:
         ):  # fmt: skip
             self._check_bounds(field, tuple(names))
         for name, value in self.control_scale.items():
-            require(name in self.control, "control_scale", f"name controls ({', '.join(self.control)})", f"names `{name}`")
+            require(
+                name in self.control, "control_scale", f"name controls ({', '.join(self.control)})", f"names `{name}`"
+            )
             require(
                 _is_number(value) and 0 < value < np.inf,
                 "control_scale", f"be positive for `{name}`", f"is {value!r}",
             )  # fmt: skip
         if self.final_time is not None:
             low, high = self.final_time
-            require(0 < low <= high < np.inf, "final_time", "be (low, high) with 0 < low <= high", f"is {self.final_time}")
+            require(
+                0 < low <= high < np.inf, "final_time", "be (low, high) with 0 < low <= high", f"is {self.final_time}"
+            )
         require(
             isinstance(self.initial_state, _Initial),
             "initial_state", "be Uniform, Normal or Fixed", f"is {self.initial_state!r}",
@@ -267,7 +272,10 @@ class Problem:
     def _check_bounds(self, field: str, names: tuple[str, ...]) -> None:
         bounds = getattr(self, field)
         require(
-            isinstance(bounds, Mapping), field, "map names to (low, high), such as {'torque': (-2, 2)}", f"is {bounds!r}"
+            isinstance(bounds, Mapping),
+            field,
+            "map names to (low, high), such as {'torque': (-2, 2)}",
+            f"is {bounds!r}",
         )
         for name, pair in bounds.items():
             require(name in names, field, f"name one of {', '.join(names) or 'none'}", f"names `{name}`")
