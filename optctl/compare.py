@@ -1,0 +1,327 @@
+"""`compare`: controllers × starts × seeds on the same starts, each with its gap to the best known solution.
+
+    gap = (mean cost − mean best) / |mean best|,   best(start) = min over the reference and every admissible controller
+
+Every controller is charged by `optctl.rollout`: float64, the problem's own CasADi step, the same starts, parameters and noise.
+The reference is charged by the same step along its own nodes, not replayed: open loop on an unstable plant, rounding errors
+alone grow by e^{λT} (10 s of balancing a pendulum: 10¹³). Its defects say whether it is a trajectory of the problem at all.
+It is a *bound* where the solver proved it optimal and a *reference* where it is the best local optimum found. A controller that
+undercuts it is said to, and becomes the best known. An episode whose cost is NaN or infinite failed: it costs +∞.
+"""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from optctl.comparison import Comparison, Reference, Result
+from optctl.controller import Controller, RandomController, ZeroController, check_params, check_states, rollout
+from optctl.errors import ArgumentError, require
+from optctl.problem import Problem
+from optctl.statistics import failures_as_worst
+from optctl.trajectory import Trajectory
+
+# --- controllers by name ------------------------------------------------------------------------------------------------
+
+Built = Controller | Sequence[Controller] | Reference
+Builder = Callable[[Problem, np.ndarray, np.ndarray, int], Built]
+"""(problem, starts (S, n_x), params (1 or S, n_p), seed) → a controller, one per training seed, or solved trajectories."""
+
+
+def _optimal(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int) -> Reference:
+    from optctl.solvers import solve_many
+
+    began = time.perf_counter()
+    if len(params) == 1:
+        solutions = solve_many(_with_params(problem, params[0]), starts)
+    else:
+        solutions = [
+            solve_many(_with_params(problem, row), start[None])[0] for row, start in zip(params, starts, strict=True)
+        ]
+    return from_solutions(problem, solutions, params, wall_time=time.perf_counter() - began)
+
+
+def _lqr(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int) -> Controller:
+    from optctl.solvers import lqr_controller
+
+    require(len(params) == 1, "params", "be one row for the controller `lqr`", f"has {len(params)}")
+    began = time.perf_counter()
+    controller = lqr_controller(_with_params(problem, params[0]))
+    controller.wall_time = time.perf_counter() - began
+    return controller
+
+
+CONTROLLERS: dict[str, Builder] = {
+    "optimal": _optimal,
+    "lqr": _lqr,
+    "zero": lambda problem, starts, params, seed: ZeroController(problem),
+    "random": lambda problem, starts, params, seed: RandomController(problem, seed),
+}
+"""What a name in `compare(problem, [name, …])` stands for. To add one, add a line."""
+
+
+def _with_params(problem: Problem, row: np.ndarray) -> Problem:
+    if np.array_equal(row, problem.param_values):
+        return problem
+    return problem.replace(params=dict(zip(problem.params, map(float, row), strict=True)))
+
+
+# --- charging -----------------------------------------------------------------------------------------------------------
+
+
+def charge(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> tuple[float, float]:
+    """Cost of one trajectory along its own nodes by the problem's own step, and its largest defect.
+
+    The defect is max |F(x_k, u_k) − x_{k+1}| / (1 + |x_{k+1}|). Intervals of other lengths than `dt` (free final time) are
+    stepped by `interval_function`.
+    """
+    x, u, t = trajectory.states, trajectory.controls, trajectory.times
+    h, p = np.diff(t), params.reshape(-1, 1)
+    if problem.discrete or np.allclose(h, problem.dt, rtol=1e-9, atol=0.0):
+        after, cost = problem.step_function(x[:-1].T, u.T, p, t[None, :-1])
+    else:
+        after, cost = problem.interval_function(x[:-1].T, u.T, p, t[None, :-1], h[None])
+    end = problem.terminal_cost_function(x[-1], p, t[-1]) if problem.horizon == "finite" else 0.0
+    defect = np.abs(np.asarray(after).T - x[1:]) / (1 + np.abs(x[1:]))
+    return float(np.asarray(cost).sum() + float(end)), float(defect.max())
+
+
+def violations(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> dict[str, np.ndarray]:
+    """Largest violation per episode, in the constraint's own units, (B,) for each kind of constraint the problem has.
+
+    `control bounds`, `state bounds` (after the start), `path constraints` max(c, 0) at the start of every interval,
+    `terminal constraints` |e|. Zero means kept. NaN (a failed episode) counts as zero here: it is counted as a failure.
+    """
+    x, u = trajectory.states, trajectory.controls
+    num, steps = u.shape[:2]
+    found: dict[str, np.ndarray] = {}
+    with np.errstate(invalid="ignore"):
+        for name, value, low, high in (
+            ("control bounds", u, problem.control_low, problem.control_high),
+            ("state bounds", x[:, 1:], problem.state_low, problem.state_high),
+        ):
+            if np.isfinite(low).any() or np.isfinite(high).any():
+                found[name] = np.maximum(low - value, value - high).max(axis=(1, 2))
+    p = np.broadcast_to(params, (num, problem.n_p))
+    times = np.broadcast_to(trajectory.times, (num, steps + 1))
+    if problem.path_constraint_function is not None:
+        c = problem.path_constraint_function(
+            x[:, :-1].reshape(-1, problem.n_x).T, u.reshape(-1, problem.n_u).T,
+            np.repeat(p, steps, axis=0).T, times[:, :-1].reshape(1, -1),
+        )  # fmt: skip
+        found["path constraints"] = np.asarray(c).reshape(-1, num, steps).max(axis=(0, 2))
+    if problem.terminal_constraint_function is not None:
+        e = problem.terminal_constraint_function(x[:, -1].T, p.T, times[:, -1][None])
+        found["terminal constraints"] = np.abs(np.asarray(e)).reshape(-1, num).max(axis=0)
+    return {name: np.where(value > 0, value, 0.0) for name, value in found.items()}
+
+
+def from_solutions(
+    problem: Problem,
+    solutions: Sequence[Any],
+    params: object = None,
+    *,
+    name: str = "optimal",
+    wall_time: float | None = None,
+    tolerance: float = 1e-6,
+) -> Reference:
+    """One `Solution` per start → a `Reference`, charged by the problem's own step.
+
+    A solution with a defect above `tolerance` is no trajectory of the problem and costs +∞, whatever its solver reports.
+    """
+    p = check_params(problem, params, len(solutions))
+    p = np.broadcast_to(p, (len(solutions), problem.n_p))
+    charged = [charge(problem, s.trajectory, row) for s, row in zip(solutions, p, strict=True)]
+    costs, defects = np.array(charged).T.reshape(2, -1)
+    verdicts = [str(getattr(v, "value", v)) for v in (getattr(s, "verdict", "solved") for s in solutions)]
+    kept = [violations(problem, _batch_of_one(s.trajectory), row[None]) for s, row in zip(solutions, p, strict=True)]
+    return Reference(
+        name=name,
+        costs=np.where(defects <= tolerance, failures_as_worst(costs), np.inf),
+        proved=np.array(["proved" in verdict for verdict in verdicts]),
+        trajectories=tuple(s.trajectory for s in solutions),
+        violations={kind: np.concatenate([k[kind] for k in kept]) for kind in kept[0]} if kept else {},
+        wall_time=float(sum(s.wall_time for s in solutions)) if wall_time is None else wall_time,
+        verdicts={verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)},
+        defect=float(defects.max(initial=0.0)),
+    )
+
+
+def _batch_of_one(t: Trajectory) -> Trajectory:
+    return Trajectory(t.times, t.states[None], t.controls[None], t.costs[None], np.atleast_1d(t.terminal_cost))
+
+
+# --- compare ------------------------------------------------------------------------------------------------------------
+
+
+def compare(
+    problem: Problem,
+    controllers: Sequence[Any] | Mapping[str, Any],
+    *,
+    starts: object = None,
+    num_starts: int = 256,
+    seed: int = 0,
+    seeds: Sequence[int] = (0,),
+    params: object = None,
+    reference: object = "optimal",
+    tolerance: float = 1e-6,
+    repetitions: int = 2000,
+    progress: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Evaluate `controllers` on the same starts and measure their gaps to the best known solutions.
+
+    Parameters
+    ----------
+    controllers: entries, or name → entry. An entry is a `Controller`; a list of them, the same method trained with several
+        seeds; a list of `Solution`s or a `Reference`; or a name in `CONTROLLERS`. A controller may carry `wall_time` [s], what
+        solving or training took before.
+    starts: initial states (S, n_x); default: `num_starts` from the problem's initial distribution with `seed`.
+    seeds: noise draws, shared by all controllers; the cost of a start is the mean over them. Unused without process noise.
+    params: (1, n_p) or (S, n_p); default: the nominal ones.
+    reference: "optimal" (solved), a `Reference`, a list of `Solution`s, costs (S,), or `None`.
+    tolerance: constraint violations up to this, in the constraint's units, are forgiven.
+    repetitions: bootstrap samples, drawn with `seed`. `progress` is called with a line before each piece of work.
+    """
+    tell = progress or (lambda line: None)
+    if starts is None:
+        require(
+            isinstance(num_starts, int) and num_starts > 0, "num_starts", "be a positive integer", f"is {num_starts!r}"
+        )
+        starts = problem.initial_state.sample(np.random.default_rng(seed), num_starts)
+    x0 = check_states(problem, starts, "starts")
+    p = check_params(problem, params, len(x0))
+    noise = tuple(int(s) for s in seeds) if problem.n_w > 0 else ()
+    require(problem.n_w == 0 or len(noise) > 0, "seeds", "hold at least one seed", "is empty")
+    notes = [f"Costs are means over {len(noise)} draws of the process noise, the same for all."] if noise else []
+    entries = _named(controllers)
+
+    solved: dict[str, Built] = {}
+
+    def build(name: str) -> Built:
+        if name not in solved:
+            tell(f"preparing {name}")
+            solved[name] = CONTROLLERS[name](problem, x0, p, seed)
+        return solved[name]
+
+    plan: Reference | None = None
+    if isinstance(reference, str):
+        _check_name(reference, "reference")
+        if noise:
+            notes.append("With process noise a plan made without it is no reference: gaps are to the best controller.")
+        else:
+            built = build(reference)
+            require(isinstance(built, Reference), "reference", "name solved trajectories", f"is the controller {reference}")
+            plan = built  # type: ignore[assignment]
+    elif reference is not None:
+        plan = _as_reference(problem, reference, p, len(x0))
+
+    results = []
+    for name, entry in entries.items():
+        built = build(entry) if isinstance(entry, str) else entry
+        if _is_solved(built):
+            require(
+                not noise, "controllers", "hold feedback controllers when the problem has process noise",
+                f"`{name}` is a plan",
+            )  # fmt: skip
+            results.append(_planned(name, _as_reference(problem, built, p, len(x0)), tolerance))
+        else:
+            runs = list(built) if isinstance(built, Sequence) else [built]
+            tell(f"evaluating {name} from {len(x0)} starts" + (f", {len(runs)} seeds" if len(runs) > 1 else ""))
+            results.append(_evaluate(problem, name, runs, x0, p, noise, tolerance))
+    return Comparison.assess(
+        problem=problem, starts=x0, params=p, seed=seed, noise_seeds=noise, reference=plan, results=results,
+        notes=notes, tolerance=tolerance, repetitions=repetitions,
+    )  # fmt: skip
+
+
+def _named(controllers: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
+    """Entries by name, checked before anything long begins."""
+    require(
+        isinstance(controllers, (Mapping, Sequence)) and not isinstance(controllers, str) and len(controllers) > 0,
+        "controllers", "be a non-empty list, or map names to controllers", f"is {controllers!r}",
+    )  # fmt: skip
+    pairs = controllers.items() if isinstance(controllers, Mapping) else [(None, entry) for entry in controllers]
+    entries: dict[str, Any] = {}
+    for given, entry in pairs:
+        members = list(entry) if isinstance(entry, (list, tuple)) else [entry]
+        if isinstance(entry, str):
+            _check_name(entry, "controllers")
+        elif not _is_solved(entry):
+            wrong = next((m for m in members if not isinstance(m, Controller)), None if members else entry)
+            require(
+                bool(members) and wrong is None, "controllers",
+                f"hold controllers, lists of them, or names among {', '.join(CONTROLLERS)}", f"holds {wrong!r}",
+            )  # fmt: skip
+        base = str(given or (entry if isinstance(entry, str) else getattr(members[0], "name", "optimal")))
+        name, copies = base, 1
+        while name in entries:
+            copies += 1
+            name = f"{base} ({copies})"
+        entries[name] = entry
+    return entries
+
+
+def _check_name(name: str, argument: str) -> None:
+    if name not in CONTROLLERS:
+        close = difflib.get_close_matches(name, CONTROLLERS, n=1)
+        hint = f" Did you mean `{close[0]}`?" if close else ""
+        known = ", ".join(CONTROLLERS)
+        raise ArgumentError(f"Argument `{argument}` must use controllers or names among {known}, but is {name!r}.{hint}")
+
+
+def _is_solved(entry: object) -> bool:
+    return isinstance(entry, Reference) or (
+        isinstance(entry, (list, tuple)) and bool(entry) and all(hasattr(s, "trajectory") for s in entry)
+        and not isinstance(entry[0], Controller)
+    )  # fmt: skip
+
+
+def _as_reference(problem: Problem, value: Any, params: np.ndarray, num: int) -> Reference:
+    if isinstance(value, Reference):
+        plan = value
+    elif _is_solved(value):
+        require(len(value) == num, "reference", f"hold one solution per start ({num})", f"holds {len(value)}")
+        plan = from_solutions(problem, value, params)
+    else:
+        try:
+            plan = Reference(name="reference", costs=np.asarray(value, dtype=np.float64))
+        except (TypeError, ValueError):
+            raise ArgumentError(
+                f"Argument `reference` must be 'optimal', a Reference, solutions, costs or None, but is {value!r}."
+            ) from None
+    shape = plan.costs.shape
+    require(shape == (num,), "reference", f"hold one cost per start, shape ({num},)", f"has shape {shape}")
+    return plan
+
+
+def _evaluate(
+    problem: Problem, name: str, runs: list[Controller], x0: np.ndarray, p: np.ndarray, noise: tuple[int, ...], tol: float
+) -> Result:
+    costs, broken, seconds, trajectories = [], [], [], []
+    for controller in runs:
+        began = time.perf_counter()
+        with np.errstate(all="ignore"):  # a diverging controller is a result, not a warning
+            draws = [rollout(problem, controller, x0, params=p, seed=s) for s in noise or (None,)]
+            costs.append(np.mean([failures_as_worst(d.total_cost) for d in draws], axis=0))
+        seconds.append(time.perf_counter() - began)
+        each = [violations(problem, d, p) for d in draws]
+        broken.append({kind: np.max([v[kind] for v in each], axis=0) for kind in each[0]})
+        trajectories.append(draws[0])
+    return Result.of(
+        name=name, costs=np.array(costs), trajectories=trajectories, tolerance=tol,
+        violations={kind: np.array([v[kind] for v in broken]) for kind in broken[0]},
+        prepare_time=np.array([float(getattr(c, "wall_time", 0.0) or 0.0) for c in runs]),
+        run_time=np.array(seconds),
+    )  # fmt: skip
+
+
+def _planned(name: str, plan: Reference, tolerance: float) -> Result:
+    return Result.of(
+        name=name, costs=failures_as_worst(plan.costs)[None], trajectories=[plan.trajectories],
+        violations={kind: value[None] for kind, value in plan.violations.items()}, tolerance=tolerance,
+        prepare_time=np.array([plan.wall_time]), run_time=np.zeros(1),
+    )  # fmt: skip
