@@ -1,0 +1,239 @@
+"""Soft actor-critic with automatic temperature.
+
+Haarnoja et al. 2018, "Soft actor-critic algorithms and applications", arXiv 1812.05905: a squashed-Gaussian actor, the minimum of
+two critics, and a temperature that holds the policy's entropy at a target.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from optctl.rl.ops import value_learning as ops
+from optctl.rl.buffers import Transition
+from optctl.rl.networks import ACTIVATIONS, Actor, Critic
+from optctl.rl.normalizer import Normalizer
+from optctl.rl.optimizer import Adam
+
+
+@dataclass(frozen=True, kw_only=True)
+class SACConfig:
+    """Settings of `SAC`. Sources in brackets: [H] arXiv 1812.05905, [here] measured on pendulum-v1 and the double integrator."""
+
+    hidden: tuple[int, ...] = (64, 64)  # widths of the hidden layers of actor and critic, each > 0 [here]
+    activation: str = "relu"  # "relu", "silu" or "tanh" [H: relu]
+    critic_layer_norm: bool = False  # layer norm in the critic: steadier with many updates per step, twice as slow on a CPU
+    members: int = 2  # critics, of which the least counts, >= 1 [H: 2]
+    gamma: float = 0.98  # discount per step, in (0, 1]
+    polyak: float = 0.01  # rate at which the target critic follows, in (0, 1] [H: 0.005]
+    actor_lr: float = 1e-3  # > 0 [H: 3e-4]
+    critic_lr: float = 1e-3  # > 0 [H: 3e-4]
+    temperature_lr: float = 1e-3  # > 0 [H: 3e-4]
+    final_lr: float = 1.0  # fraction of the learning rates left at the end of `decay_updates`, in [0, 1]
+    decay_updates: int = 0  # updates over which they fall linearly; 0: never
+    actor_delay: int = 1  # critic updates per actor update, >= 1 [Fujimoto et al. 2018, arXiv 1802.09477: 2]
+    initial_temperature: float = 0.1  # > 0
+    least_temperature: float = 0.0  # the temperature is kept at least here, >= 0
+    target_entropy: float | None = None  # nats per action vector; None: -action_dim [H]
+    log_std_range: tuple[float, float] = (-5.0, 2.0)  # bounds of the log standard deviation before the tanh [H: (-20, 2)]
+    reward_scale: float = 1.0  # rewards are multiplied by it before learning, > 0
+    normalize_obs: bool = True  # standardise observations by running moments
+
+    def __post_init__(self):
+        check = _Check(self)
+        check("hidden", "a tuple of positive widths", lambda v: len(v) > 0 and all(w > 0 for w in v))
+        check("activation", f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS)
+        check("gamma", "in (0, 1]", lambda v: 0 < v <= 1)
+        check("polyak", "in (0, 1]", lambda v: 0 < v <= 1)
+        for name in ("actor_lr", "critic_lr", "temperature_lr", "initial_temperature", "reward_scale"):
+            check(name, "positive and finite", lambda v: 0 < v < math.inf)
+        for name in ("members", "actor_delay"):
+            check(name, "at least 1", lambda v: v >= 1)
+        check("final_lr", "in [0, 1]", lambda v: 0 <= v <= 1)
+        check("decay_updates", "at least 0", lambda v: v >= 0)
+        check("least_temperature", "at least 0 and finite", lambda v: 0 <= v < math.inf)
+        check("target_entropy", "finite or None", lambda v: v is None or math.isfinite(v))
+        check("log_std_range", "two increasing numbers", lambda v: len(v) == 2 and v[0] < v[1])
+
+
+class _Check:
+    def __init__(self, config):
+        self.config = config
+
+    def __call__(self, name, what, holds):
+        value = getattr(self.config, name)
+        if not holds(value):
+            raise ValueError(f"Argument `{name}` must be {what}, but is {value!r}.")
+
+
+class SAC:
+    """Soft actor-critic. Actions in [-1, 1]; observations raw (the agent normalises them itself).
+
+    teacher: a deterministic policy, raw observations (batch, obs_dim) -> actions (batch, action_dim). When there is one, acting and
+    the critic's target take whichever of actor and teacher the critic values more (Hu et al. 2023, IBRL, arXiv 2311.02198).
+    actor_penalty, critic_penalty: `(agent, obs, batch) -> scalar` added to the actor's and the critic's loss, `obs` normalised:
+    behaviour cloning, costate regression. They see the networks through `agent.actor` and `agent.critic`.
+    """
+
+    def __init__(
+        self,
+        obs_dim: int,
+        action_dim: int,
+        config: SACConfig | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+        teacher: Callable[[Tensor], Tensor] | None = None,
+        actor_penalty: Callable[[SAC, Tensor, Transition], Tensor] | None = None,
+        critic_penalty: Callable[[SAC, Tensor, Transition], Tensor] | None = None,
+    ):
+        self.config = config = config or SACConfig()
+        self.obs_dim, self.action_dim, self.device, self.dtype = obs_dim, action_dim, torch.device(device), dtype
+        self.teacher, self.actor_penalty, self.critic_penalty = teacher, actor_penalty, critic_penalty
+        self.target_entropy = -float(action_dim) if config.target_entropy is None else config.target_entropy
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+
+        options = {"hidden": config.hidden, "activation": config.activation, "generator": self.generator}
+        options |= {"device": self.device, "dtype": dtype}
+        self.actor = Actor(obs_dim, action_dim, log_std_range=config.log_std_range, **options)
+        self.critic = Critic(obs_dim, action_dim, members=config.members, layer_norm=config.critic_layer_norm, **options)
+        self.target_critic = Critic(obs_dim, action_dim, members=config.members, layer_norm=config.critic_layer_norm, **options)
+        self.target_critic.mlp.values.copy_(self.critic.mlp.values)
+        self.log_temperature = torch.tensor([math.log(config.initial_temperature)], device=self.device, dtype=dtype)
+
+        self.actor_optimizer = Adam(self.actor.mlp.flat, config.actor_lr)
+        self.critic_optimizer = Adam(self.critic.mlp.flat, config.critic_lr)
+        self.temperature_optimizer = Adam(self.log_temperature, config.temperature_lr)
+        self.normalizer = Normalizer(obs_dim, enabled=config.normalize_obs, device=self.device)
+        self.updates = 0
+
+    # --- acting
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, explore: bool = False) -> Tensor:
+        """(batch, obs_dim) -> actions (batch, action_dim): a sample when exploring, tanh(mean) otherwise."""
+        normalized = self.normalizer(obs)
+        if explore:
+            action, _, _ = self.actor.forward(normalized, self._noise(obs.shape[0]))
+        else:
+            action = self.actor.mean_action(normalized)
+        if self.teacher is None:
+            return action
+        proposal = self.teacher(obs)
+        (q, _), (proposal_q, _) = self.critic.forward(normalized, action), self.critic.forward(normalized, proposal)
+        better = proposal_q.amin(0) > q.amin(0)
+        return torch.where(better.unsqueeze(-1), proposal, action)
+
+    def observe(self, transition: Transition) -> None:
+        """Told once of every new batch of experience, before it may be sampled."""
+        self.normalizer.update(transition.obs)
+
+    # --- learning
+
+    def update(self, batch: Transition, *, update_actor: bool = True) -> dict[str, Tensor]:
+        """One critic step per batch of `batch`, whose fields have shape (batch, …) or (num_batches, batch, …), and an actor and
+        temperature step after every `actor_delay` of them. update_actor=False fits the critic to the actor as it stands.
+
+        Returns metrics of the last steps, as tensors.
+        """
+        config = self.config
+        if batch.reward.dim() == 1:
+            batch = Transition(*(field.unsqueeze(0) for field in batch))
+        num_batches, batch_size = batch.reward.shape
+        # s and s' side by side, (num_batches, 2 * batch, obs_dim), because one pass of the actor then serves both losses
+        obs_pair = self.normalizer(torch.cat((batch.obs.mT, batch.next_obs.mT), -1).mT)
+        noise = self._noise(num_batches, 2 * batch_size)
+        reward = batch.reward * config.reward_scale
+        discount = ops.discount(config.gamma, batch.terminated)
+        metrics: dict[str, Tensor] = {}
+        for i in range(num_batches):
+            self.updates += 1
+            obs, next_obs = obs_pair[i].split(batch_size)
+            step = Transition(*(field[i] for field in batch))
+            if update_actor and self.updates % config.actor_delay == 0:
+                actions, log_probs, tape = self.actor.forward(obs_pair[i], noise[i])
+                (action, next_action), (log_prob, next_log_prob) = actions.split(batch_size), log_probs.split(batch_size)
+                metrics |= self._update_critic(step, obs, next_obs, reward[i], discount[i], next_action, next_log_prob)
+                metrics |= self._update_actor(step, obs, action, log_prob, tape)
+            else:
+                next_action, next_log_prob, _ = self.actor.forward(next_obs, noise[i, batch_size:])
+                metrics |= self._update_critic(step, obs, next_obs, reward[i], discount[i], next_action, next_log_prob)
+            ops.polyak(self.target_critic.mlp.values, self.critic.mlp.values, config.polyak)
+        self._decay_learning_rates()
+        return metrics
+
+    def _update_critic(self, batch, obs, next_obs, reward, discount, next_action, next_log_prob):
+        next_q, _ = self.target_critic.forward(next_obs, next_action)
+        target = ops.soft_td_target(reward, discount, next_q, next_log_prob, self.log_temperature.exp())
+        if self.teacher is not None:
+            teacher_q, _ = self.target_critic.forward(next_obs, self.teacher(batch.next_obs))
+            target = torch.maximum(target, reward + discount * teacher_q.amin(0))
+        q, tape = self.critic.forward(obs, batch.action)
+        gradient = self.critic.backward(tape, ops.td_loss_gradient(q, target))
+        if self.critic_penalty is not None:
+            gradient += torch.autograd.grad(self.critic_penalty(self, obs, batch), self.critic.mlp.flat)[0]
+        self.critic_optimizer.step(gradient)
+        return {"q": q, "q_target": target}
+
+    def _update_actor(self, batch, obs, action, log_prob, tape):
+        temperature = self.log_temperature.exp()
+        q, critic_tape = self.critic.forward(obs, action)
+        grad_action = self.critic.action_gradient(critic_tape, ops.soft_actor_loss_gradient(q))
+        gradient = self.actor.backward(tape, grad_action, temperature / q.shape[-1])
+        if self.actor_penalty is not None:
+            gradient += torch.autograd.grad(self.actor_penalty(self, obs, batch), self.actor.mlp.flat)[0]
+        self.actor_optimizer.step(gradient)
+        self.temperature_optimizer.step(ops.temperature_gradient(self.log_temperature, log_prob, self.target_entropy))
+        if self.config.least_temperature > 0:
+            self.log_temperature.clamp_(min=math.log(self.config.least_temperature))
+        return {"log_prob": log_prob, "temperature": temperature}
+
+    def _decay_learning_rates(self):
+        config = self.config
+        if config.decay_updates:
+            left = 1 - (1 - config.final_lr) * min(self.updates / config.decay_updates, 1.0)
+            self.actor_optimizer.lr.fill_(config.actor_lr * left)
+            self.critic_optimizer.lr.fill_(config.critic_lr * left)
+
+    def _noise(self, *shape: int) -> Tensor:
+        """Standard normal, (*shape, action_dim), feature first in memory."""
+        shape = (*shape[:-1], self.action_dim, shape[-1])
+        return torch.randn(shape, device=self.device, dtype=self.dtype, generator=self.generator).mT
+
+    # --- saving
+
+    def state_dict(self) -> dict:
+        """Everything that `update` and `act` depend on, as nested dicts of tensors and integers. Tensors are not copied."""
+        return {
+            "actor": self.actor.mlp.values,
+            "critic": self.critic.mlp.values,
+            "target_critic": self.target_critic.mlp.values,
+            "log_temperature": self.log_temperature,
+            "actor_optimizer": self.actor_optimizer.state_dict(),
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+            "temperature_optimizer": self.temperature_optimizer.state_dict(),
+            "normalizer": self.normalizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore `state_dict()` of an agent with the same configuration."""
+        for name in ("actor", "critic", "target_critic"):
+            parameters = getattr(self, name).mlp.values
+            if parameters.shape != state[name].shape:
+                raise ValueError(
+                    f"Argument `state` must hold {name} parameters of shape {tuple(parameters.shape)}, but holds "
+                    f"{tuple(state[name].shape)}: it was saved with another configuration or environment."
+                )
+            parameters.copy_(state[name])
+        self.log_temperature.copy_(state["log_temperature"])
+        for name in ("actor_optimizer", "critic_optimizer", "temperature_optimizer", "normalizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.generator.set_state(state["generator"].cpu())
+        self.updates = int(state["updates"])

@@ -1,0 +1,1 @@
+"""Formulas on tensors, one module per subject; none of them knows a network, a buffer or an agent."""
