@@ -1,0 +1,442 @@
+"""The pictures of a report, each a matplotlib `Figure` built without pyplot, so that no global state is left behind.
+
+Colours are Okabe and Ito's colour-blind-safe palette (2008), in the order of the ranking; every controller also has its own dash
+pattern, so that the pictures survive a black-and-white printer. The reference is always black. Legends stand outside the axes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optctl.comparison import Comparison, Result
+from optctl.errors import require
+from optctl.statistics import performance_profile
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F6A93", "#8C8C8C")
+DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1)), (0, (8, 2)), (0, (1, 2)), (0, (4, 3)))
+INK, FAINT = "#1c1f24", "#b9bec6"
+STYLE: dict[str, Any] = {
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "savefig.facecolor": "white",
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.edgecolor": "#6b717a",
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": "#e8eaed",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#6b717a",
+    "ytick.color": "#6b717a",
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "round",
+}
+MAX_ROWS, MAX_PANELS, SHOWN_PATHS = 6, 6, 24
+
+
+def png(draw: Callable[..., Figure], *arguments: Any, **options: Any) -> bytes:
+    """Draw under the style of optctl, headless, and return the PNG; what was set in matplotlib before stays set."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with matplotlib.rc_context(STYLE):
+        figure = draw(*arguments, **options)
+        buffer = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": "optctl"})
+    return buffer.getvalue()
+
+
+def _figure(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def looks(comparison: Comparison) -> dict[str, dict[str, Any]]:
+    """Line style per controller name, the same in every picture: black for the reference, then the palette by rank."""
+    styles: dict[str, dict[str, Any]] = {}
+    reference = comparison.reference.name if comparison.reference is not None else None
+    others = 0
+    for result in comparison.results:
+        if result.name == reference:
+            styles[result.name] = {"color": INK, "linestyle": "solid"}
+        else:
+            styles[result.name] = {"color": PALETTE[others % len(PALETTE)], "linestyle": DASHES[others % len(DASHES)]}
+            others += 1
+    return styles
+
+
+def _label(name: str, unit: str) -> str:
+    return f"{name} [{unit}]" if unit and unit != "1" else name
+
+
+def _legend(figure: Figure, entries: Mapping[str, Any]) -> None:
+    if entries:
+        figure.legend(
+            list(entries.values()), list(entries), loc="outside upper left", ncols=min(len(entries), 6), handlelength=2.6
+        )
+
+
+def _paths(comparison: Comparison) -> list[tuple[str, Any, dict[str, Any]]]:
+    """(name, start → Trajectory or None, style), the reference last so that it lies on top where it hides nothing."""
+    styles = looks(comparison)
+    members = [(r.name, r.trajectory, styles[r.name]) for r in comparison.results if r.trajectories is not None]
+    reference = comparison.reference
+    if reference is not None and reference.trajectories is not None and reference.name not in styles:
+        members.insert(0, (reference.name, reference.trajectories.__getitem__, {"color": INK, "linestyle": "solid"}))
+    return members
+
+
+# --- trajectories over time ---------------------------------------------------------------------------------------------
+
+
+def trajectories(comparison: Comparison) -> Figure:
+    """States and controls over time from an easy, a middling and a hard start."""
+    problem, starts = comparison.problem, comparison.shown_starts(3)
+    rows = [("x", i, _label(*pair)) for i, pair in enumerate(problem.state.items())][:MAX_ROWS]
+    rows += [("u", i, _label(*pair)) for i, pair in enumerate(problem.control.items())][: max(MAX_ROWS // 2, 1)]
+    figure, axes = _figure(
+        len(rows), len(starts), 3.5 * len(starts) + 0.6, 1.55 * len(rows) + 1.0, sharex=True, sharey="row"
+    )
+    handles: dict[str, Any] = {}
+    titles = ["an easy start", "a middling start", "a hard start"] if len(starts) == 3 else ["one start"] * len(starts)
+    drawn = [m for m in _paths(comparison) if not _hopeless(comparison, m[0])]
+    for column, start in enumerate(starts):
+        axes[0, column].set_title(f"{titles[column]}: best known cost {comparison.best[start]:.4g}")
+        axes[-1, column].set_xlabel("time [s]")
+        for name, at, style in drawn:
+            path = at(start)
+            for row, (kind, i, _) in enumerate(rows):
+                on_top = {"zorder": 3, "linewidth": 1.1 if style["color"] == INK else 1.8}
+                if kind == "x":
+                    (line,) = axes[row, column].plot(path.times, path.states[:, i], **style | on_top)
+                else:
+                    held = np.append(path.controls[:, i], path.controls[-1, i])
+                    (line,) = axes[row, column].plot(path.times, held, drawstyle="steps-post", **style | on_top)
+                handles.setdefault(name, line)
+        for row, (kind, i, label) in enumerate(rows):
+            low, high = (problem.state_low, problem.state_high) if kind == "x" else (
+                problem.control_low, problem.control_high
+            )  # fmt: skip
+            for bound in (low[i], high[i]):
+                if np.isfinite(bound):
+                    axes[row, column].axhline(bound, color=FAINT, linewidth=1.0, linestyle=(0, (1, 1.5)), zorder=1)
+            if column == 0:
+                axes[row, column].set_ylabel(label)
+    for row, (kind, i, _) in enumerate(rows):
+        _limit(axes[row], [(m[1](s).states if kind == "x" else m[1](s).controls)[:, i] for m in drawn for s in starts])
+    figure.align_ylabels(axes[:, 0])
+    _legend(figure, handles)
+    return figure
+
+
+def _hopeless(comparison: Comparison, name: str) -> bool:
+    """Failed everywhere: there is nothing to draw."""
+    return any(r.name == name and r.failed == r.costs.size for r in comparison.results)
+
+
+def _limit(axes: Sequence[Any], series: list[np.ndarray]) -> None:
+    """A controller that blows up must not flatten the others: at most three times the range of the calmest half."""
+    extents = sorted(float(np.abs(s).max()) for s in series if np.isfinite(s).all())
+    if extents and extents[-1] > 10 * (calm := extents[(len(extents) - 1) // 2]) > 0:
+        for axis in axes:
+            axis.set_ylim(-3 * calm, 3 * calm)
+
+
+# --- phase portrait -----------------------------------------------------------------------------------------------------
+
+
+def phase_portrait(comparison: Comparison, states: Sequence[str] | None = None) -> Figure:
+    """Paths in the plane of two states (one state: against the control): the best paths in grey under each controller's."""
+    problem = comparison.problem
+    names = list(problem.state)
+    chosen = list(states) if states is not None else names[:2]
+    for name in chosen:
+        require(name in names, "phase", f"name states among {', '.join(names)}", f"names `{name}`")
+    require(len(chosen) == min(2, len(names)), "phase", f"name {min(2, len(names))} states", f"names {len(chosen)}")
+    index = [names.index(name) for name in chosen]
+
+    def coordinates(path: Any) -> tuple[np.ndarray, np.ndarray]:
+        if len(index) == 2:
+            return path.states[:, index[0]], path.states[:, index[1]]
+        return path.states[:-1, 0], path.controls[:, 0]
+
+    members = [m for m in _paths(comparison) if not _hopeless(comparison, m[0])][:MAX_PANELS]
+    count = max(len(members), 1)
+    columns = min(3, count)
+    rows = -(-count // columns)
+    figure, axes = _figure(
+        rows, columns, 3.6 * columns + 0.5, 3.1 * rows + 0.3, sharex=True, sharey=True
+    )
+    starts = comparison.shown_starts(SHOWN_PATHS)
+    best = comparison.reference.trajectories if comparison.reference is not None else None
+    under = None if best is None else best.__getitem__
+    if under is None and members:
+        under = members[0][1]
+    spread: list[tuple[np.ndarray, np.ndarray]] = []
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    for axis, (name, at, style) in zip(axes.flat, members, strict=False):
+        if under is not None:
+            for start in starts:
+                axis.plot(*coordinates(under(start)), color=FAINT, linewidth=1.0, zorder=1)
+        for start in starts:
+            x, y = coordinates(at(start))
+            axis.plot(x, y, color=style["color"], linewidth=1.1, alpha=0.85, zorder=2)
+            axis.plot(x[0], y[0], marker="o", markersize=3, color=style["color"], zorder=3)
+            spread.append((x, y))
+        gap = next((r.gap.mean.estimate for r in comparison.results if r.name == name), None)
+        axis.set_title(name + ("" if gap is None or not np.isfinite(gap) else f", gap {_percent(gap)}"))
+    second = (chosen[1], problem.state[chosen[1]]) if len(chosen) == 2 else next(iter(problem.control.items()))
+    for axis in axes[-1]:
+        axis.set_xlabel(_label(chosen[0], problem.state[chosen[0]]))
+    for axis in axes[:, 0]:
+        axis.set_ylabel(_label(*second))
+    _limit_plane(axes.flat[0], spread, len(starts))
+    return figure
+
+
+def _limit_plane(axis: Axes, spread: list[tuple[np.ndarray, np.ndarray]], per_panel: int) -> None:
+    for side, values in ((axis.set_xlim, [s[0] for s in spread]), (axis.set_ylim, [s[1] for s in spread])):
+        panels = [np.concatenate(values[i : i + per_panel]) for i in range(0, len(values), per_panel)]
+        extents = sorted(float(np.abs(v).max()) for v in panels if np.isfinite(v).all())
+        if extents and extents[-1] > 4 * extents[0] > 0:
+            calm = extents[(len(extents) - 1) // 2]
+            side(-1.5 * calm, 1.5 * calm)
+
+
+# --- gaps ---------------------------------------------------------------------------------------------------------------
+
+
+def gap_summary(comparison: Comparison) -> Figure:
+    """Left: the gap of every controller with its interval and one dot per seed. Right: the time it took."""
+    results, styles = list(comparison.results), looks(comparison)
+    figure, axes = _figure(1, 2, 9.6, 0.42 * len(results) + 1.5, sharey=True, width_ratios=(3, 2))
+    left, right = axes[0]
+    known = np.isfinite(comparison.best)
+    scale = abs(comparison.best[known].mean()) if known.any() else np.nan
+    finite = []
+    for row, result in enumerate(results):
+        gap, color = result.gap.mean, styles[result.name]["color"]
+        value = gap.estimate if np.isfinite(gap.estimate) else result.gap_of_rest
+        if np.isfinite(value):
+            if np.isfinite([gap.low, gap.high]).all():
+                left.plot([gap.low, gap.high], [row, row], color=color, linewidth=3.5, alpha=0.35, zorder=2)
+                finite += [gap.low, gap.high]
+            if result.runs > 1 and known.any():
+                dots = (result.costs[:, known] - comparison.best[known]).mean(axis=1) / scale
+                dots = dots[np.isfinite(dots)]
+                left.plot(dots, np.full(len(dots), row), "|", color=color, markersize=9, zorder=3)
+                finite += dots.tolist()
+            left.plot(value, row, "o" if not result.failed else "X", color=color, markersize=7, zorder=4)
+            finite.append(value)
+        note = f" {result.failed} of {result.costs.size} failed" if result.failed else f" {_percent(value)}"
+        anchor = max([v for v in (value, gap.high) if np.isfinite(v)], default=0.0)
+        left.annotate(note, (anchor, row), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8.5)
+        right.barh(row, max(result.wall_time, 1e-3), height=0.55, color=color, alpha=0.85, left=0)
+        right.annotate(
+            f"{result.wall_time:.3g} s", (max(result.wall_time, 1e-3), row), xytext=(4, 0), textcoords="offset points",
+            va="center", fontsize=8.5,
+        )  # fmt: skip
+    left.set_yticks(range(len(results)), [r.name for r in results])
+    left.set_ylim(len(results) - 0.4, -0.6)
+    _percent_axis(left, finite)
+    left.set_xlabel(f"gap to the {comparison.yardstick}, 95 % interval")
+    left.margins(x=0.18)
+    right.set_xscale("log")
+    right.margins(x=0.2)
+    right.set_xlabel("time per run: solving or training, and rolling out [s]")
+    for axis in (left, right):
+        axis.grid(axis="y", visible=False)
+        axis.tick_params(axis="y", length=0)
+        axis.spines["left"].set_visible(False)
+    return figure
+
+
+def gap_distribution(comparison: Comparison) -> Figure:
+    """Which fraction of the episodes stays within a gap: an empirical distribution per controller, failures never reached."""
+    figure, axes = _figure(1, 1, 9.6, 3.7)
+    axis, styles = axes[0, 0], looks(comparison)
+    known = np.isfinite(comparison.best)
+    handles: dict[str, Any] = {}
+    gaps = {r.name: start_gaps(comparison, r) for r in comparison.results} if known.any() else {}
+    finite = np.concatenate([g[np.isfinite(g)] for g in gaps.values()]) if gaps else np.zeros(0)
+    _percent_axis(axis, finite.tolist())
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    pad = 0.03 * max(high - low, 1e-6)
+    axis.set_xlim(min(low, 0.0) - pad if axis.get_xscale() == "linear" else min(low, 0.0) - 3e-5, high + pad)
+    for name, values in gaps.items():
+        inside = np.sort(values[np.isfinite(values)])
+        if inside.size:
+            x = np.concatenate([[axis.get_xlim()[0]], inside, [axis.get_xlim()[1]]])
+            y = performance_profile(values, x)
+            (handles[name],) = axis.plot(x, 100 * y, drawstyle="steps-post", **styles[name])
+    axis.set_ylim(0, 102)
+    axis.set_ylabel("episodes within the gap [%]")
+    axis.set_xlabel(f"gap of an episode: (cost − best known) / mean {comparison.yardstick} cost")
+    _legend(figure, handles)
+    return figure
+
+
+def start_gaps(comparison: Comparison, result: Result) -> np.ndarray:
+    """(R · S,) gap of every episode, in units of the mean best cost, so that their mean is the gap of the table."""
+    known = np.isfinite(comparison.best)
+    best = comparison.best[known]
+    scale = abs(best.mean()) or np.nan
+    return ((result.costs[:, known] - best) / scale).ravel()
+
+
+def paired_costs(comparison: Comparison) -> Figure:
+    """Cost of a controller against the best known cost of the same start; on the diagonal it is the best."""
+    results = [r for r in comparison.results if np.isfinite(r.costs).any()]
+    own = [r for r in results if np.any(_mean_by_start(r) > comparison.best * (1 + np.sign(comparison.best) * 1e-9))]
+    shown = (own or results)[:MAX_PANELS]
+    columns = min(3, max(len(shown), 1))
+    rows = -(-max(len(shown), 1) // columns)
+    figure, axes = _figure(rows, columns, 3.3 * columns + 0.5, 3.0 * rows + 0.3, sharex=True)
+    known = np.isfinite(comparison.best)
+    best, styles = comparison.best, looks(comparison)
+    logarithmic = bool(known.any() and best[known].min() > 0 and best[known].max() > 20 * best[known].min())
+    for axis in axes.flat[len(shown) :]:
+        axis.set_visible(False)
+    for axis, result in zip(axes.flat, shown, strict=False):
+        costs = _mean_by_start(result)
+        there = known & np.isfinite(costs)
+        if logarithmic or (there.any() and costs[there].min() > 0 and costs[there].max() > 30 * best[there].max()):
+            axis.set_yscale("log")
+        if logarithmic:
+            axis.set_xscale("log")
+        if there.any():
+            ends = np.linspace(best[there].min(), best[there].max(), 50)
+            axis.plot(ends, ends, color=INK, linewidth=1.0, zorder=1)
+        axis.scatter(best[there], costs[there], s=11, color=styles[result.name]["color"], alpha=0.6, linewidth=0, zorder=2)
+        lost = known & ~np.isfinite(costs)
+        if lost.any():
+            top = np.full(int(lost.sum()), 0.97)
+            axis.plot(best[lost], top, "x", color=INK, markersize=4, transform=axis.get_xaxis_transform(), zorder=3)
+        axis.set_title(result.name + (f" (× {int(lost.sum())} failed)" if lost.any() else ""))
+    for axis in axes[-1]:
+        axis.set_xlabel("best known cost of the start")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("cost of the controller")
+    return figure
+
+
+def _mean_by_start(result: Result) -> np.ndarray:
+    return result.costs.mean(axis=0)
+
+
+def _percent(value: float) -> str:
+    from optctl.wording import percent
+
+    return percent(value)
+
+
+def _percent_axis(axis: Axes, values: Sequence[float]) -> None:
+    """Linear where the gaps are alike; symmetric logarithm, linear below 0.1 %, where they span decades."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    size = np.abs([v for v in values if np.isfinite(v)])
+    largest = float(size.max(initial=0.0))
+    if largest > 0.5:
+        axis.set_xscale("symlog", linthresh=1e-3, linscale=0.5)
+        powers = [10.0**k for k in range(-3, int(np.ceil(np.log10(largest))) + 1)]
+        negative = [-v for v in powers if v <= -min([*values, 0.0])]
+        powers = powers[:: max(1, -(-len(powers) // 8))]
+        axis.xaxis.set_major_locator(FixedLocator([*reversed(negative), 0.0, *powers]))
+        axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:,.10g} %".replace("-", "−")))
+    axis.axvline(0.0, color=INK, linewidth=1.0, zorder=1)
+
+
+# --- learning curves ----------------------------------------------------------------------------------------------------
+
+
+def learning_curves(comparison: Comparison | None, curves: Sequence[Mapping[str, Any]]) -> Figure:
+    """Mean cost against wall-clock and against steps; line: interquartile mean of the seeds, band: lowest to highest seed.
+
+    Each curve: `name`, `steps` (N,) or (R, N), `seconds` (N,) or (R, N), and `cost` or `return` (N,) or (R, N), one row per seed.
+    """
+    from optctl.statistics import iqm
+
+    figure, axes = _figure(1, 2, 9.6, 3.8, sharey=True)
+    known = {} if comparison is None else looks(comparison)
+    free = [(c, d) for c, d in zip(PALETTE, DASHES, strict=True) if c not in {s["color"] for s in known.values()}]
+    handles: dict[str, Any] = {}
+    lows, highs = [], []
+    for number, curve in enumerate(map(check_curve, curves)):
+        color, dash = free[number % len(free)] if free else (PALETTE[number % len(PALETTE)], "solid")
+        style = known.get(curve["name"], {"color": color, "linestyle": dash})
+        cost = curve["cost"]
+        for axis, x in zip(axes[0], (curve["seconds"], curve["steps"]), strict=True):
+            grid = np.unique(x)
+            grid = grid[(grid >= x[:, 0].max()) & (grid <= x[:, -1].min())]
+            rows = np.array([np.interp(grid, xs, np.nan_to_num(ys, nan=np.inf)) for xs, ys in zip(x, cost, strict=True)])
+            (handles[curve["name"]],) = axis.plot(grid, iqm(rows, axis=0), **style)
+            if len(rows) > 1:
+                axis.fill_between(grid, rows.min(axis=0), rows.max(axis=0), color=style["color"], alpha=0.15, linewidth=0)
+        finite = cost[np.isfinite(cost)]
+        lows.append(finite.min(initial=np.inf)), highs.append(finite.max(initial=-np.inf))
+    optimum = np.nan
+    if comparison is not None and np.isfinite(comparison.best).any():
+        optimum = float(np.nanmean(comparison.best))
+        for axis in axes[0]:
+            handles[comparison.yardstick] = axis.axhline(optimum, color=INK, linewidth=1.2, linestyle=(0, (1, 1)))
+        lows.append(optimum)
+    low, high = min(lows, default=0.0), max(highs, default=1.0)
+    if low > 0 and high > 10 * low:
+        axes[0, 0].set_yscale("log")
+    elif np.isfinite([low, high]).all() and high > low:
+        axes[0, 0].set_ylim(low - 0.06 * (high - low), high + 0.04 * (high - low))
+    axes[0, 0].set_ylabel("mean cost (minus the return)")
+    axes[0, 0].set_xlabel("wall-clock time [s]")
+    axes[0, 1].set_xlabel("environment steps")
+    axes[0, 1].xaxis.set_major_formatter(_thousands())
+    _legend(figure, handles)
+    return figure
+
+
+def _thousands() -> Any:
+    from matplotlib.ticker import FuncFormatter
+
+    return FuncFormatter(lambda v, _: f"{v / 1e6:g} M" if v >= 1e6 else f"{v / 1e3:g} k" if v >= 1e3 else f"{v:g}")
+
+
+def check_curve(curve: Mapping[str, Any]) -> dict[str, Any]:
+    """A curve with `steps`, `seconds` and `cost` as (R, N) arrays."""
+    require(isinstance(curve, Mapping) and "name" in curve, "curves", "hold mappings with a name", f"holds {curve!r}")
+    name = str(curve["name"])
+    key = "cost" if "cost" in curve else "return"
+    for field in ("steps", "seconds", key):
+        require(field in curve, "curves", "give `steps`, `seconds`, and `cost` or `return`", f"`{name}` lacks `{field}`")
+    values = np.atleast_2d(np.asarray(curve[key], dtype=np.float64))
+    checked: dict[str, Any] = {"name": name, "cost": values if key == "cost" else -values}
+    for field in ("steps", "seconds"):
+        x = np.atleast_2d(np.asarray(curve[field], dtype=np.float64))
+        require(
+            x.shape[1] == values.shape[1] and len(x) in (1, len(values)) and bool((np.diff(x) >= 0).all()),
+            "curves", f"give `{field}` of `{name}` rising, shape ({values.shape[1]},) or {values.shape}",
+            f"has shape {np.shape(curve[field])}",
+        )  # fmt: skip
+        checked[field] = np.broadcast_to(x, values.shape)
+    return checked
