@@ -1,4 +1,4 @@
-"""The two error types of optctl and the one sentence form they share."""
+"""The error types of optctl and the one sentence form of a bad argument."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ class ArgumentError(ValueError):
 
 class ProblemError(ArgumentError):
     """A `Problem` whose statement is inconsistent."""
+
+
+class FileError(Exception):
+    """A file or folder cannot be read or written; the message is one sentence for the user."""
 
 
 def require(ok: object, argument: str, must: str, was: object) -> None:

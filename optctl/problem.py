@@ -11,6 +11,7 @@ Conventions: docs/conventions.md.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -562,6 +563,13 @@ class Problem:
             after, cost = integrate(self.integrator, rate, x, t, h, self.substeps)
         names = ["x", "u", "p", "t", "h"][: len(inputs)]
         return ca.Function(name, inputs, [after, cost], names, ["x_next", "cost"])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of what a policy depends on: step, cost, observation, action scale and horizon. Checkpoints carry it."""
+        parts = [f.serialize() for f in (self.step_function, self.observation_function, self.terminal_cost_function)]
+        parts += [repr((self.action_low.tolist(), self.action_high.tolist(), self.dt, self.steps, self.horizon))]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def __repr__(self) -> str:
         return (

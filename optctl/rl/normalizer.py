@@ -19,7 +19,7 @@ class Normalizer:
     """
 
     def __init__(self, dim: int, *, enabled: bool = True, limit: float = 10.0, device: torch.device | str = "cpu"):
-        self.enabled, self.limit = enabled, limit
+        self.enabled, self.limit, self.frozen = enabled, limit, False
         self.count = torch.zeros((), dtype=torch.float64, device=device)
         self.mean = torch.zeros(dim, dtype=torch.float64, device=device)
         self.squares = torch.zeros(dim, dtype=torch.float64, device=device)  # sum of squared deviations from the mean
@@ -29,7 +29,7 @@ class Normalizer:
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
         """Pool the moments of a batch (batch, dim)."""
-        if not self.enabled:
+        if not self.enabled or self.frozen:
             return
         x = x.to(torch.float64)
         batch = x.shape[0]
@@ -40,6 +40,10 @@ class Normalizer:
         self.mean.add_(delta * (batch / total))
         self.count.copy_(total)
         self._refresh()
+
+    def freeze(self) -> None:
+        """Ignore every later `update`: a policy that was cloned under this normalisation keeps its meaning."""
+        self.frozen = True
 
     def _refresh(self) -> None:
         std = (self.squares / self.count.clamp(min=1)).sqrt()

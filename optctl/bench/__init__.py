@@ -1,0 +1,315 @@
+"""`optctl bench NAME`: the commands behind every performance figure. Each prints the machine, the figures and, where a peer is
+installed, the ratio to it in the same run; `--out FOLDER` also writes FOLDER/NAME.json, from which docs/results.md is made.
+
+A peer that lives in another environment is found through `--peer-python PATH`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optctl.comparison import machine
+from optctl.files import check_writable, write_atomically
+from optctl.statistics import iqm
+
+PENDULUM_TARGET = -150.0
+MIDPOINTS = (80, 25)
+"""The grid of starts of Pendulum-v1 on which returns are compared."""
+
+
+# --- shared -------------------------------------------------------------------------------------------------------------
+
+
+def _peer(python: Path | None, *arguments: object) -> list[dict[str, Any]]:
+    """JSON lines of a peer; an empty list, and a word why, where it is not installed."""
+    command = [str(python or sys.executable), str(Path(__file__).with_name("peers.py")), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if not lines:
+        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        print(f"peer not measured: {reason}")
+    return lines
+
+
+def _table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    lines = [f"### {title}", "", "| " + " | ".join(header) + " |"]
+    lines.append("|" + "---|" * len(list(header)))
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _finish(name: str, command: str, table: str, figures: dict[str, Any], out: Path | None) -> int:
+    about = machine()
+    print(f"\n{table}\n{about['processor']}, {about['cores']} cores, torch {about.get('torch', '-')}")
+    if out is not None:
+        check_writable(out)
+        record = {"name": name, "command": command, "machine": about, "table": table, "figures": figures}
+        write_atomically(out / f"{name}.json", json.dumps(record, indent=1).encode())
+    return 0
+
+
+def _first_below(curve: list[dict[str, float]], cost: float) -> float:
+    """Seconds of training at the first evaluation with at most this cost; infinity if there is none."""
+    return next((point["seconds"] for point in curve if point["cost"] <= cost), float("inf"))
+
+
+def _train(name: str, problem: Any, seed: int, starts: np.ndarray, every: int) -> Any:
+    """One run of `sac` or `sac-warm` with its tuned settings, evaluated on the given starts every so many iterations."""
+    from dataclasses import replace
+
+    from optctl.settings import settings
+    from optctl.training import TrainingRun
+
+    agent, warm, _ = name.partition("-warm")
+    s = settings(agent, problem.name, warm_start=bool(warm))
+    run = TrainingRun(
+        agent, problem, warm_start=s.warm if warm else False, agent_config=s.agent, loop_config=s.loop,
+        config=replace(s.train, evaluate_every=every), seed=seed,
+    )  # fmt: skip
+    run.starts = starts
+    for _ in run.iterate():
+        pass
+    return run
+
+
+def _reference_cost(problem: Any, starts: np.ndarray) -> float:
+    """Mean cost of the best-found optimum over the starts."""
+    from optctl.solvers import solve_many
+
+    return float(np.mean([s.value for s in solve_many(problem, starts)]))
+
+
+# --- benchmarks ---------------------------------------------------------------------------------------------------------
+
+
+def envs(
+    problems: tuple[str, ...] = ("pendulum-v1",),
+    num_envs: tuple[int, ...] = (64, 4096, 65536),
+    device: str = "cpu",
+    peer_python: Path | None = None,
+    out: Path | None = None,
+) -> int:
+    """Steps per second: bare kernel, public step with autoreset, step with random torch actions; beside gymnax.
+
+    Args:
+        problems: Problems of the catalogue.
+        num_envs: Batch sizes.
+        device: cpu, cuda or cuda:N.
+        peer_python: Interpreter that has gymnax.
+        out: Folder for envs.json.
+    """
+    from optctl.envs import make
+    from optctl.simulation.bench_kernels import measure
+
+    rows, figures = [], []
+    for name in problems:
+        for size in num_envs:
+            peer = _peer(peer_python, "envs", size) if name == "pendulum-v1" and size == max(num_envs) else []
+            rates = measure(make(name), size, device=device)
+            figures.append({"problem": name, "num_envs": size, "rates": rates, "peer": peer})
+            ratio = rates["step"] / peer[0]["steps_per_second"] if peer else None
+            rows.append(
+                [name, f"{size:,}", *(f"{rates[k] / 1e6:.1f} M" for k in ("bare", "step", "random_actions")),
+                 f"{rates['step'] / rates['bare']:.2f}", f"{ratio:.1f}×" if ratio else "not measured"]
+            )  # fmt: skip
+    table = _table(
+        "Environment steps per second",
+        ("problem", "environments", "bare kernel", "public step", "step with random actions", "step ÷ bare", "step ÷ gymnax scan"),
+        rows,
+    )
+    return _finish("envs", "optctl bench envs", table, {"rows": figures}, out)
+
+
+def sac(
+    seeds: int = 10, peer_seeds: int = 1, peer_steps: int = 7000, peer_python: Path | None = None, out: Path | None = None
+) -> int:
+    """SAC from scratch on pendulum-v1: seconds until the mean return on the midpoint starts is −150; beside SB3.
+
+    Args:
+        seeds: Runs, with seeds 0, 1, …
+        peer_seeds: Runs of Stable-Baselines3's SAC; 0 leaves it out.
+        peer_steps: Steps of each.
+        peer_python: Interpreter that has stable-baselines3 (default: this one).
+        out: Folder for sac.json.
+    """
+    from optctl.envs import make
+
+    problem = make("pendulum-v1")
+    starts = problem.initial_state.midpoints(MIDPOINTS)
+    peers = [line for k in range(peer_seeds) for line in _peer(peer_python, "sac", k, peer_steps)]
+    peer_times = [
+        min((p["seconds"] for p in peers if p["seed"] == k and p["return"] >= PENDULUM_TARGET), default=float("inf"))
+        for k in range(peer_seeds)
+    ]
+    runs = []
+    for seed in range(seeds):
+        run = _train("sac", problem, seed, starts, every=25)
+        best = -min(point["cost"] for point in run.curve)
+        runs.append({"seed": seed, "seconds_to_target": _first_below(run.curve, -PENDULUM_TARGET), "final": -run.curve[-1]["cost"],
+                     "best": best, "seconds": run.seconds, "curve": run.curve})  # fmt: skip
+        r = runs[-1]
+        print(f"seed {seed}: {PENDULUM_TARGET:g} after {r['seconds_to_target']:.1f} s; final {r['final']:.1f} at {r['seconds']:.1f} s")
+    times = np.array([r["seconds_to_target"] for r in runs])
+    finals = np.array([r["final"] for r in runs])
+    rows = [["optctl SAC", seeds, f"{np.median(times):.1f} s", f"{times.max():.1f} s", f"{finals.min():.1f}", f"{finals.mean():.1f}",
+             f"{np.mean([r['seconds'] for r in runs]):.1f} s"]]  # fmt: skip
+    if peer_times and peers:
+        last = [max((p for p in peers if p["seed"] == k), key=lambda p: p["steps"]) for k in range(peer_seeds)]
+        rows.append(["Stable-Baselines3 SAC", peer_seeds, f"{np.median(peer_times):.1f} s", f"{max(peer_times):.1f} s",
+                     f"{min(p['return'] for p in last):.1f}", f"{np.mean([p['return'] for p in last]):.1f}",
+                     f"{np.mean([p['seconds'] for p in last]):.1f} s"])  # fmt: skip
+        print(f"slowest of ours ÷ median of the peer: {times.max() / np.median(peer_times):.2f}")
+    table = _table(
+        "SAC from scratch on pendulum-v1 (mean return on the 80 × 25 midpoint starts)",
+        ("agent", "seeds", "median time to −150", "slowest", "worst final", "mean final", "time of the whole run"),
+        rows,
+    )
+    return _finish("sac", "optctl bench sac", table, {"runs": runs, "peers": peers}, out)
+
+
+def warm(seeds: int = 10, every: int = 5, reference: bool = True, out: Path | None = None) -> int:
+    """Warm-started SAC on pendulum-v1: time, the largest fall below its teacher at fine resolution, the final gap.
+
+    Args:
+        seeds: Runs, with seeds 0, 1, …
+        every: Iterations between two points of the curve.
+        reference: Solve all midpoint starts for the gap; otherwise −136.7 is taken.
+        out: Folder for warm.json.
+    """
+    from optctl.envs import make
+
+    problem = make("pendulum-v1")
+    starts = problem.initial_state.midpoints(MIDPOINTS)
+    best = _reference_cost(problem, starts) if reference else 136.7
+    runs = []
+    for seed in range(seeds):
+        run = _train("sac-warm", problem, seed, starts, every)
+        costs = np.array([point["cost"] for point in run.curve])
+        teacher = costs[0]
+        runs.append({"seed": seed, "timings": run.timings, "seconds": run.seconds, "teacher": -teacher, "final": -costs[-1],
+                     "worst_fall": float(costs.max() / teacher - 1), "gap": float(costs[-1] / best - 1),
+                     "seconds_to_target": _first_below(run.curve, -PENDULUM_TARGET), "curve": run.curve})  # fmt: skip
+        r = runs[-1]
+        print(f"seed {seed}: teacher {-teacher:.2f}, final {r['final']:.2f} (gap {r['gap']:.2%}), worst fall "
+              f"{r['worst_fall']:.2%}, {r['seconds']:.1f} s in all")  # fmt: skip
+    column = lambda key: np.array([r[key] for r in runs])
+    parts = {part: np.mean([r["timings"].get(part, 0.0) for r in runs]) for part in ("solve", "clone", "critic")}
+    rows = [[seeds, *(f"{v:.1f} s" for v in parts.values()), f"{column('seconds').mean():.1f} s", f"{column('teacher').mean():.2f}",
+             f"{column('worst_fall').max():.2%}", f"{column('final').mean():.2f}", f"{column('gap').max():.2%}", f"{-best:.2f}"]]  # fmt: skip
+    table = _table(
+        "SAC from optimal trajectories on pendulum-v1",
+        ("seeds", "solve", "clone", "fit critic", "everything", "teacher", "worst fall below it", "mean final", "largest final gap",
+         "reference"),
+        rows,
+    )  # fmt: skip
+    return _finish("warm", "optctl bench warm", table, {"runs": runs, "reference": best}, out)
+
+
+def lqr(seeds: int = 10, out: Path | None = None) -> int:
+    """SAC from scratch on the double integrator: gap to the Riccati optimum, interquartile mean over seeds.
+
+    Args:
+        seeds: Runs, with seeds 0, 1, …
+        out: Folder for lqr.json.
+    """
+    from optctl.envs import make
+
+    problem = make("double-integrator")
+    starts = problem.initial_state.sample(np.random.default_rng(2024), 500)
+    best = _reference_cost(problem, starts)
+    gaps, seconds = [], []
+    for seed in range(seeds):
+        run = _train("sac", problem, seed, starts, every=10**9)
+        gaps.append(run.curve[-1]["cost"] / best - 1)
+        seconds.append(run.seconds)
+        print(f"seed {seed}: gap {gaps[-1]:.3%} in {seconds[-1]:.1f} s")
+    rows = [[seeds, f"{iqm(np.array(gaps)):.2%}", f"{max(gaps):.2%}", f"{np.mean(seconds):.1f} s", f"{best:.6f}"]]
+    table = _table(
+        "SAC from scratch on the double integrator", ("seeds", "gap (IQM)", "largest gap", "time of a run", "optimum (bound)"), rows
+    )
+    return _finish("lqr", "optctl bench lqr", table, {"gaps": gaps, "seconds": seconds, "optimum": best}, out)
+
+
+def solvers(num_starts: int = 60, out: Path | None = None) -> int:
+    """Swing-ups from random starts: how many end with a certified extremal, and how long a solve takes.
+
+    Args:
+        num_starts: Random starts of each problem.
+        out: Folder for solvers.json.
+    """
+    from optctl.envs import make
+    from optctl.solvers import solve_many
+
+    rows, figures = [], []
+    for name in ("pendulum", "pendulum-v1", "cartpole"):
+        problem = make(name)
+        starts = problem.initial_state.sample(np.random.default_rng(7), num_starts)
+        began = time.perf_counter()
+        solutions = solve_many(problem, starts)
+        seconds = time.perf_counter() - began
+        verdicts = [s.verdict.value for s in solutions]
+        counts = {v: verdicts.count(v) for v in dict.fromkeys(verdicts)}
+        mean = float(np.mean([s.value for s in solutions]))
+        rows.append([name, num_starts, ", ".join(f"{n} {v}" for v, n in counts.items()), f"{mean:.4f}", f"{seconds:.1f} s",
+                     f"{1000 * seconds / num_starts:.0f} ms"])  # fmt: skip
+        figures.append({"problem": name, "verdicts": counts, "mean_cost": mean, "seconds": seconds})
+        print(*rows[-1], sep="  ")
+    table = _table("Swing-ups solved", ("problem", "starts", "verdicts", "mean cost", "in all", "per start"), rows)
+    return _finish("solvers", "optctl bench solvers", table, {"rows": figures}, out)
+
+
+def everything(peer_python: Path | None = None, out: Path = Path("out/bench"), docs: Path | None = None) -> int:
+    """All of them, one after the other; with --docs also the page of results.
+
+    Args:
+        peer_python: Interpreter that has the peers.
+        out: Folder for the JSON files.
+        docs: Where to write the page, such as docs/results.md.
+    """
+    envs(peer_python=peer_python, out=out)
+    solvers(out=out)
+    lqr(out=out)
+    sac(peer_python=peer_python, out=out)
+    warm(out=out)
+    if docs is not None:
+        page(out=out, docs=docs)
+    return 0
+
+
+def page(out: Path = Path("out/bench"), docs: Path = Path("docs/results.md")) -> int:
+    """Write the page of results from the JSON files of earlier runs.
+
+    Args:
+        out: Folder with the JSON files.
+        docs: The page.
+    """
+    parts = ["# Results\n", "Made by `optctl bench page` from runs; each table names its command. Times are wall-clock.\n"]
+    for name in BENCHES:
+        path = out / f"{name}.json"
+        if path.exists():
+            record = json.loads(path.read_text())
+            about = record["machine"]
+            parts.append(record["table"])
+            parts.append(f"`{record['command']}`, {about['processor']}, {about['cores']} cores, torch {about.get('torch', '-')}.\n")
+    write_atomically(docs, "\n".join(parts).encode())
+    print(f"written: {docs}")
+    return 0
+
+
+BENCHES: dict[str, Callable[..., int]] = {
+    "envs": envs,
+    "solvers": solvers,
+    "lqr": lqr,
+    "sac": sac,
+    "warm": warm,
+    "all": everything,
+    "page": page,
+}

@@ -1,0 +1,298 @@
+"""Warm start: demonstrations → cloned actor → critic fitted to it before any improvement → fine-tuning that keeps its teacher.
+
+1. **Clone.** The actor regresses the demonstrated actions, with little exploration noise.
+2. **Fit the critic** to the policy as cloned, and only the critic: temporal differences on demonstrations and on rollouts of the clone,
+   plus regression on the demonstrated cost-to-go and on its gradient (the costate): a critic that is wrong at the first actor update is
+   what makes naive warm starts collapse (Nakamoto et al. 2023, arXiv 2303.05479; Zhou et al. 2024, arXiv 2412.07762).
+3. **Fine-tune** with a share of each batch from the demonstrations (Ball et al. 2023, RLPD, arXiv 2302.02948), falling to nothing, while acting
+   and target take whichever of clone and actor the critic values more (Hu et al. 2023, IBRL, arXiv 2311.02198).
+
+Gradient regression: Parag et al. 2022 and Grandesso et al. 2023 (CACTO, arXiv 2211.06625; CACTO-SL, arXiv 2312.10666).
+Each part has a switch in `WarmStartConfig`, so that it can be ablated.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optctl.errors import require
+from optctl.hybrid.demonstrations import Demonstrations, demonstrations_from
+from optctl.problem import Problem
+from optctl.rl.buffers import Replay, Transition
+from optctl.rl.networks import Actor
+from optctl.rl.normalizer import Normalizer
+from optctl.rl.optimizer import Adam
+from optctl.solvers import solve_many, tvlqr
+from optctl.solvers.solution import Verdict
+from optctl.trajectory import Trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStartConfig:
+    """Settings of the warm start; every part can be switched off."""
+
+    num_starts: int = 48
+    """Optimal trajectories solved, >= 1."""
+    copies: int = 4
+    """Perturbed states around each demonstrated state, >= 0."""
+    spread: float = 0.1
+    """Their standard deviation in units of that of the demonstrated states, >= 0."""
+    clone: bool = True
+    """Clone the actor from the demonstrations."""
+    clone_updates: int = 2000
+    clone_batch: int = 256
+    clone_lr: float = 3e-3
+    """Falls to zero linearly."""
+    initial_std: float = 0.1
+    """Standard deviation of the cloned policy before the tanh, > 0."""
+    fit_critic: bool = True
+    """Fit the critic to the cloned policy before any improvement."""
+    critic_updates: int = 1500
+    critic_batch: int = 128
+    rollout_steps: int = 50
+    """Steps of all environments with the cloned policy before the fit, >= 1."""
+    value_weight: float = 1.0
+    """Weight of the regression on the demonstrated cost-to-go; 0 switches it off."""
+    costate_weight: float = 0.1
+    """Weight of the regression on its gradient; 0 switches it off."""
+    demonstration_share: float = 0.5
+    """Share of each batch from demonstrations at the start of fine-tuning, in [0, 1]."""
+    share_iterations: int = 500
+    """Iterations over which that share falls to zero, >= 1."""
+    teacher: bool = True
+    """Act and bootstrap with whichever of clone and actor the critic values more."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_starts", 1), ("copies", 0), ("clone_updates", 0), ("clone_batch", 1), ("critic_updates", 0), ("critic_batch", 2),
+                            ("rollout_steps", 1), ("share_iterations", 1), ("spread", 0), ("value_weight", 0),
+                            ("costate_weight", 0)):  # fmt: skip
+            value = getattr(self, name)
+            require(math.isfinite(value) and value >= least, name, f"be at least {least}", f"is {value!r}")
+        for name in ("clone_lr", "initial_std"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, name, "be positive", f"is {value!r}")
+        require(0 <= self.demonstration_share <= 1, "demonstration_share", "be in [0, 1]", f"is {self.demonstration_share!r}")
+
+
+class MixedReplay:
+    """A replay of experience that fills part of each batch from demonstrations; that part falls linearly with every call."""
+
+    def __init__(self, online: Replay, share: float, calls: int) -> None:
+        self.online, self.share, self.calls = online, share, calls
+        self.demonstrations: Replay | None = None
+        self.done = 0
+
+    def demonstrate(self, transition: Transition) -> None:
+        """Set the demonstrations."""
+        num, obs_dim = transition.obs.shape
+        self.demonstrations = Replay(num, obs_dim, transition.action.shape[1], device=transition.obs.device, dtype=transition.obs.dtype)
+        self.demonstrations.add(transition)
+
+    def __len__(self) -> int:
+        return len(self.online)
+
+    def add(self, transition: Transition) -> None:
+        self.online.add(transition)
+
+    def sample(self, batch_size: int, num_batches: int, generator: torch.Generator) -> Transition:
+        self.done += 1
+        share = self.share * max(0.0, 1.0 - (self.done - 1) / self.calls)
+        return self.mix(batch_size, num_batches, share, generator)
+
+    def mix(self, batch_size: int, num_batches: int, share: float, generator: torch.Generator) -> Transition:
+        """Batches with this share from the demonstrations."""
+        demonstrated = round(batch_size * share) if self.demonstrations is not None else 0
+        parts = []
+        if demonstrated > 0:
+            parts.append(self.demonstrations.sample(demonstrated, num_batches, generator))
+        if demonstrated < batch_size:
+            parts.append(self.online.sample(batch_size - demonstrated, num_batches, generator))
+        return Transition(*(torch.cat(fields, dim=1) for fields in zip(*parts, strict=True))) if len(parts) > 1 else parts[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {"online": self.online.state_dict(), "done": self.done}
+        if self.demonstrations is not None:
+            state["demonstrations"] = self.demonstrations.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.online.load_state_dict(state["online"])
+        self.done = int(state["done"])
+        if "demonstrations" in state:
+            rows = state["demonstrations"]["rows"]
+            own = self.online
+            self.demonstrations = Replay(len(rows), own.obs_dim, own.action_dim, device=own.rows.device, dtype=own.rows.dtype)
+            self.demonstrations.load_state_dict(state["demonstrations"])
+
+
+class Targets:
+    """Demonstrations as tensors, and the losses that regress on them."""
+
+    def __init__(self, data: Demonstrations, device: torch.device | str, dtype: torch.dtype) -> None:
+        tensor = lambda a: torch.as_tensor(a, device=device).to(dtype)
+        self.obs, self.action = tensor(data.obs), tensor(data.action)
+        self.jacobian = tensor(data.obs_jacobian)
+        self.value, self.gradient = tensor(data.discounted_value), tensor(data.discounted_gradient)
+        # Gradients are compared in units in which the value varies by its own spread over the spread of each state.
+        self.state_scale = tensor(data.state.std(axis=0) + 1e-6)
+        self.transition = Transition(
+            self.obs, self.action, tensor(data.reward), tensor(data.next_obs), torch.as_tensor(data.terminated, device=device)
+        )
+
+    def pick(self, size: int, generator: torch.Generator) -> Tensor:
+        return torch.randint(len(self.obs), (size,), generator=generator, device=self.obs.device)
+
+    def cloning_loss(self, actor: Actor, obs: Tensor, index: Tensor, log_std: float) -> Tensor:
+        """mean |tanh(μ) − a*|² + 0.01 mean (log σ − log σ₀)², `obs` normalised."""
+        mean, spread = actor.distribution(obs[index])
+        return (mean.tanh() - self.action[index]).square().mean() + 0.01 * (spread - log_std).square().mean()
+
+    def critic_loss(self, agent: Any, index: Tensor, value_weight: float, costate_weight: float) -> Tensor:
+        """w_v mean (Q + s J)² + w_c mean |S_x (∂Q/∂x + s ∂J/∂x)|² at the demonstrated actions; s the reward scale, S_x state scales."""
+        scale = agent.config.reward_scale
+        raw = self.obs[index].requires_grad_()
+        q = agent.critic(agent.normalizer(raw), self.action[index])
+        loss = value_weight * (q + scale * self.value[index]).square().mean()
+        if costate_weight:
+            per_obs = torch.stack([torch.autograd.grad(member.sum(), raw, create_graph=True)[0] for member in q])
+            per_state = torch.einsum("eby,byx->ebx", per_obs, self.jacobian[index])
+            loss = loss + costate_weight * (self.state_scale * (per_state + scale * self.gradient[index])).square().mean()
+        return loss
+
+
+def clone(agent: Any, targets: Targets, config: WarmStartConfig, generator: torch.Generator) -> float:
+    """Fit the agent's actor to the demonstrations; the final loss."""
+    obs = agent.normalizer(targets.obs)
+    optimizer = Adam(agent.actor.mlp.flat, config.clone_lr)
+    loss = torch.zeros(())
+    for k in range(config.clone_updates):
+        optimizer.lr.fill_(config.clone_lr * (1 - k / config.clone_updates))
+        index = targets.pick(config.clone_batch, generator)
+        loss = targets.cloning_loss(agent.actor, obs, index, math.log(config.initial_std))
+        (gradient,) = torch.autograd.grad(loss, agent.actor.mlp.flat)
+        optimizer.step(gradient)
+    return float(loss)
+
+
+def collect(env: Any, agent: Any, replay: Replay, steps: int, seed: int) -> None:
+    """Run the policy as it is, with its exploration noise, for `steps` steps of all environments."""
+    obs = env.reset(seed=seed)[0].clone()
+    for _ in range(steps):
+        action = agent.act(obs, explore=True)
+        following, reward, terminated, _, info = env.step(action)
+        replay.add(Transition(obs, action, reward, info["final_obs"], terminated))
+        obs = following.clone()
+
+
+def fit_critic(
+    agent: Any, replay: MixedReplay, targets: Targets, config: WarmStartConfig, generator: torch.Generator
+) -> None:
+    """Policy evaluation of the actor as it stands: the actor does not move."""
+
+    def penalty(agent: Any, obs: Tensor, batch: Transition) -> Tensor:
+        index = targets.pick(config.critic_batch // 2, generator)
+        return targets.critic_loss(agent, index, config.value_weight, config.costate_weight)
+
+    if config.value_weight or config.costate_weight:
+        agent.critic_penalty = penalty
+    teacher, agent.teacher = agent.teacher, None  # the clone alone is evaluated
+    for _ in range(config.critic_updates):
+        agent.update(replay.mix(config.critic_batch, 1, 0.5, generator), update_actor=False)
+    agent.critic_penalty, agent.teacher = None, teacher
+    agent.target_critic.mlp.frozen.copy_(agent.critic.mlp.frozen)
+
+
+class Teacher:
+    """The actor as cloned: raw observations (batch, obs_dim) → actions (batch, action_dim), frozen."""
+
+    def __init__(self, agent: Any) -> None:
+        self.actor = Actor(agent.obs_dim, agent.action_dim, hidden=agent.config.hidden, activation=agent.config.activation,
+                           device=agent.device, dtype=agent.dtype)  # fmt: skip
+        self.actor.mlp.frozen.copy_(agent.actor.mlp.frozen)
+        self.normalizer = Normalizer(agent.obs_dim, enabled=agent.config.normalize_obs, device=agent.device)
+        self.normalizer.load_state_dict(agent.normalizer.state_dict())
+
+    @torch.no_grad()
+    def __call__(self, obs: Tensor) -> Tensor:
+        return self.actor.mean_action(self.normalizer(obs))
+
+
+class WarmStart:
+    """The warm start of one agent. `run` does it; `state_dict` holds what fine-tuning needs of it afterwards."""
+
+    def __init__(self, problem: Problem, agent: Any, online: Replay, config: WarmStartConfig) -> None:
+        self.problem, self.agent, self.config = problem, agent, config
+        self.replay = MixedReplay(online, config.demonstration_share, config.share_iterations)
+        self.done = False
+
+    def run(self, env: Any, *, seed: int = 0, progress: Callable[[str], None] | None = None) -> dict[str, float]:
+        """Solve, clone, fit; returns the seconds of each part."""
+        tell = progress or (lambda text: None)
+        config, agent, problem = self.config, self.agent, self.problem
+        generator = torch.Generator(agent.device).manual_seed(seed)
+        clock, seconds = time.perf_counter(), {}
+
+        def lap(part: str) -> None:
+            nonlocal clock
+            now = time.perf_counter()
+            seconds[part], clock = now - clock, now
+
+        tell(f"solving {config.num_starts} optimal trajectories")
+        data = demonstrate(problem, config.num_starts, gamma=agent.config.gamma, copies=config.copies, spread=config.spread, seed=seed)
+        lap("solve")
+        targets = Targets(data, agent.device, agent.dtype)
+        self.replay.demonstrate(targets.transition)
+        agent.normalizer.update(targets.obs)
+        agent.normalizer.freeze()
+        if config.clone:
+            tell(f"cloning {len(data)} demonstrated decisions")
+            clone(agent, targets, config, generator)
+            lap("clone")
+            if config.teacher:
+                agent.teacher = Teacher(agent)
+        if config.fit_critic:
+            tell("fitting the critic to the cloned policy")
+            collect(env, agent, self.replay, config.rollout_steps, seed)
+            fit_critic(agent, self.replay, targets, config, generator)
+            lap("critic")
+        self.done = True
+        return seconds
+
+    def state_dict(self) -> dict[str, Any]:
+        teacher = self.agent.teacher
+        state: dict[str, Any] = {"done": int(self.done)}
+        if teacher is not None:
+            state |= {"actor": teacher.actor.mlp.frozen, "normalizer": teacher.normalizer.state_dict()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.done = bool(state["done"])
+        if self.done:
+            self.agent.normalizer.freeze()
+        if "actor" in state:
+            teacher = Teacher(self.agent)
+            teacher.actor.mlp.frozen.copy_(state["actor"])
+            teacher.normalizer.load_state_dict(state["normalizer"])
+            self.agent.teacher = teacher
+
+
+def demonstrate(
+    problem: Problem, num_starts: int, *, gamma: float = 1.0, copies: int = 4, spread: float = 0.1, seed: int = 0
+) -> Demonstrations:
+    """Solve from `num_starts` random starts and make demonstrations of every converged optimum."""
+    starts = problem.initial_state.sample(np.random.default_rng(seed), num_starts)
+    solutions = [s for s in solve_many(problem, starts, seed=seed) if s.verdict is not Verdict.NOT_CONVERGED]
+    require(len(solutions) > 0, "problem", "have optimal trajectories to learn from", "no start could be solved")
+    trajectories = Trajectory.stack([s.trajectory for s in solutions])
+    gains, hessians = tvlqr(problem, trajectories)
+    return demonstrations_from(
+        problem, trajectories, gains, hessians, gamma=gamma, copies=copies, spread=spread, seed=seed
+    )  # fmt: skip

@@ -1,0 +1,328 @@
+"""Train an agent on a problem: from scratch or from optimal trajectories, interruptible, and resumable bit for bit.
+
+`train` is what people call; `TrainingRun` is one run with everything that its continuation depends on, and is what a checkpoint holds.
+A `Policy` is the trained agent as a `Controller`: state → observation → action → control.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from optctl.controller import rollout
+from optctl.errors import ArgumentError, require
+from optctl.files import check_writable
+from optctl.hybrid.warm_start import WarmStart, WarmStartConfig
+from optctl.problem import Problem
+from optctl.rl import checkpoint
+from optctl.rl.agents import AGENTS
+from optctl.rl.buffers import Replay
+from optctl.rl.loops import OffPolicyConfig, OffPolicyLoop
+from optctl.simulation import make_vec
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long an agent trains, on how many environments, and how it is watched."""
+
+    num_envs: int = 64
+    """Parallel environments, >= 1."""
+    iterations: int = 1500
+    """Vector steps of all environments, >= 1: the budget, so that a run is reproducible."""
+    budget_seconds: float | None = None
+    """Stop earlier, after so many seconds of training; then the number of iterations depends on the machine."""
+    replay_capacity: int = 200_000
+    """Transitions kept, >= 1."""
+    evaluate_every: int = 100
+    """Iterations between evaluations, >= 1."""
+    evaluation_starts: int = 100
+    """Starts of an evaluation, >= 1, the same every time."""
+    checkpoint_seconds: float = 30.0
+    """Seconds between checkpoints when there is an output folder, > 0."""
+    randomize: bool = False
+    """Draw the plant's parameters from their ranges at every reset."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_envs", "iterations", "replay_capacity", "evaluate_every", "evaluation_starts"):
+            value = getattr(self, name)
+            require(isinstance(value, int) and value >= 1, name, "be a positive integer", f"is {value!r}")
+        require(self.checkpoint_seconds > 0, "checkpoint_seconds", "be positive", f"is {self.checkpoint_seconds!r}")
+        budget = self.budget_seconds
+        require(budget is None or 0 < budget < math.inf, "budget_seconds", "be positive or None", f"is {budget!r}")
+
+
+class Policy:
+    """A trained agent as a controller: deterministic, in physical units, batched."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        self.run, self.problem, self.agent, self.name = run, run.problem, run.agent, run.label
+        self.wall_time = run.seconds
+        self.params = run.problem.param_values[None]
+
+    def reset(self, states: np.ndarray, params: np.ndarray) -> None:
+        self.params = params
+
+    def __call__(self, states: np.ndarray, time: float) -> np.ndarray:
+        obs = np.asarray(self.problem.observation_function(states.T, self.params.T, time)).T
+        action = self.agent.act(torch.as_tensor(obs, dtype=self.agent.dtype, device=self.agent.device), explore=False)
+        return self.problem.to_control(action.cpu().double().numpy())
+
+
+class TrainingRun:
+    """One run: environment, agent, loop, learning curve and clock.
+
+        run = TrainingRun("sac", problem, seed=0)
+        for metrics in run.iterate():
+            ...
+    """
+
+    def __init__(
+        self,
+        agent: str,
+        problem: Problem,
+        *,
+        warm_start: WarmStartConfig | bool = False,
+        agent_config: Any = None,
+        loop_config: OffPolicyConfig | None = None,
+        config: TrainConfig | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        require(agent in AGENTS, "agent", f"be one of {', '.join(AGENTS)}", f"is {agent!r}")
+        require(isinstance(seed, int) and seed >= 0, "seed", "be a non-negative integer", f"is {seed!r}")
+        self.name, self.problem, self.seed, self.device = agent, problem, seed, device
+        self.config = config or TrainConfig()
+        self.warm_config = WarmStartConfig() if warm_start is True else (warm_start or None)
+        agent_class, config_class = AGENTS[agent]
+        self.agent_config = agent_config or config_class()
+        self.loop_config = loop_config or OffPolicyConfig()
+        if self.warm_config is not None and self.warm_config.clone:
+            self.loop_config = dataclasses.replace(self.loop_config, warmup_steps=0)  # the clone acts from the start
+        self.env = make_vec(problem, self.config.num_envs, device=device, randomize=self.config.randomize)
+        sizes = (self.env.obs_dim, self.env.action_dim)
+        self.agent = agent_class(*sizes, self.agent_config, device=device, dtype=self.env.dtype, seed=seed)
+        self.replay: Any = Replay(self.config.replay_capacity, *sizes, device=device, dtype=self.env.dtype)
+        self.warm = None
+        if self.warm_config is not None:
+            self.warm = WarmStart(problem, self.agent, self.replay, self.warm_config)
+            self.replay = self.warm.replay
+        self.loop = OffPolicyLoop(self.env, self.agent, self.replay, self.loop_config, seed=seed)
+        self.curve: list[dict[str, float]] = []
+        self.seconds = 0.0
+        self.timings: dict[str, float] = {}
+        self.starts = problem.initial_state.sample(np.random.default_rng(12345), self.config.evaluation_starts)
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}-warm" if self.warm else self.name
+
+    def policy(self) -> Policy:
+        return Policy(self)
+
+    def evaluate(self, starts: np.ndarray | None = None) -> float:
+        """Mean total cost of the deterministic policy over the evaluation starts, in float64 (`optctl.rollout`)."""
+        starts = self.starts if starts is None else starts
+        return float(rollout(self.problem, self.policy(), starts).total_cost.mean())
+
+    def prepare(self, progress: Callable[[str], None] | None = None) -> None:
+        """The warm start: solve, clone, fit the critic. Once; a resumed run has it behind it."""
+        if self.warm and not self.warm.done:
+            start = time.perf_counter()
+            self.timings = self.warm.run(self.env, seed=self.seed, progress=progress)
+            self.loop.obs.copy_(self.env.reset(seed=self.seed)[0])
+            self.seconds += time.perf_counter() - start
+        if not self.curve:
+            self._log({})
+
+    def iterate(self) -> Iterator[dict[str, Any]]:
+        """One vector step and its updates per item, until the budget is spent. Evaluations are not counted in `seconds`."""
+        self.prepare()
+        steps = iter(self.loop)
+        while not self.finished:
+            start = time.perf_counter()
+            metrics = next(steps)
+            self.seconds += time.perf_counter() - start
+            if self.loop.iteration % self.config.evaluate_every == 0 or self.finished:
+                self._log(metrics)
+            yield metrics
+
+    @property
+    def finished(self) -> bool:
+        spent = self.config.budget_seconds is not None and self.seconds >= self.config.budget_seconds
+        return spent or self.loop.iteration >= self.config.iterations
+
+    def _log(self, metrics: dict[str, Any]) -> None:
+        point = {
+            "iteration": self.loop.iteration,
+            "steps": self.loop.iteration * self.config.num_envs,
+            "seconds": self.seconds,
+            "cost": self.evaluate(),
+        }
+        self.curve.append(point)
+
+    # --- saving ---------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write everything that the continuation depends on into one file, atomically."""
+        checkpoint.save(Path(path), {"loop": self.loop.state_dict(), "warm": self.warm.state_dict() if self.warm else {}}, {
+            "agent": self.name,
+            "problem": self.problem.name,
+            "fingerprint": self.problem.fingerprint,
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "timings": self.timings,
+            "curve": self.curve,
+            "agent_config": dataclasses.asdict(self.agent_config),
+            "loop_config": dataclasses.asdict(self.loop_config),
+            "config": dataclasses.asdict(self.config),
+            "warm_config": dataclasses.asdict(self.warm_config) if self.warm_config else None,
+        })  # fmt: skip
+
+    @classmethod
+    def load(cls, path: str | Path, problem: Problem | None = None, *, device: str = "cpu", **changes: Any) -> TrainingRun:
+        """The run saved at `path` (a file, or a folder that holds one). A problem outside the catalogue must be given.
+
+        `changes` replace fields of its `TrainConfig`, such as a longer budget.
+        """
+        path = Path(path)
+        state, meta = checkpoint.load(path / CHECKPOINT if path.is_dir() else path)
+        problem = problem or _catalogue_problem(meta["problem"])
+        require(
+            problem.fingerprint == meta["fingerprint"],
+            "problem", f"be the problem `{meta['problem']}` that the checkpoint was trained on",
+            f"`{problem.name}` has other dynamics, cost, bounds or horizon",
+        )  # fmt: skip
+        _, config_class = AGENTS[meta["agent"]]
+        run = cls(
+            meta["agent"],
+            problem,
+            warm_start=WarmStartConfig(**meta["warm_config"]) if meta["warm_config"] else False,
+            agent_config=config_class(**_tuples(meta["agent_config"])),
+            loop_config=OffPolicyConfig(**meta["loop_config"]),
+            config=TrainConfig(**(meta["config"] | changes)),
+            seed=meta["seed"],
+            device=device,
+        )
+        if run.warm:
+            run.warm.load_state_dict(state["warm"])
+        run.loop.load_state_dict(state["loop"])
+        run.curve, run.seconds, run.timings = list(meta["curve"]), meta["seconds"], dict(meta["timings"])
+        return run
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+
+
+def _catalogue_problem(name: str) -> Problem:
+    from optctl.envs import CATALOGUE, make
+
+    if name not in CATALOGUE:
+        raise ArgumentError(
+            f"Argument `problem` must be given, because the checkpoint was trained on `{name}`, "
+            "which is not in the catalogue."
+        )
+    return make(name)
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Within, Ctrl-C sets a flag instead of raising, so that a step is finished and saved; a second Ctrl-C raises."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop.is_set
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handler(number: int, frame: Any) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield stop.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def train(
+    agent: str,
+    problem: Problem | str,
+    *,
+    warm_start: WarmStartConfig | bool = False,
+    agent_config: Any = None,
+    loop_config: OffPolicyConfig | None = None,
+    config: TrainConfig | None = None,
+    budget_seconds: float | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: Callable[[TrainingRun], None] | None = None,
+) -> Policy:
+    """Train `agent` (a name in `optctl.rl.agents.AGENTS`) on `problem` and return it as a controller.
+
+    What is not given comes from `optctl.settings`. With `out`, checkpoints go to `out/checkpoint.safetensors`, and `resume` continues
+    the one found there. Ctrl-C finishes the step, saves and returns what there is. `policy.run` is the run (learning curve, timings).
+    """
+    from optctl.settings import settings
+
+    if isinstance(problem, str):
+        problem = _catalogue_problem(problem)
+    require(agent in AGENTS, "agent", f"be one of {', '.join(AGENTS)}", f"is {agent!r}")
+    defaults = settings(agent, problem.name, warm_start=bool(warm_start))
+    config = config or defaults.train
+    if budget_seconds is not None:
+        config = dataclasses.replace(config, budget_seconds=budget_seconds)
+    path = Path(out) / CHECKPOINT if out is not None else None
+    if path is not None:
+        check_writable(path.parent)
+    if resume and path is not None and path.exists():
+        run = TrainingRun.load(path, problem, device=device)
+    else:
+        run = TrainingRun(
+            agent,
+            problem,
+            warm_start=defaults.warm if warm_start is True else warm_start,
+            agent_config=agent_config or defaults.agent,
+            loop_config=loop_config or defaults.loop,
+            config=config,
+            seed=seed,
+            device=device,
+        )
+    saved = time.monotonic()
+    with interruptible() as stopped:
+        for _ in run.iterate():
+            if progress is not None:
+                progress(run)
+            if path is not None and time.monotonic() - saved > run.config.checkpoint_seconds:
+                run.save(path)
+                saved = time.monotonic()
+            if stopped():
+                break
+    if path is not None:
+        run.save(path)
+    return run.policy()
+
+
+def train_named(name: str, problem: Problem, **options: Any) -> Policy:
+    """`train` by the name used in comparisons: `sac`, or `sac-warm` for the warm start."""
+    agent, warm, _ = name.partition("-warm")
+    return train(agent, problem, warm_start=bool(warm), **options)
+
+
+def load_agent(path: str | Path, problem: Problem | None = None, *, device: str = "cpu") -> Policy:
+    """The trained policy saved at `path` by `train(..., out=...)`."""
+    return TrainingRun.load(path, problem, device=device).policy()
