@@ -151,25 +151,28 @@ class SAC:
         reward = batch.reward * config.reward_scale
         discount = ops.discount(config.gamma, batch.terminated)
         metrics: dict[str, Tensor] = {}
-        for i in range(num_batches):
+        per_update = zip(obs_pair.unbind(0), noise.unbind(0), reward.unbind(0), discount.unbind(0), strict=True)
+        steps = zip(*(field.unbind(0) for field in batch), strict=True)
+        for (both, noise, reward, discount), step in zip(per_update, steps, strict=True):
             self.updates += 1
-            obs, next_obs = obs_pair[i].split(batch_size)
-            step = Transition(*(field[i] for field in batch))
+            step = Transition._make(step)
+            obs, next_obs = both.split(batch_size)
+            temperature = self.log_temperature.exp()
             if update_actor and self.updates % config.actor_delay == 0:
-                actions, log_probs, tape = self.actor.forward(obs_pair[i], noise[i])
+                actions, log_probs, tape = self.actor.forward(both, noise)
                 (action, next_action), (log_prob, next_log_prob) = actions.split(batch_size), log_probs.split(batch_size)
-                metrics |= self._update_critic(step, obs, next_obs, reward[i], discount[i], next_action, next_log_prob)
-                metrics |= self._update_actor(step, obs, action, log_prob, tape)
+                metrics |= self._update_critic(step, obs, next_obs, reward, discount, next_action, next_log_prob, temperature)
+                metrics |= self._update_actor(step, obs, action, log_prob, tape, temperature)
             else:
-                next_action, next_log_prob, _ = self.actor.forward(next_obs, noise[i, batch_size:])
-                metrics |= self._update_critic(step, obs, next_obs, reward[i], discount[i], next_action, next_log_prob)
+                next_action, next_log_prob, _ = self.actor.forward(next_obs, noise[batch_size:])
+                metrics |= self._update_critic(step, obs, next_obs, reward, discount, next_action, next_log_prob, temperature)
             ops.polyak(self.target_critic.mlp.values, self.critic.mlp.values, config.polyak)
         self._decay_learning_rates()
         return metrics
 
-    def _update_critic(self, batch, obs, next_obs, reward, discount, next_action, next_log_prob):
+    def _update_critic(self, batch, obs, next_obs, reward, discount, next_action, next_log_prob, temperature):
         next_q, _ = self.target_critic.forward(next_obs, next_action)
-        target = ops.soft_td_target(reward, discount, next_q, next_log_prob, self.log_temperature.exp())
+        target = ops.soft_td_target(reward, discount, next_q, next_log_prob, temperature)
         if self.teacher is not None:
             teacher_q, _ = self.target_critic.forward(next_obs, self.teacher(batch.next_obs))
             target = torch.maximum(target, reward + discount * teacher_q.amin(0))
@@ -180,8 +183,7 @@ class SAC:
         self.critic_optimizer.step(gradient)
         return {"q": q, "q_target": target}
 
-    def _update_actor(self, batch, obs, action, log_prob, tape):
-        temperature = self.log_temperature.exp()
+    def _update_actor(self, batch, obs, action, log_prob, tape, temperature):
         q, critic_tape = self.critic.forward(obs, action)
         grad_action = self.critic.action_gradient(critic_tape, ops.soft_actor_loss_gradient(q))
         gradient = self.actor.backward(tape, grad_action, temperature / q.shape[-1])
