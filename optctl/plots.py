@@ -15,6 +15,8 @@ import numpy as np
 from optctl.comparison import Comparison, Result
 from optctl.errors import require
 from optctl.statistics import performance_profile
+from optctl.wording import percent
+from optctl.wording import seconds as duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +52,9 @@ STYLE: dict[str, Any] = {
     "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round",
 }
-MAX_ROWS, MAX_PANELS, SHOWN_PATHS = 6, 6, 24
+MAX_ROWS, MAX_PANELS, SHOWN_PATHS = 6, 6, 16
+POOR = 1.0
+"""A controller whose gap is above 100 % is drawn faint, and the axes are not made for it."""
 
 
 def png(draw: Callable[..., Figure], *arguments: Any, **options: Any) -> bytes:
@@ -65,7 +69,7 @@ def png(draw: Callable[..., Figure], *arguments: Any, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _figure(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
+def figure_of(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=150)
@@ -90,7 +94,7 @@ def _label(name: str, unit: str) -> str:
     return f"{name} [{unit}]" if unit and unit != "1" else name
 
 
-def _legend(figure: Figure, entries: Mapping[str, Any]) -> None:
+def legend(figure: Figure, entries: Mapping[str, Any]) -> None:
     if entries:
         figure.legend(
             list(entries.values()), list(entries), loc="outside upper left", ncols=min(len(entries), 6), handlelength=2.6
@@ -115,39 +119,44 @@ def trajectories(comparison: Comparison) -> Figure:
     problem, starts = comparison.problem, comparison.shown_starts(3)
     rows = [("x", i, _label(*pair)) for i, pair in enumerate(problem.state.items())][:MAX_ROWS]
     rows += [("u", i, _label(*pair)) for i, pair in enumerate(problem.control.items())][: max(MAX_ROWS // 2, 1)]
-    figure, axes = _figure(
+    figure, axes = figure_of(
         len(rows), len(starts), 3.5 * len(starts) + 0.6, 1.55 * len(rows) + 1.0, sharex=True, sharey="row"
     )
     handles: dict[str, Any] = {}
-    titles = ["an easy start", "a middling start", "a hard start"] if len(starts) == 3 else ["one start"] * len(starts)
+    titles = ["an easy start", "a typical start", "a hard start"] if len(starts) == 3 else ["one start"] * len(starts)
     drawn = [m for m in _paths(comparison) if not _hopeless(comparison, m[0])]
+    poor = {r.name for r in comparison.results if not r.gap_of_rest < POOR} if len(drawn) > 1 else set()
     for column, start in enumerate(starts):
         axes[0, column].set_title(f"{titles[column]}: best known cost {comparison.best[start]:.4g}")
         axes[-1, column].set_xlabel("time [s]")
         for name, at, style in drawn:
-            path = at(start)
+            path, weight = at(start), _weight(style, name in poor)
             for row, (kind, i, _) in enumerate(rows):
-                on_top = {"zorder": 3, "linewidth": 1.1 if style["color"] == INK else 1.8}
-                if kind == "x":
-                    (line,) = axes[row, column].plot(path.times, path.states[:, i], **style | on_top)
-                else:
-                    held = np.append(path.controls[:, i], path.controls[-1, i])
-                    (line,) = axes[row, column].plot(path.times, held, drawstyle="steps-post", **style | on_top)
+                held = "default" if kind == "x" else "steps-post"
+                values = path.states[:, i] if kind == "x" else np.append(path.controls[:, i], path.controls[-1, i])
+                (line,) = axes[row, column].plot(path.times, values, drawstyle=held, **style | weight)
                 handles.setdefault(name, line)
-        for row, (kind, i, label) in enumerate(rows):
-            low, high = (problem.state_low, problem.state_high) if kind == "x" else (
-                problem.control_low, problem.control_high
-            )  # fmt: skip
+        for row, (kind, i, _) in enumerate(rows):
+            low, high = problem.state_low, problem.state_high
+            if kind == "u":
+                low, high = problem.control_low, problem.control_high
             for bound in (low[i], high[i]):
                 if np.isfinite(bound):
                     axes[row, column].axhline(bound, color=FAINT, linewidth=1.0, linestyle=(0, (1, 1.5)), zorder=1)
-            if column == 0:
-                axes[row, column].set_ylabel(label)
-    for row, (kind, i, _) in enumerate(rows):
-        _limit(axes[row], [(m[1](s).states if kind == "x" else m[1](s).controls)[:, i] for m in drawn for s in starts])
+    for row, (kind, i, label) in enumerate(rows):
+        axes[row, 0].set_ylabel(label)
+        good = [m[1](s) for m in drawn for s in starts if m[0] not in poor]
+        _limit(axes[row, 0], [(path.states if kind == "x" else path.controls)[:, i] for path in good])
     figure.align_ylabels(axes[:, 0])
-    _legend(figure, handles)
+    legend(figure, handles)
     return figure
+
+
+def _weight(style: Mapping[str, Any], poor: bool) -> dict[str, Any]:
+    """The reference broad and behind, as a path to follow; what is far from it thin and faint; the rest plain."""
+    if style["color"] == INK:
+        return {"linewidth": 4.0, "alpha": 0.28, "zorder": 2.5}
+    return {"linewidth": 1.0, "alpha": 0.45, "zorder": 2} if poor else {"linewidth": 1.6, "zorder": 3}
 
 
 def _hopeless(comparison: Comparison, name: str) -> bool:
@@ -155,12 +164,13 @@ def _hopeless(comparison: Comparison, name: str) -> bool:
     return any(r.name == name and r.failed == r.costs.size for r in comparison.results)
 
 
-def _limit(axes: Sequence[Any], series: list[np.ndarray]) -> None:
-    """A controller that blows up must not flatten the others: at most three times the range of the calmest half."""
-    extents = sorted(float(np.abs(s).max()) for s in series if np.isfinite(s).all())
-    if extents and extents[-1] > 10 * (calm := extents[(len(extents) - 1) // 2]) > 0:
-        for axis in axes:
-            axis.set_ylim(-3 * calm, 3 * calm)
+def _limit(axis: Axes, series: list[np.ndarray]) -> None:
+    """What the good controllers need, and a margin: one that runs away must not flatten the others."""
+    finite = [s for s in series if np.isfinite(s).all()]
+    if finite:
+        low, high = min(float(s.min()) for s in finite), max(float(s.max()) for s in finite)
+        margin = 0.12 * (high - low) or 1.0
+        axis.set_ylim(low - margin, high + margin)
 
 
 # --- phase portrait -----------------------------------------------------------------------------------------------------
@@ -182,38 +192,36 @@ def phase_portrait(comparison: Comparison, states: Sequence[str] | None = None) 
         return path.states[:-1, 0], path.controls[:, 0]
 
     members = [m for m in _paths(comparison) if not _hopeless(comparison, m[0])][:MAX_PANELS]
-    count = max(len(members), 1)
-    columns = min(3, count)
-    rows = -(-count // columns)
-    figure, axes = _figure(
-        rows, columns, 3.6 * columns + 0.5, 3.1 * rows + 0.3, sharex=True, sharey=True
-    )
+    figure, axes = _panels(len(members))
     starts = comparison.shown_starts(SHOWN_PATHS)
     best = comparison.reference.trajectories if comparison.reference is not None else None
     under = None if best is None else best.__getitem__
     if under is None and members:
         under = members[0][1]
     spread: list[tuple[np.ndarray, np.ndarray]] = []
-    for axis in axes.flat[count:]:
-        axis.set_visible(False)
     for axis, (name, at, style) in zip(axes.flat, members, strict=False):
         if under is not None:
             for start in starts:
-                axis.plot(*coordinates(under(start)), color=FAINT, linewidth=1.0, zorder=1)
+                axis.plot(*coordinates(under(start)), color=FAINT, linewidth=2.6, alpha=0.7, zorder=1)
         for start in starts:
             x, y = coordinates(at(start))
             axis.plot(x, y, color=style["color"], linewidth=1.1, alpha=0.85, zorder=2)
-            axis.plot(x[0], y[0], marker="o", markersize=3, color=style["color"], zorder=3)
+            axis.plot(
+                x[0], y[0], marker="o", markersize=4.5, color=style["color"], markeredgecolor="white", markeredgewidth=0.6,
+                zorder=3,
+            )  # fmt: skip
             spread.append((x, y))
-        gap = next((r.gap.mean.estimate for r in comparison.results if r.name == name), None)
-        axis.set_title(name + ("" if gap is None or not np.isfinite(gap) else f", gap {_percent(gap)}"))
+        axis.set_title(next((_gap_title(r) for r in comparison.results if r.name == name), name))
     second = (chosen[1], problem.state[chosen[1]]) if len(chosen) == 2 else next(iter(problem.control.items()))
-    for axis in axes[-1]:
-        axis.set_xlabel(_label(chosen[0], problem.state[chosen[0]]))
-    for axis in axes[:, 0]:
-        axis.set_ylabel(_label(*second))
+    _outer_labels(axes, len(members), _label(chosen[0], problem.state[chosen[0]]), _label(*second))
     _limit_plane(axes.flat[0], spread, len(starts))
     return figure
+
+
+def _gap_title(result: Result) -> str:
+    if result.failed:
+        return f"{result.name}, {result.failed} failed"
+    return result.name if np.isnan(result.gap.mean.estimate) else f"{result.name}, gap {percent(result.gap.mean.estimate)}"
 
 
 def _limit_plane(axis: Axes, spread: list[tuple[np.ndarray, np.ndarray]], per_panel: int) -> None:
@@ -225,13 +233,35 @@ def _limit_plane(axis: Axes, spread: list[tuple[np.ndarray, np.ndarray]], per_pa
             side(-1.5 * calm, 1.5 * calm)
 
 
+def _panels(count: int) -> tuple[Figure, np.ndarray]:
+    """A grid of equal panels with shared axes; the last row may be short."""
+    count = max(count, 1)
+    columns = 2 if count == 4 else min(3, count)
+    rows = -(-count // columns)
+    figure, axes = figure_of(rows, columns, 3.6 * columns + 0.6 if columns > 1 else 6.0, 3.1 * rows + 0.4, sharex=True, sharey=True)
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    return figure, axes
+
+
+def _outer_labels(axes: np.ndarray, count: int, x: str, y: str) -> None:
+    columns = axes.shape[1]
+    for axis in axes.flat[max(count - columns, 0) : max(count, 1)]:  # the lowest visible panel of each column
+        axis.set_xlabel(x)
+        axis.tick_params(labelbottom=True)
+    for axis in axes[:, 0]:
+        axis.set_ylabel(y)
+
+
 # --- gaps ---------------------------------------------------------------------------------------------------------------
 
 
 def gap_summary(comparison: Comparison) -> Figure:
     """Left: the gap of every controller with its interval and one dot per seed. Right: the time it took."""
-    results, styles = list(comparison.results), looks(comparison)
-    figure, axes = _figure(1, 2, 9.6, 0.42 * len(results) + 1.5, sharey=True, width_ratios=(3, 2))
+    from matplotlib.ticker import FuncFormatter
+
+    results, styles = comparison.results, looks(comparison)
+    figure, axes = figure_of(1, 2, 9.6, 0.42 * len(results) + 1.5, sharey=True, width_ratios=(3, 2))
     left, right = axes[0]
     known = np.isfinite(comparison.best)
     scale = abs(comparison.best[known].mean()) if known.any() else np.nan
@@ -239,6 +269,7 @@ def gap_summary(comparison: Comparison) -> Figure:
     for row, result in enumerate(results):
         gap, color = result.gap.mean, styles[result.name]["color"]
         value = gap.estimate if np.isfinite(gap.estimate) else result.gap_of_rest
+        anchor = max([v for v in (value, gap.high) if np.isfinite(v)], default=0.0)
         if np.isfinite(value):
             if np.isfinite([gap.low, gap.high]).all():
                 left.plot([gap.low, gap.high], [row, row], color=color, linewidth=3.5, alpha=0.35, zorder=2)
@@ -248,24 +279,25 @@ def gap_summary(comparison: Comparison) -> Figure:
                 dots = dots[np.isfinite(dots)]
                 left.plot(dots, np.full(len(dots), row), "|", color=color, markersize=9, zorder=3)
                 finite += dots.tolist()
+                anchor = max([anchor, *dots.tolist()])
             left.plot(value, row, "o" if not result.failed else "X", color=color, markersize=7, zorder=4)
             finite.append(value)
-        note = f" {result.failed} of {result.costs.size} failed" if result.failed else f" {_percent(value)}"
-        anchor = max([v for v in (value, gap.high) if np.isfinite(v)], default=0.0)
+        note = f" {result.failed} of {result.costs.size} failed" if result.failed else f" {percent(value)}"
         left.annotate(note, (anchor, row), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8.5)
         right.barh(row, max(result.wall_time, 1e-3), height=0.55, color=color, alpha=0.85, left=0)
         right.annotate(
-            f"{result.wall_time:.3g} s", (max(result.wall_time, 1e-3), row), xytext=(4, 0), textcoords="offset points",
+            duration(result.wall_time), (max(result.wall_time, 1e-3), row), xytext=(4, 0), textcoords="offset points",
             va="center", fontsize=8.5,
         )  # fmt: skip
     left.set_yticks(range(len(results)), [r.name for r in results])
     left.set_ylim(len(results) - 0.4, -0.6)
-    _percent_axis(left, finite)
+    _percent_axis(left, finite, ticks=5)
+    _span(left, finite, right=0.3)
     left.set_xlabel(f"gap to the {comparison.yardstick}, 95 % interval")
-    left.margins(x=0.18)
     right.set_xscale("log")
     right.margins(x=0.2)
-    right.set_xlabel("time per run: solving or training, and rolling out [s]")
+    right.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,g} s" if v >= 1 else f"{1000 * v:g} ms"))
+    right.set_xlabel("time per run, solving or training included")
     for axis in (left, right):
         axis.grid(axis="y", visible=False)
         axis.tick_params(axis="y", length=0)
@@ -275,26 +307,25 @@ def gap_summary(comparison: Comparison) -> Figure:
 
 def gap_distribution(comparison: Comparison) -> Figure:
     """Which fraction of the episodes stays within a gap: an empirical distribution per controller, failures never reached."""
-    figure, axes = _figure(1, 1, 9.6, 3.7)
+    figure, axes = figure_of(1, 1, 9.6, 3.7)
     axis, styles = axes[0, 0], looks(comparison)
     known = np.isfinite(comparison.best)
     handles: dict[str, Any] = {}
     gaps = {r.name: start_gaps(comparison, r) for r in comparison.results} if known.any() else {}
     finite = np.concatenate([g[np.isfinite(g)] for g in gaps.values()]) if gaps else np.zeros(0)
-    _percent_axis(axis, finite.tolist())
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    pad = 0.03 * max(high - low, 1e-6)
-    axis.set_xlim(min(low, 0.0) - pad if axis.get_xscale() == "linear" else min(low, 0.0) - 3e-5, high + pad)
+    _percent_axis(axis, finite.tolist(), ticks=9)
+    _span(axis, finite.tolist(), right=0.02)
     for name, values in gaps.items():
         inside = np.sort(values[np.isfinite(values)])
         if inside.size:
             x = np.concatenate([[axis.get_xlim()[0]], inside, [axis.get_xlim()[1]]])
             y = performance_profile(values, x)
-            (handles[name],) = axis.plot(x, 100 * y, drawstyle="steps-post", **styles[name])
+            weight = _weight(styles[name], poor=False)
+            (handles[name],) = axis.plot(x, 100 * y, drawstyle="steps-post", **styles[name] | weight)
     axis.set_ylim(0, 102)
     axis.set_ylabel("episodes within the gap [%]")
-    axis.set_xlabel(f"gap of an episode: (cost − best known) / mean {comparison.yardstick} cost")
-    _legend(figure, handles)
+    axis.set_xlabel("gap of an episode: (cost − best known cost of its start) / mean best known cost")
+    legend(figure, handles)
     return figure
 
 
@@ -309,36 +340,26 @@ def start_gaps(comparison: Comparison, result: Result) -> np.ndarray:
 def paired_costs(comparison: Comparison) -> Figure:
     """Cost of a controller against the best known cost of the same start; on the diagonal it is the best."""
     results = [r for r in comparison.results if np.isfinite(r.costs).any()]
-    own = [r for r in results if np.any(_mean_by_start(r) > comparison.best * (1 + np.sign(comparison.best) * 1e-9))]
+    own = [r for r in results if np.any(_mean_by_start(r) - comparison.best > 1e-4 * np.abs(comparison.best))]
     shown = (own or results)[:MAX_PANELS]
-    columns = min(3, max(len(shown), 1))
-    rows = -(-max(len(shown), 1) // columns)
-    figure, axes = _figure(rows, columns, 3.3 * columns + 0.5, 3.0 * rows + 0.3, sharex=True)
+    figure, axes = _panels(len(shown))
     known = np.isfinite(comparison.best)
     best, styles = comparison.best, looks(comparison)
-    logarithmic = bool(known.any() and best[known].min() > 0 and best[known].max() > 20 * best[known].min())
-    for axis in axes.flat[len(shown) :]:
-        axis.set_visible(False)
-    for axis, result in zip(axes.flat, shown, strict=False):
-        costs = _mean_by_start(result)
-        there = known & np.isfinite(costs)
-        if logarithmic or (there.any() and costs[there].min() > 0 and costs[there].max() > 30 * best[there].max()):
-            axis.set_yscale("log")
-        if logarithmic:
-            axis.set_xscale("log")
-        if there.any():
-            ends = np.linspace(best[there].min(), best[there].max(), 50)
+    costs = [_mean_by_start(r) for r in shown]
+    seen = np.concatenate([best[known], *(c[known & np.isfinite(c)] for c in costs)])
+    if seen.size and seen.min() > 0 and seen.max() > 20 * seen.min():
+        axes[0, 0].set_xscale("log"), axes[0, 0].set_yscale("log")
+    for axis, result, cost in zip(axes.flat, shown, costs, strict=False):
+        there, lost = known & np.isfinite(cost), known & ~np.isfinite(cost)
+        if known.any():
+            ends = np.array([best[known].min(), best[known].max()])
             axis.plot(ends, ends, color=INK, linewidth=1.0, zorder=1)
-        axis.scatter(best[there], costs[there], s=11, color=styles[result.name]["color"], alpha=0.6, linewidth=0, zorder=2)
-        lost = known & ~np.isfinite(costs)
+        axis.scatter(best[there], cost[there], s=14, color=styles[result.name]["color"], alpha=0.6, linewidth=0, zorder=2)
         if lost.any():
             top = np.full(int(lost.sum()), 0.97)
             axis.plot(best[lost], top, "x", color=INK, markersize=4, transform=axis.get_xaxis_transform(), zorder=3)
         axis.set_title(result.name + (f" (× {int(lost.sum())} failed)" if lost.any() else ""))
-    for axis in axes[-1]:
-        axis.set_xlabel("best known cost of the start")
-    for axis in axes[:, 0]:
-        axis.set_ylabel("cost of the controller")
+    _outer_labels(axes, len(shown), "best known cost of the start", "cost of the controller")
     return figure
 
 
@@ -346,97 +367,27 @@ def _mean_by_start(result: Result) -> np.ndarray:
     return result.costs.mean(axis=0)
 
 
-def _percent(value: float) -> str:
-    from optctl.wording import percent
+def _span(axis: Axes, values: Sequence[float], right: float) -> None:
+    """Limits around zero and the values, as seen on the screen: a little room on the left, a fraction `right` on the right."""
+    transform = axis.xaxis.get_transform()
+    seen = transform.transform(np.array([*values, 0.0]))
+    width = float(np.ptp(seen)) or 1e-2
+    ends = np.array([seen.min() - 0.04 * width, seen.max() + right * width])
+    axis.set_xlim(*transform.inverted().transform(ends))
 
-    return percent(value)
 
-
-def _percent_axis(axis: Axes, values: Sequence[float]) -> None:
+def _percent_axis(axis: Axes, values: Sequence[float], ticks: int) -> None:
     """Linear where the gaps are alike; symmetric logarithm, linear below 0.1 %, where they span decades."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     size = np.abs([v for v in values if np.isfinite(v)])
     largest = float(size.max(initial=0.0))
     if largest > 0.5:
-        axis.set_xscale("symlog", linthresh=1e-3, linscale=0.5)
+        axis.set_xscale("symlog", linthresh=1e-3, linscale=1.0)
         powers = [10.0**k for k in range(-3, int(np.ceil(np.log10(largest))) + 1)]
         negative = [-v for v in powers if v <= -min([*values, 0.0])]
-        powers = powers[:: max(1, -(-len(powers) // 8))]
+        powers = powers[:: max(1, -(-len(powers) // ticks))]
         axis.xaxis.set_major_locator(FixedLocator([*reversed(negative), 0.0, *powers]))
         axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:,.10g} %".replace("-", "−")))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:,.6g} %".replace("-", "−")))
     axis.axvline(0.0, color=INK, linewidth=1.0, zorder=1)
-
-
-# --- learning curves ----------------------------------------------------------------------------------------------------
-
-
-def learning_curves(comparison: Comparison | None, curves: Sequence[Mapping[str, Any]]) -> Figure:
-    """Mean cost against wall-clock and against steps; line: interquartile mean of the seeds, band: lowest to highest seed.
-
-    Each curve: `name`, `steps` (N,) or (R, N), `seconds` (N,) or (R, N), and `cost` or `return` (N,) or (R, N), one row per seed.
-    """
-    from optctl.statistics import iqm
-
-    figure, axes = _figure(1, 2, 9.6, 3.8, sharey=True)
-    known = {} if comparison is None else looks(comparison)
-    free = [(c, d) for c, d in zip(PALETTE, DASHES, strict=True) if c not in {s["color"] for s in known.values()}]
-    handles: dict[str, Any] = {}
-    lows, highs = [], []
-    for number, curve in enumerate(map(check_curve, curves)):
-        color, dash = free[number % len(free)] if free else (PALETTE[number % len(PALETTE)], "solid")
-        style = known.get(curve["name"], {"color": color, "linestyle": dash})
-        cost = curve["cost"]
-        for axis, x in zip(axes[0], (curve["seconds"], curve["steps"]), strict=True):
-            grid = np.unique(x)
-            grid = grid[(grid >= x[:, 0].max()) & (grid <= x[:, -1].min())]
-            rows = np.array([np.interp(grid, xs, np.nan_to_num(ys, nan=np.inf)) for xs, ys in zip(x, cost, strict=True)])
-            (handles[curve["name"]],) = axis.plot(grid, iqm(rows, axis=0), **style)
-            if len(rows) > 1:
-                axis.fill_between(grid, rows.min(axis=0), rows.max(axis=0), color=style["color"], alpha=0.15, linewidth=0)
-        finite = cost[np.isfinite(cost)]
-        lows.append(finite.min(initial=np.inf)), highs.append(finite.max(initial=-np.inf))
-    optimum = np.nan
-    if comparison is not None and np.isfinite(comparison.best).any():
-        optimum = float(np.nanmean(comparison.best))
-        for axis in axes[0]:
-            handles[comparison.yardstick] = axis.axhline(optimum, color=INK, linewidth=1.2, linestyle=(0, (1, 1)))
-        lows.append(optimum)
-    low, high = min(lows, default=0.0), max(highs, default=1.0)
-    if low > 0 and high > 10 * low:
-        axes[0, 0].set_yscale("log")
-    elif np.isfinite([low, high]).all() and high > low:
-        axes[0, 0].set_ylim(low - 0.06 * (high - low), high + 0.04 * (high - low))
-    axes[0, 0].set_ylabel("mean cost (minus the return)")
-    axes[0, 0].set_xlabel("wall-clock time [s]")
-    axes[0, 1].set_xlabel("environment steps")
-    axes[0, 1].xaxis.set_major_formatter(_thousands())
-    _legend(figure, handles)
-    return figure
-
-
-def _thousands() -> Any:
-    from matplotlib.ticker import FuncFormatter
-
-    return FuncFormatter(lambda v, _: f"{v / 1e6:g} M" if v >= 1e6 else f"{v / 1e3:g} k" if v >= 1e3 else f"{v:g}")
-
-
-def check_curve(curve: Mapping[str, Any]) -> dict[str, Any]:
-    """A curve with `steps`, `seconds` and `cost` as (R, N) arrays."""
-    require(isinstance(curve, Mapping) and "name" in curve, "curves", "hold mappings with a name", f"holds {curve!r}")
-    name = str(curve["name"])
-    key = "cost" if "cost" in curve else "return"
-    for field in ("steps", "seconds", key):
-        require(field in curve, "curves", "give `steps`, `seconds`, and `cost` or `return`", f"`{name}` lacks `{field}`")
-    values = np.atleast_2d(np.asarray(curve[key], dtype=np.float64))
-    checked: dict[str, Any] = {"name": name, "cost": values if key == "cost" else -values}
-    for field in ("steps", "seconds"):
-        x = np.atleast_2d(np.asarray(curve[field], dtype=np.float64))
-        require(
-            x.shape[1] == values.shape[1] and len(x) in (1, len(values)) and bool((np.diff(x) >= 0).all()),
-            "curves", f"give `{field}` of `{name}` rising, shape ({values.shape[1]},) or {values.shape}",
-            f"has shape {np.shape(curve[field])}",
-        )  # fmt: skip
-        checked[field] = np.broadcast_to(x, values.shape)
-    return checked
