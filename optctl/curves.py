@@ -10,7 +10,7 @@ import numpy as np
 from optctl.comparison import Comparison
 from optctl.errors import require
 from optctl.plots import DASHES, INK, PALETTE, figure_of, legend, looks
-from optctl.statistics import iqm
+from optctl.statistics import failures_as_worst, iqm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def learning_curves(comparison: Comparison | None, curves: Sequence[Mapping[str, Any]]) -> Figure:
     """Mean cost against wall-clock and against steps; line: interquartile mean of the seeds, band: lowest to highest seed.
 
-    Each curve: `name`, `steps` (N,) or (R, N), `seconds` (N,) or (R, N), and `cost` or `return` (N,) or (R, N), one row per seed.
+    Each curve: `name`, `steps` (N,) or (R, N), `seconds` (N,) or (R, N), and `cost` or `return` (N,) or (R, N), one row per seed;
+    rows may differ in length. Drawn where every seed has a value.
     """
     figure, axes = figure_of(1, 2, 9.6, 3.8, sharey=True)
     known = {} if comparison is None else looks(comparison)
@@ -29,15 +30,16 @@ def learning_curves(comparison: Comparison | None, curves: Sequence[Mapping[str,
     for number, curve in enumerate(map(check_curve, curves)):
         color, dash = free[number % len(free)] if free else (PALETTE[number % len(PALETTE)], "solid")
         style = known.get(curve["name"], {"color": color, "linestyle": dash})
-        cost = curve["cost"]
-        for axis, x in zip(axes[0], (curve["seconds"], curve["steps"]), strict=True):
-            grid = np.unique(x)
-            grid = grid[(grid >= x[:, 0].max()) & (grid <= x[:, -1].min())]
-            rows = np.array([np.interp(grid, xs, np.nan_to_num(ys, nan=np.inf)) for xs, ys in zip(x, cost, strict=True)])
+        for axis, key in zip(axes[0], ("seconds", "steps"), strict=True):
+            first, last = max(x[0] for x in curve[key]), min(x[-1] for x in curve[key])
+            grid = np.unique(np.concatenate(curve[key]))
+            grid = grid[(grid >= first) & (grid <= last)]  # where every seed has a value
+            rows = np.array([np.interp(grid, x, y) for x, y in zip(curve[key], curve["cost"], strict=True)])
             (handles[curve["name"]],) = axis.plot(grid, iqm(rows, axis=0), **style)
             if len(rows) > 1:
                 axis.fill_between(grid, rows.min(axis=0), rows.max(axis=0), color=style["color"], alpha=0.15, linewidth=0)
-        finite = cost[np.isfinite(cost)]
+        finite = np.concatenate(curve["cost"])
+        finite = finite[np.isfinite(finite)]
         lows.append(finite.min(initial=np.inf)), highs.append(finite.max(initial=-np.inf))
     optimum = np.nan
     if comparison is not None and np.isfinite(comparison.best).any():
@@ -65,20 +67,27 @@ def _thousands() -> Any:
 
 
 def check_curve(curve: Mapping[str, Any]) -> dict[str, Any]:
-    """A curve with `steps`, `seconds` and `cost` as (R, N) arrays."""
+    """A curve with `steps`, `seconds` and `cost` as lists of one array per seed, failures as +∞."""
     require(isinstance(curve, Mapping) and "name" in curve, "curves", "hold mappings with a name", f"holds {curve!r}")
     name = str(curve["name"])
     key = "cost" if "cost" in curve else "return"
     for field in ("steps", "seconds", key):
         require(field in curve, "curves", "give `steps`, `seconds`, and `cost` or `return`", f"`{name}` lacks `{field}`")
-    values = np.atleast_2d(np.asarray(curve[key], dtype=np.float64))
-    checked: dict[str, Any] = {"name": name, "cost": values if key == "cost" else -values}
+    values = _rows(curve[key])
+    checked: dict[str, Any] = {"name": name, "cost": [failures_as_worst(v if key == "cost" else -v) for v in values]}
     for field in ("steps", "seconds"):
-        x = np.atleast_2d(np.asarray(curve[field], dtype=np.float64))
+        rows = _rows(curve[field])
+        rows = rows * len(values) if len(rows) == 1 else rows
+        fits = [len(x) for x in rows] == [len(v) for v in values] and all(len(x) > 0 for x in rows)
         require(
-            x.shape[1] == values.shape[1] and len(x) in (1, len(values)) and bool((np.diff(x) >= 0).all()),
-            "curves", f"give `{field}` of `{name}` rising, shape ({values.shape[1]},) or {values.shape}",
-            f"has shape {np.shape(curve[field])}",
+            fits and all((np.diff(x) >= 0).all() for x in rows),
+            "curves", f"give rising `{field}` of `{name}`, as many as its costs", f"has {[len(x) for x in rows]} values",
         )  # fmt: skip
-        checked[field] = np.broadcast_to(x, values.shape)
+        checked[field] = rows
     return checked
+
+
+def _rows(values: Any) -> list[np.ndarray]:
+    """(N,) or (R, N), or R sequences of different lengths → R vectors."""
+    nested = any(np.ndim(v) > 0 for v in values)
+    return [np.asarray(v, dtype=np.float64) for v in (values if nested else [values])]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import datetime
-import errno
 import html
 import json
 import math
@@ -23,15 +22,12 @@ import numpy as np
 from optctl.comparison import Comparison, machine
 from optctl.equations import equations
 from optctl.errors import ArgumentError
+from optctl.files import file_error
 from optctl.problem import Problem
 from optctl.wording import as_dict, headline, summary, table
 
 FORMAT = "optctl-report"
 """Written into results.json: only a folder that says so is ever replaced."""
-
-
-class OutputError(OSError):
-    """A folder that could not be written; one sentence for the user."""
 
 
 # --- the folder ---------------------------------------------------------------------------------------------------------
@@ -51,13 +47,13 @@ def save(
     (R, N), one row per seed, evaluated on the same starts. `phase`: the two states of the phase portrait. `command`: what to
     type to get this report again.
 
-    Raises `ArgumentError` for a foreign folder and `OutputError` where the disk is full or read-only; nothing is left behind.
+    Raises `ArgumentError` for a foreign folder and `FileError` where the disk is full or read-only; nothing is left behind.
     """
     target = Path(folder)
     _check_target(target)  # before minutes of drawing
     pictures = draw(comparison, curves, phase)
     data = {"format": FORMAT, "written": _now(), "command": command} | as_dict(comparison)
-    data["curves"] = [{k: np.asarray(v).tolist() if k != "name" else v for k, v in c.items()} for c in curves]
+    data["curves"] = [dict(curve) for curve in curves]
     files = {f"{name}.png": content for name, (content, _) in pictures.items()}
     files["results.json"] = json.dumps(plain(data), indent=1, ensure_ascii=False, allow_nan=False).encode()
     files["report.html"] = page(comparison, pictures, command=command, written=data["written"]).encode()
@@ -75,8 +71,8 @@ def plain(value: Any) -> Any:
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
+    if isinstance(value, (np.generic, np.ndarray)):
+        return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
     return value
@@ -86,68 +82,50 @@ def _check_target(target: Path) -> None:
     try:
         if not os.path.lexists(target):
             return
-        if target.is_dir() and not target.is_symlink():
-            if not any(target.iterdir()) or json.loads((target / "results.json").read_text())["format"] == FORMAT:
-                return
-    except PermissionError as error:
-        raise OutputError(explain(error, target)) from error
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+        if target.is_dir() and not target.is_symlink() and (not any(target.iterdir()) or _is_report(target)):
+            return
+    except OSError as error:
+        raise file_error(target, error, "Folder") from error
     raise ArgumentError(
         f"Argument `folder` must be new, empty or an earlier report, but is `{target}`, which holds something else: "
         "choose another name."
     )
 
 
+def _is_report(folder: Path) -> bool:
+    try:
+        return json.loads((folder / "results.json").read_text(encoding="utf-8"))["format"] == FORMAT
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False
+
+
 def write_folder(target: Path, files: Mapping[str, bytes]) -> None:
     """Write `files` into `target`, whole or not at all; an earlier report stays as it was until the new one is complete."""
     _check_target(target)
-    made: list[Path] = []
+    parents = [p for p in (*reversed(target.parent.parents), target.parent) if not p.exists()]
+    work: Path | None = None
     try:
-        for parent in [*reversed(target.parent.parents), target.parent]:
-            if not parent.exists():
-                parent.mkdir()
-                made.append(parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        made.append(work)
-        fresh = work / "new"
+        fresh = work / "new"  # not `work` itself: mkdtemp makes it private to its owner
         fresh.mkdir()
         for name, content in files.items():
             (fresh / name).write_bytes(content)
         if target.exists():
             os.replace(target, work / "old")
-            try:
-                os.replace(fresh, target)
-            except OSError:
-                os.replace(work / "old", target)
-                raise
-        else:
-            os.replace(fresh, target)
+        os.replace(fresh, target)
         shutil.rmtree(work, ignore_errors=True)
-    except OSError as error:
-        for path in reversed(made):
-            shutil.rmtree(path, ignore_errors=True)
-        raise OutputError(explain(error, target)) from error
-    except BaseException:  # Ctrl-C: leave nothing behind either
-        for path in reversed(made):
-            shutil.rmtree(path, ignore_errors=True)
+    except BaseException as error:  # Ctrl-C too: leave what was there as it was
+        if work is not None:
+            if (work / "old").exists() and not target.exists():
+                os.replace(work / "old", target)
+            shutil.rmtree(work, ignore_errors=True)
+        for parent in reversed(parents):
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
+        if isinstance(error, OSError):
+            raise file_error(target, error, "Folder") from error
         raise
-
-
-def explain(error: OSError, folder: Path) -> str:
-    """One sentence with the remedy."""
-    known = {
-        errno.ENOSPC: "the disk is full: free some space, or choose another place",
-        errno.EDQUOT: "the quota of the disk is used up: free some space, or choose another place",
-        errno.EROFS: "it lies on a read-only file system: choose another place",
-        errno.EACCES: "you may not write there: choose another place, or change its permissions",
-        errno.EPERM: "you may not write there: choose another place, or change its permissions",
-        errno.ENOTDIR: "a part of its path is a file: choose another place",
-        errno.EEXIST: "a part of its path is a file: choose another place",
-        errno.ENAMETOOLONG: "its name is too long: choose a shorter one",
-    }
-    reason = known.get(error.errno or 0, (error.strerror or str(error)).lower())
-    return f"Folder `{folder}` could not be written: {reason}. Nothing was left half-written."
 
 
 # --- pictures -----------------------------------------------------------------------------------------------------------

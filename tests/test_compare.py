@@ -1,0 +1,345 @@
+"""Comparison: planted differences are found, failures come last, and the optimum of an LQR has no gap."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy.linalg import expm, solve_discrete_are
+
+import optctl
+from optctl.compare import CONTROLLERS, Reference, charge, compare, from_solutions, violations
+from optctl.controller import FeedbackController
+from optctl.errors import ArgumentError
+from optctl.trajectory import Trajectory
+
+
+def riccati(dt: float) -> tuple[np.ndarray, np.ndarray]:
+    """Gain and value of the double integrator with held control and the cost integrated exactly (Van Loan 1978).
+
+    z = (x, u) obeys z' = F z with u' = 0; exp([[−F', I], [0, F]] dt) gives Φ = e^{F dt} and ∫ e^{F's} e^{Fs} ds.
+    """
+    f = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    e = expm(np.block([[-f.T, np.eye(3)], [np.zeros((3, 3)), f]]) * dt)
+    phi = e[3:, 3:]
+    w = phi.T @ e[:3, 3:]
+    a, b, q, s, r = phi[:2, :2], phi[:2, 2:], w[:2, :2], w[:2, 2:], w[2:, 2:]
+    value = solve_discrete_are(a, b, q, r, s=s)
+    return np.linalg.solve(r + b.T @ value @ b, b.T @ value @ a + s.T), value
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return optctl.make("double-integrator")
+
+
+@pytest.fixture(scope="module")
+def optimum(problem):
+    """Starts, the optimal gain and the optimal cost of each start."""
+    gain, value = riccati(problem.dt)
+    starts = problem.initial_state.sample(np.random.default_rng(0), 64)
+    return starts, gain, np.einsum("bi,ij,bj->b", starts, value, starts)
+
+
+def linear(gain: np.ndarray, name: str = "linear", wall_time: float | None = None) -> FeedbackController:
+    controller = FeedbackController(lambda x, t: -x @ gain.T, name)
+    if wall_time is not None:
+        controller.wall_time = wall_time
+    return controller
+
+
+def constant(value: float, name: str) -> FeedbackController:
+    return FeedbackController(lambda x, t: np.full((len(x), 1), value), name)
+
+
+# --- what is measured ---------------------------------------------------------------------------------------------------
+
+
+def test_the_optimal_gain_has_no_gap_to_the_riccati_bound(problem, optimum):
+    starts, gain, cost = optimum
+    bound = Reference(name="riccati", costs=cost, proved=True)
+    found = compare(problem, [linear(gain), linear(1.3 * gain, "stiff")], starts=starts, reference=bound)
+    assert abs(found["linear"].gap.mean.estimate) < 1e-6
+    assert found["stiff"].gap.mean.low > 0.01
+    assert found.yardstick == "proved optimum"
+    assert "a bound no controller can undercut" in str(found)
+
+
+def test_a_planted_difference_is_found(problem, optimum):
+    # Against a reference of cost J/1.05 at every start, give or take, the optimal gain is 5 % worse by construction.
+    starts, gain, cost = optimum
+    planted = 1.05 * (1 + 0.05 * np.random.default_rng(1).standard_normal(len(cost)))
+    found = compare(problem, [linear(gain)], starts=starts, reference=cost / planted)["linear"]
+    assert found.gap.mean.low < 0.05 < found.gap.mean.high
+    assert found.gap.mean.estimate == pytest.approx(0.05, abs=0.02)
+    assert found.gap.mean.high - found.gap.mean.low < 0.05
+
+
+def test_pairing_by_start_makes_the_interval_narrow(problem, optimum):
+    # Costs spread over two decades; exactly 5 % at each start must give 5 % with no interval at all.
+    starts, gain, cost = optimum
+    assert cost.max() > 20 * cost.min()
+    found = compare(problem, [linear(gain)], starts=starts, reference=cost / 1.05)["linear"].gap.mean
+    assert np.allclose(found, 0.05, atol=1e-6)
+
+
+def test_gap_by_hand_from_costs(problem):
+    # From rest at q = 1 with no control the cost is ∫₀¹⁰ 1 dt = 10; against 8 the gap is 25 %.
+    found = compare(problem, ["zero"], starts=[1.0, 0.0], reference=[8.0])
+    assert found["zero"].mean_cost == pytest.approx(10.0, rel=1e-9)
+    assert found["zero"].gap.mean.estimate == pytest.approx(0.25, rel=1e-9)
+    assert found["zero"].against_reference.mean.estimate == pytest.approx(2.0, rel=1e-9)
+
+
+def test_beating_the_reference_is_said_and_becomes_best_known(problem, optimum):
+    starts, gain, cost = optimum
+    weak = Reference(name="local", costs=1.1 * cost)
+    found = compare(problem, [linear(gain)], starts=starts, reference=weak)
+    result = found["linear"]
+    assert result.gap_to_reference.estimate == pytest.approx(-0.1 / 1.1, rel=1e-4)
+    assert result.gap.mean.estimate == pytest.approx(0.0, abs=1e-12)
+    assert np.allclose(found.best, cost, rtol=1e-6) and set(found.best_by) == {"linear"}
+    assert found.yardstick == "best known"
+    assert any("undercut on 64 of 64 starts" in note for note in found.notes)
+    assert "cheaper than the reference from 64 of 64 starts" in found.to_dict()["controllers"][0]["headline"]
+
+
+def test_undercutting_a_proved_bound_is_reported_as_a_contradiction(problem, optimum):
+    starts, gain, cost = optimum
+    false = Reference(name="bound", costs=np.where(np.arange(64) < 3, 1.1, 1.0) * cost, proved=True)
+    found = compare(problem, [linear(gain)], starts=starts, reference=false)
+    assert any("3 starts have costs below a bound that was called proved" in note for note in found.notes)
+
+
+def test_several_seeds_are_one_row_with_iqm_and_spread(problem, optimum):
+    starts, gain, cost = optimum
+    runs = [linear(scale * gain, "agent", wall_time=10.0 * k) for k, scale in enumerate((0.8, 0.9, 1.0, 1.1, 3.0), 1)]
+    found = compare(problem, [runs], starts=starts, reference=cost)["agent"]
+    assert found.runs == 5 and found.costs.shape == (5, 64)
+    assert found.gap.iqm.estimate < found.gap.mean.estimate  # the fifth seed is an outlier
+    assert 30.0 <= found.wall_time < 32.0
+    assert found.gap.mean.low < found.gap.mean.estimate < found.gap.mean.high
+
+
+# --- failures and violations --------------------------------------------------------------------------------------------
+
+
+def test_a_nan_controller_comes_last_and_is_counted(problem, optimum):
+    starts, gain, cost = optimum
+    broken = constant(np.nan, "broken")
+    found = compare(problem, [broken, "zero", linear(gain)], starts=starts, reference=cost)
+    assert [r.name for r in found.results] == ["linear", "zero", "broken"]
+    assert found["broken"].failed == 64 and found["broken"].mean_cost == np.inf
+    assert found["broken"].gap.mean.estimate == np.inf
+    assert "failed everywhere (64 of 64 episodes)" in found.to_dict()["controllers"][-1]["headline"]
+
+
+def test_one_failed_start_is_enough_to_come_last_and_does_not_vanish(problem, optimum):
+    starts, gain, cost = optimum
+    there = np.arange(len(starts))[:, None] == 7
+    fragile = FeedbackController(lambda x, t: np.where(there & (t > 5), np.nan, -x @ gain.T), "fragile")
+    found = compare(problem, [fragile, "zero"], starts=starts, reference=cost)
+    assert found.results[-1].name == "fragile" and found["fragile"].failed == 1
+    assert found["fragile"].mean_cost == np.inf
+    assert found["fragile"].gap_of_rest == pytest.approx(0.0, abs=1e-6)
+    assert "1 of 64 failed" in found.to_dict()["controllers"][-1]["headline"]
+
+
+def test_breaking_a_constraint_is_counted_and_never_best_known(problem, optimum):
+    starts, gain, cost = optimum
+    bounded = problem.replace(state_bounds={"velocity": (-0.5, 0.5)}, control_bounds={"force": (-0.3, 0.3)})
+    found = compare(bounded, ["zero", constant(0.3, "push")], starts=[[0.0, 0.2], [0.0, -0.1]], reference=None)
+    # Pushed for 10 s at 0.3 m/s²: velocities 3.2 and 2.9, that is 2.7 and 2.4 beyond the bound.
+    assert found["push"].violated == 2
+    assert found["push"].worst_violation[0] == "state bounds"
+    assert found["push"].worst_violation[1] == pytest.approx(2.7, rel=1e-9)
+    assert found["zero"].violated == 0 and set(found.best_by) == {"zero"}
+    assert found.results[0].name == "zero"
+
+
+def test_path_and_terminal_constraints_are_measured(problem):
+    # Coasting at 1 m/s from 0: 9.9 m at the last interval's start, 10 m at the end.
+    stated = problem.replace(
+        horizon="finite", path_constraints=lambda x, u, p: [x[0] - 3.0, -5.0 - x[0]], terminal_constraints=lambda x, p: x[0]
+    )
+    found = compare(stated, ["zero"], starts=[0.0, 1.0], reference=None)["zero"].violations
+    assert found["path constraints"].item() == pytest.approx(6.9, rel=1e-9)
+    assert found["terminal constraints"].item() == pytest.approx(10.0, rel=1e-9)
+
+
+def test_starts_that_nobody_solves_are_left_out_and_said(problem):
+    bounded = problem.replace(state_bounds={"velocity": (-0.5, 0.5)})
+    found = compare(bounded, ["zero"], starts=[[1.0, 0.0], [1.0, 2.0]], reference=None)
+    assert np.isnan(found.best[1]) and found["zero"].gap.mean.estimate == 0.0
+    assert any("1 of 2 starts have no admissible solution" in note for note in found.notes)
+
+
+# --- references ---------------------------------------------------------------------------------------------------------
+
+
+class Solved:
+    """What `compare` needs of a `Solution`."""
+
+    def __init__(self, trajectory: Trajectory, verdict: str = "proved optimum") -> None:
+        self.trajectory, self.verdict, self.wall_time = trajectory, verdict, 0.25
+
+
+def test_solutions_are_charged_by_the_problems_own_step(problem, optimum):
+    starts, gain, cost = optimum
+    path = optctl.rollout(problem, linear(gain), starts[:2])
+    lying = Trajectory(path.times, path.states, path.controls, 0 * path.costs, path.terminal_cost)
+    plan = from_solutions(problem, [Solved(lying[0]), Solved(lying[1], "best found")])
+    assert np.allclose(plan.costs, cost[:2], rtol=1e-6)  # not the zeros that they claim
+    assert plan.proved.tolist() == [True, False] and plan.kind == "reference"
+    assert plan.wall_time == 0.5 and plan.verdicts == {"proved optimum": 1, "best found": 1}
+
+
+def test_a_solution_with_defects_is_no_trajectory(problem, optimum):
+    starts, gain, _ = optimum
+    path = optctl.rollout(problem, linear(gain), starts[:1])
+    jumping = path.states.copy()
+    jumping[:, 50:] *= 0.5
+    torn = Trajectory(path.times, jumping, path.controls, path.costs, path.terminal_cost)
+    assert charge(problem, torn[0], problem.param_values)[1] > 1e-6
+    plan = from_solutions(problem, [Solved(torn[0])])
+    assert plan.costs.tolist() == [np.inf]
+    found = compare(problem, {"plan": plan}, starts=starts[:1], reference=plan)
+    assert found["plan"].failed == 1
+    assert any("reference is missing for 1 of 1" in note for note in found.notes)
+
+
+def test_a_free_final_time_is_charged_over_its_own_intervals(problem):
+    # Held at rest at q = 1 for 50 intervals of 0.04 s: 2 s of cost 1.
+    free = problem.replace(final_time=(1.0, 20.0))
+    times = np.linspace(0.0, 2.0, 51)
+    still = Trajectory(times, np.tile([1.0, 0.0], (51, 1)), np.zeros((50, 1)), np.zeros(50), np.zeros(()))
+    cost, defect = charge(free, still, free.param_values)
+    assert cost == pytest.approx(2.0, rel=1e-12) and defect < 1e-12
+
+
+def test_plans_can_break_constraints_too(problem):
+    bounded = problem.replace(state_bounds={"velocity": (-0.5, 0.5)})
+    path = optctl.rollout(bounded, constant(0.3, "push"), [0.0, 0.0])
+    found = violations(bounded, path, bounded.param_values[None])
+    assert found["state bounds"].item() == pytest.approx(2.5, rel=1e-9)
+    plan = from_solutions(bounded, [Solved(path[0])])
+    compared = compare(bounded, {"plan": plan, "zero": "zero"}, starts=[0.0, 0.0], reference=plan)
+    assert compared["plan"].violated == 1 and compared.best_by == ["zero"]
+
+
+# --- the same for everybody, and every time -----------------------------------------------------------------------------
+
+
+def test_deterministic_for_a_seed_except_for_the_clock(problem):
+    def once(seed: int) -> dict:
+        data = compare(problem, ["zero", "random"], num_starts=20, seed=seed, reference=None).to_dict()
+        for result in data["controllers"]:
+            for key in ("wall_time_s", "run_time_s", "prepare_time_s", "headline"):
+                del result[key]
+        return data
+
+    assert once(3) == once(3)
+    assert once(3) != once(4)
+
+
+def test_noise_is_the_same_for_all_and_averaged_over_the_draws():
+    problem = optctl.make("dean", noise=0.1)
+    twins = [constant_many(problem, "a"), constant_many(problem, "b")]
+    found = compare(problem, twins, num_starts=5, seeds=(0, 1, 2), reference=None)
+    assert np.array_equal(found["a"].costs, found["b"].costs)
+    single = compare(problem, twins, num_starts=5, seeds=(1,), reference=None)
+    assert not np.array_equal(found["a"].costs, single["a"].costs)
+    assert any("means over 3 draws" in note for note in found.notes)
+    assert any("a plan made without it is no reference" in n for n in compare(problem, twins, num_starts=2).notes)
+
+
+def constant_many(problem, name):
+    return FeedbackController(lambda x, t: np.zeros((len(x), problem.n_u)), name)
+
+
+def test_parameters_may_differ_by_start():
+    problem = optctl.make("pendulum")
+    params = np.array([[1.0, 1.0, 9.81], [1.0, 1.2, 9.81]])
+    found = compare(problem, ["zero"], starts=[[3.0, 0.0]] * 2, params=params, reference=None)
+    assert found["zero"].costs[0, 0] != found["zero"].costs[0, 1]
+
+
+# --- words --------------------------------------------------------------------------------------------------------------
+
+
+def test_printing_gives_a_table_without_a_terminal(problem, optimum):
+    starts, gain, cost = optimum
+    found = compare(problem, [linear(1.3 * gain, "stiff"), "zero", constant(np.nan, "broken")], starts=starts, reference=cost)
+    lines = str(found).splitlines()
+    assert lines[2].split()[:2] == ["controller", "mean"]
+    assert [line.split()[0] for line in lines[4:7]] == ["stiff", "zero", "broken"]
+    assert len({len(line) for line in lines[3:7]}) == 1 and max(map(len, lines[2:7])) <= 110
+    assert "\x1b" not in str(found)
+
+
+def test_the_headline_says_gap_interval_failures_and_time(problem, optimum):
+    starts, gain, cost = optimum
+    found = compare(problem, [linear(1.3 * gain, "sac", wall_time=12.3)], starts=starts, reference=cost)
+    said = found.to_dict()["controllers"][0]["headline"]
+    gap = found["sac"].gap.mean
+    assert said.startswith(f"sac: {100 * gap.estimate:.1f} % [{100 * gap.low:.1f}, {100 * gap.high:.1f}] above the reference")
+    assert "0 of 64 failed" in said and said.endswith(" s.")
+
+
+# --- bad input ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("controllers", "options", "message"),
+    [
+        (["lqx"], {}, "must use controllers or names among optimal, lqr, zero, random, but is 'lqx'. Did you mean `lqr`?"),
+        ([], {}, "`controllers` must be a non-empty list"),
+        ("zero", {}, "`controllers` must be a non-empty list"),
+        ([3.0], {}, "`controllers` must hold controllers, lists of them, or names"),
+        ([[]], {}, "`controllers` must hold controllers"),
+        (["zero"], {"num_starts": 0}, "`num_starts` must be a positive integer"),
+        (["zero"], {"starts": [[1.0, 2.0, 3.0]]}, "`starts` must have shape"),
+        (["zero"], {"reference": "best"}, "`reference` must use controllers or names among"),
+        (["zero"], {"reference": "zero"}, "`reference` must name solved trajectories"),
+        (["zero"], {"reference": [1.0, 2.0]}, "`reference` must hold one cost per start"),
+        (["zero"], {"reference": object()}, "`reference` must be 'optimal', a Reference"),
+    ],
+)
+def test_bad_input_is_one_clear_sentence(problem, controllers, options, message):
+    options = {"num_starts": 3, "reference": None} | options
+    with pytest.raises(ArgumentError) as error:
+        compare(problem, controllers, **options)
+    assert message in str(error.value)
+
+
+def test_noise_without_a_seed_and_plans_with_noise_are_refused():
+    problem = optctl.make("dean", noise=0.1)
+    with pytest.raises(ArgumentError, match="`seeds` must hold at least one seed"):
+        compare(problem, ["zero"], seeds=(), num_starts=2)
+    plan = Reference(name="plan", costs=[1.0, 1.0])
+    with pytest.raises(ArgumentError, match="`plan` is a plan"):
+        compare(problem, {"plan": plan}, num_starts=2, reference=None)
+
+
+def test_an_unknown_result_names_the_known_ones(problem):
+    with pytest.raises(ArgumentError, match="must be one of zero"):
+        compare(problem, ["zero"], num_starts=2, reference=None)["sac"]
+
+
+def test_equal_names_are_told_apart(problem):
+    found = compare(problem, [constant(0.1, "push"), constant(0.2, "push"), "zero"], num_starts=2, reference=None)
+    assert {r.name for r in found.results} == {"push", "push (2)", "zero"}
+
+
+def test_a_controller_name_can_be_added(problem, monkeypatch):
+    monkeypatch.setitem(CONTROLLERS, "push", lambda problem, starts, params, seed: constant(float(seed), "push"))
+    found = compare(problem, ["push", "zero"], num_starts=2, seed=0, reference=None)
+    assert np.array_equal(found["push"].costs, found["zero"].costs)
+
+
+def test_compare_itself_does_not_load_matplotlib_or_torch():
+    code = "import sys, optctl.compare; print(sorted({'matplotlib', 'torch', 'warp'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
