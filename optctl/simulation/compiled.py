@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import casadi as ca
 import numpy as np
 import torch
+import warp as wp
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -20,7 +21,7 @@ from optctl.errors import require
 from optctl.problem import Problem
 from optctl.simulation.cache import load_module
 from optctl.simulation.kernels import function_source
-from optctl.simulation.launch import launch, resolve_device, resolve_dtype
+from optctl.simulation.launch import launch, resolve_device, resolve_dtype, target
 
 
 class CompiledFunction:
@@ -36,8 +37,8 @@ class CompiledFunction:
         self.names = tuple(function.name_in())
         self.sizes = tuple(function.numel_in(i) for i in range(function.n_in()))
         self.shapes = tuple(function.size_out(j) for j in range(function.n_out()))
-        source = function_source(function, str(self.dtype).removeprefix("torch."))
-        self.kernel = load_module(source).batched
+        self.operations = max(1, function.n_instructions()) if function.is_a("SXFunction") else 100
+        self._kernels: dict[tuple[bool, ...], Any] = {}
 
     @cached_property
     def vjp(self) -> CompiledFunction:
@@ -66,11 +67,8 @@ class CompiledFunction:
             f"the batch of {size} needs more",
         )  # fmt: skip
         results = [torch.empty((size, n * m), dtype=self.dtype, device=self.device) for n, m in self.shapes]
-        inputs: list[Any] = []
-        for n, a in zip(self.sizes, rows, strict=True):
-            inputs += [a, 0 if len(a) == 1 else n]
         if size:
-            launch(self.kernel, size, [*inputs, *results], self.device)
+            launch(self._kernel(tuple(len(a) == 1 for a in rows), size), size, [*rows, *results], self.device, self.operations)
         return tuple(
             r[:, 0] if n * m == 1 and m == 1 else (r if m == 1 else r.view(size, n, m))
             for r, (n, m) in zip(results, self.shapes, strict=True)
@@ -81,6 +79,17 @@ class CompiledFunction:
         if torch.is_grad_enabled() and any(a.requires_grad for a in arguments):
             return _Differentiable.apply(self, batch, *arguments)
         return self.evaluate(*arguments, batch=batch)
+
+    def _kernel(self, shared: tuple[bool, ...], size: int) -> Any:
+        """The kernel for inputs of which some have one row for all (in a batch of one, any will do); compiled on first use."""
+        if size == 1 and self._kernels:
+            return next(iter(self._kernels.values()))
+        if shared not in self._kernels:
+            source = function_source(self.function, target(self.device, self.dtype), shared)
+            module = load_module(source)
+            wp.load_module(module, device=str(self.device))  # before threads share it
+            self._kernels[shared] = module.batched
+        return self._kernels[shared]
 
     def _rows(self, name: str, size: int, argument: Tensor) -> Tensor:
         a = argument.detach()

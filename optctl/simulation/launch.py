@@ -17,9 +17,10 @@ import warp as wp
 
 from optctl.errors import require
 from optctl.simulation.cache import init_warp
+from optctl.simulation.warp_source import Target
 
-SPLIT_FROM = 8192
-"""Smallest batch worth cutting: below, waking a thread costs more than it saves."""
+_WORTH_A_THREAD = 1_000_000
+"""Arithmetic operations below which waking another thread costs more than it saves (vectorised: about 50 µs)."""
 _ALIGNMENT = 64
 
 WARP_DTYPE = {torch.float32: wp.float32, torch.float64: wp.float64, torch.int32: wp.int32, torch.bool: wp.bool,
@@ -40,9 +41,10 @@ def num_threads() -> int:
     return min(torch.get_num_threads(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 64)
 
 
-def ranges(size: int, threads: int) -> list[tuple[int, int]]:
-    """Cut 0 … size into at most `threads` ranges (offset, length)."""
-    if size < SPLIT_FROM or threads < 2:
+def ranges(size: int, operations: int, threads: int) -> list[tuple[int, int]]:
+    """Cut 0 … size into at most `threads` ranges (offset, length), each of them worth it at `operations` per environment."""
+    threads = min(threads, size * operations // _WORTH_A_THREAD)
+    if threads < 2:
         return [(0, size)]
     length = -(-size // threads)
     length = -(-length // _ALIGNMENT) * _ALIGNMENT
@@ -74,6 +76,11 @@ def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
     return getattr(torch, name)
 
 
+def target(device: torch.device, dtype: torch.dtype) -> Target:
+    """What source is generated for."""
+    return Target(str(dtype).removeprefix("torch."), device.type)
+
+
 def as_array(tensor: torch.Tensor) -> wp.array:
     """A flat Warp view of a contiguous tensor."""
     return wp.from_torch(tensor.detach().reshape(-1), dtype=WARP_DTYPE[tensor.dtype], requires_grad=False)
@@ -90,22 +97,27 @@ def _current_stream(device: torch.device) -> wp.Stream:
 
 
 class RecordedLaunch:
-    """A launch whose arguments are fixed but for the data pointer of the first, replayed in a few microseconds.
+    """One or more kernels with the same fixed arguments, replayed one after the other in a few microseconds each.
 
-    Tensors among `arguments` must be contiguous and outlive the launch; the kernel's last argument is the offset.
+    Only the data pointer of the first argument may change. Tensors among `arguments` must be contiguous; the kernels' last
+    argument is the offset. On a CPU each thread runs all kernels over its own range, so they may not exchange between ranges.
     """
 
-    def __init__(self, kernel: wp.Kernel, size: int, arguments: Sequence[Any], device: torch.device) -> None:
+    def __init__(
+        self, kernels: Sequence[wp.Kernel], size: int, arguments: Sequence[Any], device: torch.device, operations: int
+    ) -> None:
         init_warp()
         self.device = device
+        parts = ranges(size, operations, num_threads()) if device.type == "cpu" else [(0, size)]
         self._keep = [a for a in arguments if isinstance(a, torch.Tensor)]
         converted = [as_array(a) if isinstance(a, torch.Tensor) else a for a in arguments]
-        parts = ranges(size, num_threads()) if device.type == "cpu" else [(0, size)]
-        self._launches = [
-            wp.launch(kernel, dim=n, inputs=[*converted, start], device=str(device), record_cmd=True) for start, n in parts
-        ]
-        self._first = [launch.params[1] for launch in self._launches]  # the descriptors that each replay reads
-        self._alone = self._launches[0].launch if len(self._launches) == 1 else None
+
+        def record(kernel: wp.Kernel, start: int, length: int) -> wp.Launch:
+            return wp.launch(kernel, dim=length, inputs=[*converted, start], device=str(device), record_cmd=True)
+
+        self._parts = [[record(kernel, *part) for kernel in kernels] for part in parts]
+        self._first = [launch.params[1] for part in self._parts for launch in part]  # descriptors read at each replay
+        self._calls = [functools.partial(_replay, part) for part in self._parts]
 
     def __call__(self, first: torch.Tensor | None = None) -> None:
         """Replay, with `first` in place of the first argument (same type and size, contiguous)."""
@@ -114,11 +126,18 @@ class RecordedLaunch:
             for descriptor in self._first:
                 descriptor.data = pointer
         if self.device.type == "cuda":
-            self._launches[0].launch(stream=_current_stream(self.device))
-        elif self._alone is not None:
-            self._alone()
+            stream = _current_stream(self.device)
+            for launch in self._parts[0]:
+                launch.launch(stream=stream)
+        elif len(self._calls) == 1:
+            self._calls[0]()
         else:
-            run_parts([launch.launch for launch in self._launches])
+            run_parts(self._calls)
+
+
+def _replay(launches: Sequence[wp.Launch]) -> None:
+    for launch in launches:
+        launch.launch()
 
 
 def run_parts(calls: Sequence[Any]) -> None:
@@ -130,14 +149,14 @@ def run_parts(calls: Sequence[Any]) -> None:
         future.result()
 
 
-def launch(kernel: wp.Kernel, size: int, arguments: Sequence[Any], device: torch.device) -> None:
+def launch(kernel: wp.Kernel, size: int, arguments: Sequence[Any], device: torch.device, operations: int) -> None:
     """Launch once over `size` environments; the kernel's last argument, the offset, is added here."""
     converted = [as_array(a) if isinstance(a, torch.Tensor) else a for a in arguments]
     if device.type == "cuda":
         stream = _current_stream(device)
         wp.launch(kernel, dim=size, inputs=[*converted, 0], device=str(device), stream=stream)
         return
-    parts = ranges(size, num_threads())
+    parts = ranges(size, operations, num_threads())
     calls = [
         functools.partial(wp.launch, kernel, dim=n, inputs=[*converted, start], device="cpu") for start, n in parts
     ]

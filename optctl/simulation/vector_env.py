@@ -7,6 +7,7 @@ charge the cost, move the clock, end and restart episodes, observe. The rules, i
 * The end of a finite horizon is `terminated`; the step limit of an infinite one is `truncated`.
 * Autoreset is SAME_STEP: where an episode ended, `obs` is the first observation of the next and `info["final_obs"]` the last of
   the old; elsewhere the two are equal.
+* `info["final_obs"]` is always there; on a CPU it is `obs` itself in a step where no episode can have ended.
 * The tensors returned are the environment's own buffers, overwritten by the next `step` or `reset`; nothing flows back through
   them (for gradients: `compile_problem`).
 * Values of actions are never looked at on the host: what exceeds [−1, 1] is clipped; a NaN makes that environment's state, reward
@@ -29,9 +30,9 @@ from optctl.problem import Problem
 from optctl.simulation.cache import load_module
 from optctl.simulation.compiled import resolve_problem
 from optctl.simulation.kernels import EnvironmentSource
-from optctl.simulation.launch import RecordedLaunch, resolve_device, resolve_dtype
+from optctl.simulation.launch import RecordedLaunch, resolve_device, resolve_dtype, target
 
-_STATE = ("state", "params", "clock", "episode", "key", "obs", "final_obs", "reward", "terminated", "truncated")
+_STATE = ("state", "params", "clock", "episode", "key", "obs")
 
 
 class VectorEnv:
@@ -66,8 +67,6 @@ class VectorEnv:
         require(
             self.num_envs * widest < 2**31, "num_envs", f"be below 2³¹ / {widest} for this problem", f"is {num_envs}"
         )
-        source = EnvironmentSource(problem, str(self.dtype).removeprefix("torch."), randomize=self.randomize).source()
-        self.kernels = load_module(source)
 
         def zeros(*shape: int, dtype: torch.dtype = self.dtype) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=self.device)
@@ -85,7 +84,8 @@ class VectorEnv:
         self._params = self._parameter_rows(nominal)
         if self.randomize and len(self._params) != n:
             self._params = self._params.repeat(n, 1)
-        self._info = {"final_obs": self._final_obs}
+        self._ended_info, self._quiet_info = {"final_obs": self._final_obs}, {"final_obs": self._obs}
+        self._quiet = 0  # on a CPU: so many steps to come in which no episode can end
         self._record()
 
     # --- the public calls -----------------------------------------------------------------------------------------------
@@ -115,7 +115,8 @@ class VectorEnv:
         self._launch_reset(state is not None, params is None)
         flag = self._terminated if self.problem.horizon == "finite" else self._truncated
         flag.masked_fill_(self._mask, False)
-        return self._obs, self._info
+        self._count_quiet_steps()
+        return self._obs, self._quiet_info
 
     def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Advance every environment by one interval under `action` (num_envs, n_u) in [−1, 1].
@@ -129,8 +130,18 @@ class VectorEnv:
             action = self._checked_action(action)
         if not self._seeded:
             self.reset()
+        if self._quiet:
+            self._quiet -= 1
+            self._advance(action)
+            return self._obs, self._reward, self._terminated, self._truncated, self._quiet_info
         self._step(action)
-        return self._obs, self._reward, self._terminated, self._truncated, self._info
+        self._count_quiet_steps()
+        return self._obs, self._reward, self._terminated, self._truncated, self._ended_info
+
+    @property
+    def obs(self) -> Tensor:
+        """The observations that `step` or `reset` returned last, a buffer."""
+        return self._obs
 
     @property
     def state(self) -> Tensor:
@@ -149,11 +160,11 @@ class VectorEnv:
 
     @property
     def episode_steps(self) -> Tensor:
-        """Steps since each episode began (num_envs,), int32, a buffer."""
-        return self._clock
+        """Steps since each episode began (num_envs,), int32."""
+        return self._clock.clone()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Copies of everything that decides the future, and of the last results."""
+        """Copies of everything that decides the future, and of the last observations."""
         return {name: getattr(self, f"_{name}").clone() for name in _STATE} | {"seeded": torch.tensor(self._seeded)}
 
     def load_state_dict(self, saved: dict[str, Tensor]) -> None:
@@ -171,30 +182,42 @@ class VectorEnv:
             )  # fmt: skip
             own.copy_(value)
         self._seeded = bool(saved["seeded"])
+        self._count_quiet_steps()
 
     # --- launches -------------------------------------------------------------------------------------------------------
 
     def _record(self) -> None:
-        """Fix the arguments of the launches; again whenever the parameter buffer changes its size."""
+        """Compile and fix the arguments of the launches; again whenever the parameter buffer changes its size."""
         finite = self.problem.horizon == "finite"
-        stride = 0 if len(self._params) == 1 else self.problem.n_p
+        generator = EnvironmentSource(
+            self.problem, target(self.device, self.dtype), shared_params=len(self._params) == 1 and not self.randomize,
+            randomize=self.randomize,
+        )  # fmt: skip
+        self.kernels = load_module(generator.source())
         self._action_shape = torch.Size((self.num_envs, self.action_dim))
         self._blank_action = torch.zeros(self._action_shape, dtype=self.dtype, device=self.device)
         arguments = [
-            self._blank_action, self._state, self._params, stride, self._clock, self._episode, self._key, self._obs,
+            self._blank_action, self._state, self._params, self._clock, self._episode, self._key, self._obs,
             self._final_obs, self._reward, self._terminated if finite else self._truncated, self.max_episode_steps,
         ]  # fmt: skip
-        self._step = RecordedLaunch(self.kernels.step, self.num_envs, arguments, self.device)
+        on_gpu, operations = self.device.type == "cuda", generator.operations
+        kernels = [self.kernels.step] if on_gpu else [self.kernels.step, self.kernels.finish]
+        self._step = RecordedLaunch(kernels, self.num_envs, arguments, self.device, operations)
+        self._advance = RecordedLaunch(kernels[:1], self.num_envs, arguments, self.device, operations)
         self._resets: dict[tuple[bool, bool], RecordedLaunch] = {}
+
+    def _count_quiet_steps(self) -> None:
+        if self.device.type == "cpu":  # on a GPU that would wait for it, and the kernel looks for ends at every step
+            self._quiet = max(0, self.max_episode_steps - 1 - int(self._clock.max()))
 
     def _launch_reset(self, given: bool, redraw: bool) -> None:
         if (given, redraw) not in self._resets:
-            stride = 0 if len(self._params) == 1 else self.problem.n_p
             arguments = [
-                self._mask, self._given_state, int(given), int(redraw), self._state, self._params, stride, self._clock,
-                self._episode, self._key, self._obs, self._final_obs,
+                self._mask, self._given_state, int(given), int(redraw), self._state, self._params, self._clock,
+                self._episode, self._key, self._obs,
             ]  # fmt: skip
-            self._resets[given, redraw] = RecordedLaunch(self.kernels.reset, self.num_envs, arguments, self.device)
+            kernels = [self.kernels.reset]
+            self._resets[given, redraw] = RecordedLaunch(kernels, self.num_envs, arguments, self.device, 100)
         self._resets[given, redraw]()
 
     # --- checks ---------------------------------------------------------------------------------------------------------
