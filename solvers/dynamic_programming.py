@@ -1,0 +1,170 @@
+"""Coarse dynamic programming on a grid: a guess in the right basin for problems of up to three states.
+
+    V_k(x) = min_u { l(x, u) + V_{k+1}(F(x, u)) },   V_N = φ
+
+with controls held over `stride` steps, multilinear interpolation on the nodes and a finite set of controls. Interpolation makes
+each sweep a sparse product per control. States with a period (an angle) are wrapped; others are cut off at the edge of what
+random control reaches. The result is a guess, never a solution. Source: Bellman (1957); Kushner and Dupuis (2001), §5.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from dataclasses import dataclass
+
+import casadi as ca
+import numpy as np
+from scipy import sparse
+
+from optctl.problem import Problem
+from optctl.solvers.batch import Batched
+from optctl.solvers.sweeps import sweeps
+
+_PERIODS: weakref.WeakKeyDictionary[Problem, np.ndarray] = weakref.WeakKeyDictionary()
+
+
+def periods(problem: Problem) -> np.ndarray:
+    """Per state 2π where shifting it by a turn changes neither cost nor dynamics, else 0, shape (n_x,). Checked by numbers."""
+    if problem not in _PERIODS:
+        rng = np.random.default_rng(0)
+        x = problem.initial_state.sample(rng, 16) + 0.1 * rng.standard_normal((16, problem.n_x))
+        u = problem.to_control(rng.uniform(-1, 1, (16, problem.n_u)))
+        found = np.zeros(problem.n_x)
+        for i in range(problem.n_x):
+            shift = 2 * np.pi * np.eye(problem.n_x)[i]
+            found[i] = 2 * np.pi if _invariant(problem, x, u, shift) else 0.0
+        _PERIODS[problem] = found
+    return _PERIODS[problem]
+
+
+def _invariant(problem: Problem, x: np.ndarray, u: np.ndarray, shift: np.ndarray) -> bool:
+    if np.isfinite(problem.state_low[shift > 0]).any() or np.isfinite(problem.state_high[shift > 0]).any():
+        return False
+    p = problem.param_values
+    near = lambda a, b: np.allclose(np.asarray(a), np.asarray(b), rtol=1e-9, atol=1e-9)  # noqa: E731
+    (a, c), (b, d) = problem.step_function(x.T, u.T, p, 0.0), problem.step_function((x + shift).T, u.T, p, 0.0)
+    same = near(c, d) and near(np.asarray(a) + shift[:, None], b)
+    for function in (problem.terminal_cost_function, problem.terminal_constraint_function):
+        same = same and (function is None or near(function(x.T, p, 0.0), function((x + shift).T, p, 0.0)))
+    c = problem.path_constraint_function
+    return bool(same and (c is None or near(c(x.T, u.T, p, 0.0), c((x + shift).T, u.T, p, 0.0))))
+
+
+def time_invariant(problem: Problem) -> bool:
+    """Neither dynamics nor stage cost mention the time."""
+    f = problem.step_function
+    symbols = f.sx_in()
+    return not any(ca.depends_on(output, symbols[3]) for output in f(*symbols))
+
+
+def applies(problem: Problem) -> bool:
+    return problem.n_x <= 3 and problem.n_u <= 2 and problem.final_time is None and time_invariant(problem)
+
+
+@dataclass
+class GridPolicy:
+    """Value tables V (stages + 1, ∏ counts) of one problem and one parameter vector."""
+
+    problem: Problem
+    p: np.ndarray
+    stride: int
+    low: np.ndarray
+    spacing: np.ndarray
+    counts: np.ndarray
+    wrapped: np.ndarray
+    values: np.ndarray
+    levels: np.ndarray
+    """Controls tried, (m, n_u)."""
+    held: Batched
+    """(x, u, p) → (x after `stride` steps, cost)."""
+
+    def interpolate(self, stage: int, x: np.ndarray) -> np.ndarray:
+        """V_stage at states (B, n_x)."""
+        index, weight = _corners(x, self.low, self.spacing, self.counts, self.wrapped)
+        return (self.values[stage][index] * weight).sum(axis=0)
+
+    def rollouts(self, x0: np.ndarray, first: np.ndarray | None = None) -> np.ndarray:
+        """Controls (B, N, n_u) that are greedy for V from x0 (B, n_x); `first` (B,) forces a level in the first stage."""
+        num, m, x, chosen = len(x0), len(self.levels), x0, []
+        for stage in range(len(self.values) - 1):
+            after, cost = self.held(np.repeat(x, m, axis=0), np.tile(self.levels, (num, 1)), self.p[None])
+            total = (cost[:, 0] + self.interpolate(stage + 1, after)).reshape(num, m)
+            best = np.argmin(total, axis=1) if stage or first is None else first
+            x = after.reshape(num, m, -1)[np.arange(num), best]
+            chosen.append(self.levels[best])
+        return np.repeat(np.stack(chosen, axis=1), self.stride, axis=1)[:, : self.problem.steps]
+
+
+def _corners(x, low, spacing, counts, wrapped):  # noqa: ANN001, ANN202
+    """Indices and weights (2^n, B) of multilinear interpolation."""
+    position = (x - low) / spacing
+    position = np.where(wrapped, position, np.clip(position, 0, counts - 1.000001))
+    base = np.floor(position).astype(np.int64)
+    part = position - base
+    index, weight = [], []
+    strides = np.concatenate([np.cumprod(counts[::-1])[::-1][1:], [1]])
+    for corner in itertools.product((0, 1), repeat=len(counts)):
+        node = base + np.array(corner)
+        node = np.where(wrapped, node % counts, np.clip(node, 0, counts - 1))
+        index.append(node @ strides)
+        weight.append(np.prod(np.where(corner, part, 1 - part), axis=1))
+    return np.stack(index), np.stack(weight)
+
+
+def _box(problem: Problem, p: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The box that starts and random bang-bang controls reach."""
+    rng = np.random.default_rng(0)
+    x0 = np.concatenate([starts, problem.initial_state.sample(rng, 64)])[:256]
+    signs = rng.choice([-1.0, 1.0], (len(x0), -(-problem.steps // 10), problem.n_u))
+    controls = problem.to_control(np.repeat(signs, 10, axis=1)[:, : problem.steps])
+    states = sweeps(problem).rollout(x0, controls, p[None])[0]
+    states = np.where(np.isfinite(states), states, 0.0).reshape(-1, problem.n_x)
+    low, high = np.quantile(states, [0.005, 0.995], axis=0)
+    low, high = np.minimum(low, starts.min(axis=0)), np.maximum(high, starts.max(axis=0))
+    margin = 0.1 * (high - low) + 1e-6
+    return low - margin, high + margin
+
+
+def grid_policy(problem: Problem, p: np.ndarray, starts: np.ndarray, nodes: int = 10_000, levels: int = 11) -> GridPolicy:
+    """Solve the coarse dynamic programme once for all starts."""
+    turn = periods(problem)
+    wrapped = turn > 0
+    low, high = _box(problem, p, starts)
+    per_axis = max(5, round(nodes ** (1 / problem.n_x)))
+    counts = np.full(problem.n_x, per_axis)
+    low, high = np.where(wrapped, 0.0, low), np.where(wrapped, turn, high)
+    spacing = np.where(wrapped, (high - low) / counts, (high - low) / (counts - 1))
+    levels = levels if problem.n_u == 1 else 5
+    axes = [np.linspace(a, b, levels) for a, b in zip(problem.action_low, problem.action_high, strict=True)]
+    controls = np.stack([g.ravel() for g in np.meshgrid(*axes, indexing="ij")], axis=-1)
+    stride = max(1, min(4, problem.steps // 25))
+    stages = -(-problem.steps // stride)
+
+    x, u, q = ca.SX.sym("x", problem.n_x), ca.SX.sym("u", problem.n_u), ca.SX.sym("p", problem.n_p)
+    y, total = x, ca.SX(0)
+    for _ in range(stride):
+        y, cost = problem.step_function(y, u, q, 0.0)
+        total += cost
+    held = Batched(ca.Function("held", [x, u, q], [y, total]))
+
+    grid = np.stack(
+        [g.ravel() for g in np.meshgrid(*[lo + s * np.arange(n) for lo, s, n in zip(low, spacing, counts, strict=True)], indexing="ij")],
+        axis=-1,
+    )  # fmt: skip
+    size = len(grid)
+    after, cost = held(np.tile(grid, (len(controls), 1)), np.repeat(controls, size, axis=0), p[None])
+    index, weight = _corners(after, low, spacing, counts, wrapped)
+    rows = np.broadcast_to(np.arange(len(after)), index.shape)
+    transition = sparse.csr_matrix(
+        (weight.ravel(), (rows.ravel(), index.ravel())), shape=(len(after), size)
+    )
+    cost = np.where(np.isfinite(cost[:, 0]), cost[:, 0], 1e12)
+    values = np.empty((stages + 1, size))
+    if problem.horizon == "finite":
+        values[-1] = np.asarray(problem.terminal_cost_function(grid.T, p, problem.duration)).ravel()
+    else:
+        values[-1] = 0.0
+    for stage in reversed(range(stages)):
+        values[stage] = (cost + transition @ values[stage + 1]).reshape(len(controls), size).min(axis=0)
+    return GridPolicy(problem, p, stride, low, spacing, counts, wrapped, values, controls, held)

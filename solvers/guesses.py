@@ -1,0 +1,110 @@
+"""Guesses for non-convex problems: targets, straight lines to them, random controls, and neighbours already solved."""
+
+from __future__ import annotations
+
+import casadi as ca
+import numpy as np
+from scipy.spatial import cKDTree
+
+from optctl.problem import Problem
+from optctl.solvers.dynamic_programming import periods, time_invariant
+
+
+def target(problem: Problem, p: np.ndarray) -> np.ndarray | None:
+    """Where the problem wants to be: e(x) = 0, or else the cheapest equilibrium. `None` where neither is found."""
+    x, u = ca.SX.sym("x", problem.n_x), ca.SX.sym("u", problem.n_u)
+    free = ca.vertcat(x, u)
+    final = problem.duration
+    low = np.concatenate([problem.state_low, problem.control_low])
+    high = np.concatenate([problem.state_high, problem.control_high])
+    if problem.terminal_constraint_function is not None:
+        start = problem.initial_state.location + 0.5 * problem.initial_state.spread
+        nlp = {"x": free, "f": 1e-6 * ca.sumsqr(x - start) + ca.sumsqr(u), "g": problem.terminal_constraint_function(x, p, final)}
+    else:
+        after, cost = problem.step_function(x, u, p, 0.0)
+        nlp = {"x": free, "f": cost + problem.terminal_cost_function(x, p, final), "g": after - x}
+    solver = ca.nlpsol(
+        "target", "ipopt", nlp,
+        {"ipopt": {"print_level": 0, "sb": "yes", "max_iter": 200}, "print_time": False, "error_on_fail": False,
+         "show_eval_warnings": False},
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    best, best_cost = None, np.inf
+    for guess in problem.initial_state.sample(rng, 4):
+        start = np.concatenate([guess, np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)])
+        out = solver(x0=start, lbx=low, ubx=high, lbg=0.0, ubg=0.0)
+        if solver.stats()["success"] and float(out["f"]) < best_cost - 1e-9:
+            best, best_cost = np.asarray(out["x"]).ravel()[: problem.n_x], float(out["f"])
+    return best
+
+
+def equivalent_targets(problem: Problem, goal: np.ndarray, x0: np.ndarray) -> np.ndarray:
+    """The goal and its copies a turn away that lie nearest to x0 on either side, (m, n_x), nearest first."""
+    turn = periods(problem)
+    copies = [goal]
+    for i in np.flatnonzero(turn):
+        nearest = goal[i] + turn[i] * np.round((x0[i] - goal[i]) / turn[i])
+        other = nearest + turn[i] * (1 if x0[i] >= nearest else -1)
+        copies = [np.where(np.arange(len(goal)) == i, value, c) for c in copies for value in (nearest, other)]
+    return np.stack(copies)
+
+
+def lines(x0: np.ndarray, goals: np.ndarray, steps: int) -> np.ndarray:
+    """Straight lines (m, N+1, n_x)."""
+    fraction = np.linspace(0, 1, steps + 1)[:, None]
+    return x0 + fraction * (goals[:, None, :] - x0)
+
+
+def random_controls(problem: Problem, rng: np.random.Generator, num: int) -> np.ndarray:
+    """Zero, then piecewise constant controls of random amplitude and 2 to 20 pieces, (num, N, n_u)."""
+    steps, n_u = problem.steps, problem.n_u
+    out = np.empty((num, steps, n_u))
+    for i in range(num):
+        pieces = int(rng.integers(2, 21))
+        action = rng.uniform(-1, 1, (pieces, n_u)) * rng.uniform(0.1, 1.0)
+        out[i] = problem.to_control(action[np.minimum(np.arange(steps) * pieces // steps, pieces - 1)])
+    if num:
+        out[0] = np.clip(0.0, problem.control_low, problem.control_high)
+    return out
+
+
+class Neighbours:
+    """States along solved trajectories, to be found by distance; angles are compared on the circle.
+
+    In a time-invariant problem with infinite horizon every state along an optimal trajectory is a start itself (Bellman), so
+    trajectories are offered shifted in time; otherwise only their starts.
+    """
+
+    def __init__(self, problem: Problem, states: np.ndarray, controls: np.ndarray, stride: int = 4) -> None:
+        self.problem, self.states, self.controls = problem, states, controls
+        self.turn = periods(problem)
+        shiftable = problem.horizon == "infinite" and time_invariant(problem)
+        self.shifts = np.arange(0, problem.steps // 2, stride) if shiftable else np.array([0])
+        points = states[:, self.shifts].reshape(-1, problem.n_x)
+        self.scale = np.maximum(points.std(axis=0), 1e-6)
+        self.tree = cKDTree(self._embed(points))
+
+    def _embed(self, x: np.ndarray) -> np.ndarray:
+        columns = []
+        for i in range(x.shape[1]):
+            if self.turn[i]:
+                columns += [np.cos(x[:, i]), np.sin(x[:, i])]
+            else:
+                columns.append(x[:, i] / self.scale[i])
+        return np.stack(columns, axis=1)
+
+    def references(self, x0: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
+        """The `num` nearest trajectories to each start: states (B, num, N+1, n_x) from x0 on, controls (B, num, N, n_u)."""
+        num = min(num, len(self.tree.data))
+        _, index = self.tree.query(self._embed(x0), k=num)
+        index = np.asarray(index).reshape(len(x0), num)
+        member, shift = index // len(self.shifts), self.shifts[index % len(self.shifts)]
+        steps = self.controls.shape[1]
+        at = np.minimum(shift[..., None] + np.arange(steps + 1), steps)
+        states = self.states[member[..., None], at].copy()
+        controls = self.controls[member[..., None], np.minimum(at[..., :-1], steps - 1)].copy()
+        for i in np.flatnonzero(self.turn):
+            turns = np.round((x0[:, None, i] - states[:, :, 0, i]) / self.turn[i])
+            states[..., i] += turns[..., None] * self.turn[i]
+        states[:, :, 0] = x0[:, None]
+        return states, controls

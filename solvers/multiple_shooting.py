@@ -1,0 +1,205 @@
+"""Direct multiple shooting: the exact optimum of what the environment steps.
+
+    min Σ l_k(x_k, u_k) + φ(x_N)   subject to   x_{k+1} = F(x_k, u_k), bounds, c ≤ 0, e(x_N) = 0
+
+(l, F) is the problem's own step, cost included. With a free final time, T is one more unknown and every interval is T/N long.
+Costates λ_k = ∂J*/∂x_k come from the multipliers of the defects g_k = F(x_k, u_k) − x_{k+1}: L = J + Σ y_k'g_k + …, so that
+λ_{k+1} = y_k; λ_0 is minus the multiplier of x_0 being held. Sources: Bock and Plitt, IFAC 1984; Betts, Practical Methods (2010).
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from dataclasses import dataclass
+
+import casadi as ca
+import numpy as np
+
+from optctl.problem import Problem
+from optctl.solvers.nonlinear_program import NlpResult, NonlinearProgram
+from optctl.solvers.solution import Certificate, Solution, Status, gradient_functions, resimulation, violation
+from optctl.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class Guess:
+    """States (N+1, n_x), controls (N, n_u) and, when it is free, the final time [s]."""
+
+    states: np.ndarray
+    controls: np.ndarray
+    final_time: float | None = None
+
+    @staticmethod
+    def of(trajectory: Trajectory) -> Guess:
+        return Guess(trajectory.states, trajectory.controls, float(trajectory.times[-1]))
+
+
+class Transcription:
+    """The program of one problem; unknowns w = (x_0, u_0, x_1, u_1, …, x_N, T)."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        n_x, n_u, steps = problem.n_x, problem.n_u, problem.steps
+        self.free_time = problem.final_time is not None
+        xs, us = ca.MX.sym("x", n_x, steps + 1), ca.MX.sym("u", n_u, steps)
+        final, x0, p = ca.MX.sym("T"), ca.MX.sym("x0", n_x), ca.MX.sym("p", problem.n_p)
+        ts = (final / steps if self.free_time else problem.dt) * ca.DM(np.arange(steps)).T
+        h = ca.repmat(final / steps, 1, steps)
+        p_all = ca.repmat(p, 1, steps)
+        if self.free_time:
+            after, cost = problem.interval_function.map(steps)(xs[:, :-1], us, p_all, ts, h)
+        else:
+            after, cost = problem.step_function.map(steps)(xs[:, :-1], us, p_all, ts)
+        end_time = final if self.free_time else problem.duration
+        objective = ca.sum2(cost)
+        if problem.horizon == "finite":
+            objective += problem.terminal_cost_function(xs[:, -1], p, end_time)
+        g = [ca.vec(after - xs[:, 1:])]
+        self.n_path = self.n_end = 0
+        if problem.path_constraint_function is not None:
+            c = problem.path_constraint_function.map(steps)(xs[:, :-1], us, p_all, ts)
+            self.n_path = c.numel()
+            g.append(ca.vec(c))
+        if problem.terminal_constraint_function is not None:
+            e = problem.terminal_constraint_function(xs[:, -1], p, end_time)
+            self.n_end = e.numel()
+            g.append(e)
+        parts = [ca.vec(ca.vertcat(xs[:, :-1], us)), xs[:, -1]] + ([final] if self.free_time else [])
+        w = ca.vertcat(*parts)
+        # in terms of one vector, so that derivatives see a plain symbol
+        symbol = ca.MX.sym("w", w.numel())
+        block = ca.reshape(symbol[: steps * (n_x + n_u)], n_x + n_u, steps)
+        last = symbol[steps * (n_x + n_u) : steps * (n_x + n_u) + n_x]
+        states = ca.horzcat(block[:n_x, :], last)
+        f = ca.Function("f", [xs, us, final, p], [objective, ca.vertcat(*g)])
+        objective, constraints = f(states, block[n_x:, :], symbol[-1] if self.free_time else 0.0, p)
+        self.program = NonlinearProgram(symbol, ca.vertcat(x0, p), objective, constraints)
+        self.n_defect = n_x * steps
+        self.gradients = gradient_functions(problem)
+
+    # --- packing --------------------------------------------------------------------------------------------------------
+
+    def pack(self, states: np.ndarray, controls: np.ndarray, final_time: float | None = None) -> np.ndarray:
+        body = np.concatenate([states[:-1], controls], axis=1).ravel()
+        return np.concatenate([body, states[-1], [final_time] if self.free_time else []])
+
+    def unpack(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        n_x, n_u, steps = self.problem.n_x, self.problem.n_u, self.problem.steps
+        block = w[: steps * (n_x + n_u)].reshape(steps, n_x + n_u)
+        last = w[steps * (n_x + n_u) : steps * (n_x + n_u) + n_x]
+        states = np.concatenate([block[:, :n_x], last[None]])
+        return states, block[:, n_x:], float(w[-1]) if self.free_time else self.problem.duration
+
+    def bounds(self, x0: np.ndarray, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds on w; `scale` widens the control bounds about their middle (homotopy)."""
+        q, steps = self.problem, self.problem.steps
+        low, high = q.control_low, q.control_high
+        both = np.isfinite(low) & np.isfinite(high)
+        middle = 0.5 * (np.where(both, low, 0.0) + np.where(both, high, 0.0))
+        sides = []
+        for u_side, x_side, i in ((q.control_low, q.state_low, 0), (q.control_high, q.state_high, 1)):
+            states = np.tile(x_side, (steps + 1, 1))
+            states[0] = x0
+            controls = np.tile(middle + scale * (u_side - middle), (steps, 1))
+            sides.append(self.pack(states, controls, q.final_time[i] if q.final_time else None))
+        return sides[0], sides[1]
+
+    def g_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        low = np.concatenate([np.zeros(self.n_defect), np.full(self.n_path, -np.inf), np.zeros(self.n_end)])
+        return low, np.zeros(len(low))
+
+    # --- solving --------------------------------------------------------------------------------------------------------
+
+    def solve(self, x0: np.ndarray, p: np.ndarray, guess: Guess, *, scale: float = 1.0, **options: object) -> NlpResult:
+        final = guess.final_time
+        if self.free_time and final is None:
+            final = float(np.mean(self.problem.final_time))  # type: ignore[arg-type]
+        start = self.pack(np.nan_to_num(guess.states), np.nan_to_num(guess.controls), final)
+        theta = np.concatenate([x0, p])
+        return self.program.solve(start, theta, self.bounds(x0, scale), self.g_bounds(), **options)  # type: ignore[arg-type]
+
+    def solution(self, result: NlpResult, p: np.ndarray, wall_time: float, name: str = "multiple_shooting") -> Solution:
+        """Trajectory, costates and certificate of an NLP point."""
+        problem, steps = self.problem, self.problem.steps
+        states, controls, final = self.unpack(result.w)
+        h = final / steps
+        times = np.arange(steps + 1) * h if self.free_time else np.arange(steps + 1) * problem.dt
+        y = result.multipliers[: self.n_defect].reshape(steps, problem.n_x)
+        z0 = result.bound_multipliers[: problem.n_x]
+        inner, end = self.gradients
+        after, cost, h_x, h_u = (
+            np.asarray(v).T for v in inner(states[:-1].T, controls.T, p, times[None, :-1], h, y.T)
+        )  # fmt: skip
+        phi = 0.0
+        if problem.horizon == "finite":
+            phi = float(problem.terminal_cost_function(states[-1], p, final))
+        costates = np.concatenate([-z0[None], y])
+        trajectory = Trajectory(
+            times=times, states=states, controls=controls, costs=cost[:, 0], terminal_cost=np.asarray(phi),
+            costates=costates,
+        )  # fmt: skip
+        z = result.bound_multipliers[: steps * (problem.n_x + problem.n_u)].reshape(steps, -1)
+        if self.n_path == 0:
+            projected = controls - np.clip(controls - h_u, problem.control_low, problem.control_high)
+            stationarity = float(np.max(np.abs(projected)))
+            costate_defect = float(np.max(np.abs(h_x[1:] + z[1:, : problem.n_x] - y[:-1]), initial=0.0))
+            if steps > 1 and not np.isfinite(costate_defect):
+                costate_defect = float("nan")
+            costate_defect = max(costate_defect, float(np.max(np.abs(h_x[0] - costates[0]))))
+        else:  # path multipliers enter both: the whole KKT residual says it
+            stationarity = costate_defect = result.gradient
+        transversality = None
+        if self.n_end == 0 and not np.isfinite([problem.state_low, problem.state_high]).any():
+            phi_x = np.asarray(end(states[-1], p, final)).ravel() if problem.horizon == "finite" else 0.0
+            transversality = float(np.max(np.abs(y[-1] - phi_x)))
+        certificate = Certificate(
+            defect=float(np.max(np.abs(after - states[1:]))),
+            resimulation=resimulation(problem, trajectory, p),
+            stationarity=stationarity,
+            costate_defect=costate_defect,
+            transversality=transversality if transversality is not None else result.gradient,
+            constraint_violation=violation(problem, states, controls, p, times),
+        )
+        status = result.status
+        if status is not Status.CONVERGED and certificate.defect < 1e-9 and certificate.worst() < 1e-6 * (1 + abs(result.cost)):
+            status = Status.CONVERGED
+        return Solution(
+            problem=problem.name, solver=name, trajectory=trajectory, status=status, certificate=certificate,
+            wall_time=wall_time, iterations=result.iterations, message="" if status.ok else result.message,
+        )  # fmt: skip
+
+
+_BUILT: weakref.WeakKeyDictionary[Problem, Transcription] = weakref.WeakKeyDictionary()
+
+
+def transcription(problem: Problem) -> Transcription:
+    """The problem's program, built once."""
+    if problem not in _BUILT:
+        _BUILT[problem] = Transcription(problem)
+    return _BUILT[problem]
+
+
+def solve_multiple_shooting(
+    problem: Problem,
+    x0: np.ndarray,
+    *,
+    params: np.ndarray | None = None,
+    guess: Guess | Trajectory | None = None,
+    tolerance: float = 1e-10,
+    max_iterations: int = 1000,
+    time_limit: float = 60.0,
+) -> Solution:
+    """One local solve from one guess (default: the state held, the nearest control to zero)."""
+    started = time.perf_counter()
+    p = problem.param_values if params is None else params
+    if guess is None:
+        control = np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)
+        guess = Guess(np.tile(x0, (problem.steps + 1, 1)), np.tile(control, (problem.steps, 1)))
+    if isinstance(guess, Trajectory):
+        guess = Guess.of(guess)
+    program = transcription(problem)
+    result = program.solve(
+        x0, p, guess, tolerance=tolerance, max_iterations=max_iterations, time_limit=time_limit
+    )
+    return program.solution(result, p, time.perf_counter() - started)

@@ -1,0 +1,105 @@
+"""The nonlinear program of one transcription, built once and solved from many guesses by IPOPT.
+
+    min J(w; θ)  subject to  g_low ≤ g(w; θ) ≤ g_high,  w_low ≤ w ≤ w_high,   θ = (x0, p)
+
+IPOPT's relaxation of bounds is off: its default lets a solution cross every bound by 1e-8 relative and pay less than the optimum.
+Source: Wächter and Biegler, Math. Program. 106 (2006) 25.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import casadi as ca
+import numpy as np
+
+from optctl.solvers.solution import Status
+
+_STATUS = {
+    "Solve_Succeeded": Status.CONVERGED,
+    "Solved_To_Acceptable_Level": Status.ACCEPTABLE,
+    "Feasible_Point_Found": Status.CONVERGED,
+    "Infeasible_Problem_Detected": Status.INFEASIBLE,
+    "Search_Direction_Becomes_Too_Small": Status.STALLED,
+    "Restoration_Failed": Status.INFEASIBLE,
+    "Maximum_Iterations_Exceeded": Status.MAX_ITERATIONS,
+    "Maximum_CpuTime_Exceeded": Status.TIME_LIMIT,
+    "Maximum_WallTime_Exceeded": Status.TIME_LIMIT,
+    "Invalid_Number_Detected": Status.DIVERGED,
+    "Diverging_Iterates": Status.DIVERGED,
+}
+
+
+@dataclass
+class NlpResult:
+    """Primal and dual point, and why IPOPT stopped there."""
+
+    w: np.ndarray
+    g: np.ndarray
+    cost: float
+    multipliers: np.ndarray
+    bound_multipliers: np.ndarray
+    status: Status
+    iterations: int
+    message: str
+    gradient: float
+    """Largest entry of ∇J + ∇g'y + z."""
+
+
+class NonlinearProgram:
+    """`solve(guess, …)` with the solver of the given tolerance, made at first use."""
+
+    def __init__(self, w: ca.MX | ca.SX, theta: ca.MX | ca.SX, cost: ca.MX | ca.SX, g: ca.MX | ca.SX) -> None:
+        self.nlp = {"x": w, "p": theta, "f": cost, "g": g}
+        y, z = type(w).sym("y", g.numel()), type(w).sym("z", w.numel())
+        lagrangian = cost + ca.dot(y, g)
+        self._gradient = ca.Function("kkt", [w, theta, y, z], [ca.gradient(lagrangian, w) + z, g])
+        self._solvers: dict[tuple, ca.Function] = {}
+
+    def _solver(self, tolerance: float, max_iterations: int, time_limit: float, warm: bool) -> ca.Function:
+        key = (tolerance, max_iterations, time_limit, warm)
+        if key not in self._solvers:
+            options = {
+                "print_level": 0, "sb": "yes", "tol": tolerance, "max_iter": max_iterations, "max_wall_time": time_limit,
+                "bound_relax_factor": 0.0, "honor_original_bounds": "yes", "mu_strategy": "adaptive",
+                "constr_viol_tol": min(1e-8, tolerance), "dual_inf_tol": 1e-6, "compl_inf_tol": min(1e-8, tolerance),
+                "acceptable_tol": 1e-7, "acceptable_iter": 20, "mu_min": 1e-13,
+            }  # fmt: skip
+            if warm:
+                options |= {
+                    "mu_strategy": "monotone", "mu_init": 1e-4, "bound_push": 1e-6, "bound_frac": 1e-6,
+                    "warm_start_init_point": "yes", "warm_start_bound_push": 1e-8, "warm_start_mult_bound_push": 1e-8,
+                }  # fmt: skip
+            self._solvers[key] = ca.nlpsol(
+                "ipopt", "ipopt", self.nlp,
+                {"ipopt": options, "print_time": False, "error_on_fail": False, "calc_lam_p": False, "expand": True,
+                 "show_eval_warnings": False},
+            )  # fmt: skip
+        return self._solvers[key]
+
+    def solve(
+        self,
+        guess: np.ndarray,
+        theta: np.ndarray,
+        bounds: tuple[np.ndarray, np.ndarray],
+        g_bounds: tuple[np.ndarray, np.ndarray],
+        *,
+        tolerance: float = 1e-10,
+        max_iterations: int = 1000,
+        time_limit: float = 60.0,
+        multipliers: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> NlpResult:
+        solver = self._solver(tolerance, max_iterations, time_limit, multipliers is not None)
+        start = {} if multipliers is None else {"lam_g0": multipliers[0], "lam_x0": multipliers[1]}
+        out = solver(
+            x0=guess, p=theta, lbx=bounds[0], ubx=bounds[1], lbg=g_bounds[0], ubg=g_bounds[1], **start
+        )  # fmt: skip
+        stats = solver.stats()
+        message = stats["return_status"]
+        w, y, z = (np.asarray(out[name]).ravel() for name in ("x", "lam_g", "lam_x"))
+        gradient, g = self._gradient(w, theta, y, z)
+        return NlpResult(
+            w=w, g=np.asarray(g).ravel(), cost=float(out["f"]), multipliers=y, bound_multipliers=z,
+            status=_STATUS.get(message, Status.DIVERGED), iterations=int(stats.get("iter_count", 0)), message=message,
+            gradient=float(np.max(np.abs(np.asarray(gradient)), initial=0.0)),
+        )  # fmt: skip

@@ -1,0 +1,270 @@
+"""What a solver returns: a trajectory, why it stopped, and the residuals by which anyone can judge it.
+
+A `Certificate` collects residuals of the first-order necessary conditions for minimising J (Bryson and Ho, Applied Optimal
+Control, 1975, §2.3 and §3.10). For the discretised problem x⁺ = F(x, u), with H_k = l(x_k, u_k) + λ_{k+1}'F(x_k, u_k):
+
+    defect          max |F(x_k, u_k) − x_{k+1}|                    stationarity    max |u − clip(u − ∂H/∂u)|
+    costate_defect  max |∂H_k/∂x − λ_k|                            transversality  |λ_N − φ_x(x_N)| up to e_x'ν
+
+Every residual is in the units of the problem; `None` says that it does not apply or was not computed.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import casadi as ca
+import numpy as np
+from scipy.integrate import solve_ivp
+
+from optctl.problem import Problem
+from optctl.trajectory import Trajectory
+
+
+class Status(enum.Enum):
+    """Why a solver stopped; the sentence carries the remedy."""
+
+    CONVERGED = "Converged to the requested tolerance."
+    ACCEPTABLE = "Stopped at an acceptable point short of the requested tolerance: try a better guess, or scale the problem."
+    STALLED = "No descent at a point that is not stationary (a kink in the cost or dynamics?): try other starts or smooth it."
+    MAX_ITERATIONS = "Ran out of iterations: raise `max_iterations`, or start from a better guess."
+    TIME_LIMIT = "Ran out of time: raise `time_limit`, shorten the horizon, or try another method."
+    INFEASIBLE = (
+        "No feasible trajectory was found: check the bounds, the terminal set and the horizon, or try more starts "
+        "(`num_starts`)."
+    )
+    DIVERGED = "The iterates diverged or became NaN: check the scaling and the guess, or try multiple shooting or collocation."
+    SHOOTING_FAILED = (
+        "The boundary conditions of the costate equation were not met: use more segments, a direct solution as guess, or "
+        "collocation."
+    )
+
+    @property
+    def ok(self) -> bool:
+        return self is Status.CONVERGED
+
+
+class Verdict(enum.Enum):
+    """How much a solution claims, in one phrase."""
+
+    PROVED = "proved optimum"
+    EXTREMAL = "certified extremal"
+    BEST_FOUND = "best found"
+    NOT_CONVERGED = "not converged"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """Residuals of feasibility and optimality, each the largest absolute value over the trajectory."""
+
+    defect: float | None = None
+    """Mismatch of the solver's own discrete dynamics."""
+    resimulation: float | None = None
+    """Mismatch after integrating every interval again by DOP853 (continuous) or the problem's step (discretised)."""
+    stationarity: float | None = None
+    """Projected gradient of the Hamiltonian with respect to the controls."""
+    costate_defect: float | None = None
+    """Mismatch of the costate recursion, or of the costate equation."""
+    hamiltonian_drift: float | None = None
+    """max H − min H for autonomous continuous dynamics."""
+    transversality: float | None = None
+    """Violation of the end condition on the costate (and of H(T) = 0 when the final time is free)."""
+    constraint_violation: float | None = None
+    """Largest violation of bounds, path and terminal constraints."""
+
+    def worst(self) -> float:
+        """The largest of the residuals that define a first-order extremal of the problem that was solved."""
+        values = (
+            self.defect, self.stationarity, self.costate_defect, self.transversality, self.constraint_violation,
+        )  # fmt: skip
+        known = [v for v in values if v is not None]
+        return float(np.max(known)) if known else float("nan")
+
+    def __str__(self) -> str:
+        parts = [(f.name.replace("_", " "), getattr(self, f.name)) for f in fields(self)]
+        return ", ".join(f"{name} {value:.1e}" for name, value in parts if value is not None)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Solution:
+    """One solved start."""
+
+    problem: str
+    """Name of the problem."""
+    solver: str
+    trajectory: Trajectory
+    status: Status
+    certificate: Certificate
+    wall_time: float
+    """[s]; in a batch, this start's share."""
+    iterations: int = 0
+    gains: np.ndarray | None = None
+    """K (T, n_u, n_x) of u = u* − K (x − x*), where the solver has them."""
+    proved: bool = False
+    """The optimum is global by convexity."""
+    basins: int | None = None
+    """How many distinct local optima a multi-start saw."""
+    message: str = ""
+    tolerance: float = 1e-4
+    """Residuals up to tolerance · (1 + |J|) count as certified."""
+
+    @property
+    def value(self) -> float:
+        """Total cost J."""
+        return float(self.trajectory.total_cost)
+
+    @property
+    def final_time(self) -> float:
+        return float(self.trajectory.times[-1] - self.trajectory.times[0])
+
+    @property
+    def ok(self) -> bool:
+        return self.status.ok
+
+    @property
+    def verdict(self) -> Verdict:
+        """proved optimum ⊃ certified extremal ⊃ best found (feasible) ⊃ not converged."""
+        c, scale = self.certificate, 1.0 + abs(self.value)
+        feasible = max(c.defect or 0.0, c.constraint_violation or 0.0) <= self.tolerance
+        if not np.isfinite(self.value) or not feasible or self.status in (Status.INFEASIBLE, Status.DIVERGED):
+            return Verdict.NOT_CONVERGED
+        if self.status.ok and c.worst() <= self.tolerance * scale:
+            return Verdict.PROVED if self.proved else Verdict.EXTREMAL
+        known = c.stationarity is not None and self.status in (Status.CONVERGED, Status.ACCEPTABLE, Status.STALLED)
+        return Verdict.BEST_FOUND if known else Verdict.NOT_CONVERGED
+
+    def replace(self, **changes: object) -> Solution:
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.problem} by {self.solver}: J = {self.value:.10g}, {self.verdict.value} ({self.wall_time:.3g} s)",
+            f"  {self.status.value}" + (f" [{self.message}]" if self.message else ""),
+            f"  {self.certificate}",
+        ]
+        if self.basins is not None:
+            lines.insert(1, f"  {self.basins} basin{'s' if self.basins != 1 else ''} seen, T = {self.final_time:.6g} s")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+class SolutionBatch(Sequence):
+    """Many solved starts: one batched trajectory and arrays; `batch[i]` is a `Solution` with its full certificate."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        solver: str,
+        trajectory: Trajectory,
+        statuses: list[Status],
+        residuals: dict[str, np.ndarray],
+        params: np.ndarray,
+        wall_time: float,
+        *,
+        gains: np.ndarray | None = None,
+        hessians: np.ndarray | None = None,
+        iterations: np.ndarray | None = None,
+        basins: np.ndarray | None = None,
+        proved: bool = False,
+    ) -> None:
+        self.problem, self.solver, self.trajectory, self.statuses = problem, solver, trajectory, statuses
+        self.residuals, self.params, self.wall_time = residuals, params, wall_time
+        self.gains, self.hessians, self.iterations, self.basins, self.proved = gains, hessians, iterations, basins, proved
+
+    @property
+    def values(self) -> np.ndarray:
+        """Total costs J (B,)."""
+        return self.trajectory.total_cost
+
+    @property
+    def ok(self) -> np.ndarray:
+        """Converged, (B,)."""
+        return np.array([status.ok for status in self.statuses])
+
+    def __len__(self) -> int:
+        return len(self.statuses)
+
+    def __getitem__(self, i):  # noqa: ANN001, ANN204
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        i = range(len(self))[i]
+        trajectory, p = self.trajectory[i], self.params[i % len(self.params)]
+        values = {name: float(array[i]) for name, array in self.residuals.items()}
+        worst = violation(self.problem, trajectory.states, trajectory.controls, p, trajectory.times)
+        return Solution(
+            problem=self.problem.name, solver=self.solver, trajectory=trajectory, status=self.statuses[i],
+            certificate=Certificate(
+                **values, resimulation=resimulation(self.problem, trajectory, p), constraint_violation=worst
+            ),
+            wall_time=self.wall_time / len(self), proved=self.proved and self.statuses[i].ok,
+            iterations=0 if self.iterations is None else int(self.iterations[i]),
+            gains=None if self.gains is None else self.gains[i],
+            basins=None if self.basins is None else int(self.basins[i]),
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        counts = {s.name.lower(): self.statuses.count(s) for s in Status if s in self.statuses}
+        found = ", ".join(f"{n} {name}" for name, n in counts.items())
+        return (
+            f"{len(self)} starts of {self.problem.name} by {self.solver}: {found}; mean J = {self.values.mean():.8g} "
+            f"({self.wall_time:.3g} s)"
+        )
+
+
+# --- residuals ----------------------------------------------------------------------------------------------------------
+
+
+def violation(problem: Problem, states: np.ndarray, controls: np.ndarray, p: np.ndarray, times: np.ndarray) -> float:
+    """Largest violation of bounds, path and terminal constraints along one trajectory."""
+    worst = [
+        0.0,
+        float(np.max(problem.control_low - controls, initial=0.0)), float(np.max(controls - problem.control_high, initial=0.0)),
+        float(np.max(problem.state_low - states[1:], initial=0.0)), float(np.max(states[1:] - problem.state_high, initial=0.0)),
+    ]  # fmt: skip
+    if problem.path_constraint_function is not None:
+        c = problem.path_constraint_function(states[:-1].T, controls.T, p, times[None, :-1])
+        worst.append(float(np.max(np.asarray(c), initial=0.0)))
+    if problem.terminal_constraint_function is not None:
+        e = problem.terminal_constraint_function(states[-1], p, times[-1])
+        worst.append(float(np.max(np.abs(np.asarray(e)), initial=0.0)))
+    return float(np.max(worst))
+
+
+def resimulation(problem: Problem, trajectory: Trajectory, p: np.ndarray) -> float:
+    """Largest state mismatch when every interval is integrated again, independently of the solver.
+
+    Continuous: scipy's DOP853 with the control held over the interval, from the solution's own nodes: what the discretisation
+    neglects. Discrete: the problem's transition, numerically.
+    """
+    x, u, t = trajectory.states, trajectory.controls, trajectory.times
+    if problem.discrete:
+        after = np.asarray(problem.step_function(x[:-1].T, u.T, p, t[None, :-1])[0]).T
+        return float(np.max(np.abs(after - x[1:])))
+    if not np.isfinite(x).all():
+        return float("nan")
+    n, rate = len(u), problem.dynamics_function
+    h = np.diff(t)
+
+    def f(s: float, flat: np.ndarray) -> np.ndarray:  # all intervals at once, s = fraction of the interval
+        y = flat.reshape(n, -1)
+        return (np.asarray(rate(y.T, u.T, p, (t[:-1] + s * h)[None])).T * h[:, None]).ravel()
+
+    run = solve_ivp(f, (0.0, 1.0), x[:-1].ravel(), method="DOP853", rtol=1e-11, atol=1e-12)
+    return float(np.max(np.abs(run.y[:, -1].reshape(n, -1) - x[1:])))
+
+
+def gradient_functions(problem: Problem) -> tuple[ca.Function, ca.Function]:
+    """(x, u, p, t, h, λ⁺) → (x⁺, l, H_x, H_u) of one interval, and (x, p, t) → φ_x."""
+    x, u, p, t = problem._x, problem._u, problem._p, problem._t
+    h, costate = ca.SX.sym("h"), ca.SX.sym("costate", problem.n_x)
+    after, cost = problem.interval_function(x, u, p, t, h)
+    hamiltonian = cost + ca.dot(costate, after)
+    inner = ca.Function(
+        "h_gradients", [x, u, p, t, h, costate],
+        [after, cost, ca.gradient(hamiltonian, x), ca.gradient(hamiltonian, u)],
+    )  # fmt: skip
+    end = problem.terminal_cost_function(x, p, t)
+    return inner, ca.Function("terminal_gradient", [x, p, t], [ca.densify(ca.gradient(end, x))])
