@@ -212,20 +212,20 @@ class Comparison:
 
     @property
     def yardstick(self) -> str:
-        """What the best known solutions are: "proved optimum", "reference" or "best known"."""
+        """What the best known solutions are: "proved optimum", "reference" or "best known solution"."""
         reference = self.reference
         if reference is None:
-            return "best known"
+            return "best known solution"
         solved = np.isfinite(self.best)
         same = np.abs(self.best - reference.costs)[solved] <= BEATEN * np.abs(self.best)[solved]
         if not (solved.any() and same.all()):
-            return "best known"
+            return "best known solution"
         return "proved optimum" if reference.kind == "bound" else "reference"
 
     def shown_starts(self, num: int = 3) -> list[int]:
         """Starts spread from easy to hard by the best known cost: what the pictures show."""
         order = np.argsort(self.best, kind="stable")[: max(int(np.isfinite(self.best).sum()), 1)]
-        quantiles = np.array([0.5]) if num == 1 else np.linspace(0.1, 0.9, num)
+        quantiles = np.linspace(0.1, 0.9, num) if num <= 3 else np.linspace(0.0, 1.0, num)
         return list(dict.fromkeys(int(order[round(q * (len(order) - 1))]) for q in quantiles))
 
     def probability_of_improvement(self, name: str, other: str) -> float:

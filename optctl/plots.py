@@ -238,7 +238,8 @@ def _panels(count: int) -> tuple[Figure, np.ndarray]:
     count = max(count, 1)
     columns = 2 if count == 4 else min(3, count)
     rows = -(-count // columns)
-    figure, axes = figure_of(rows, columns, 3.6 * columns + 0.6 if columns > 1 else 6.0, 3.1 * rows + 0.4, sharex=True, sharey=True)
+    width, height = (6.5, 4.0) if columns == 1 else (11.0, 3.1 * rows + 0.4)
+    figure, axes = figure_of(rows, columns, width, height, sharex=True, sharey=True)
     for axis in axes.flat[count:]:
         axis.set_visible(False)
     return figure, axes

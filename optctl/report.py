@@ -142,12 +142,13 @@ def draw(comparison: Comparison, curves: Sequence[Mapping[str, Any]], phase: Seq
     several = any(r.runs > 1 for r in comparison.results)
     plan = comparison.reference is not None and comparison.reference.trajectories is not None
     under = "the reference" if plan else "the best controller"
+    broad = " The broad grey line is the reference: look for where a controller leaves it, there it loses." if plan else ""
     seeds = " Small ticks are single training seeds: far apart, they say that one run proves little." if several else ""
     pictures: Pictures = {
         "gaps": (
             plots.png(plots.gap_summary, comparison),
             "<b>Gap and price.</b> Left, how much more each controller costs than the best known solution from the same starts, "
-            f"with its 95 % interval; the black line is the {html.escape(comparison.yardstick)}.{seeds} A cross marks a "
+            f"with its 95 % interval; the black line is the {comparison.yardstick}.{seeds} A cross marks a "
             "controller that failed somewhere: its gap is over the rest. Right, what it took, on a logarithmic scale.",
         ),
         "distribution": (
@@ -158,9 +159,8 @@ def draw(comparison: Comparison, curves: Sequence[Mapping[str, Any]], phase: Seq
         ),
         "trajectories": (
             plots.png(plots.trajectories, comparison),
-            "<b>Over time</b>, from an easy, a typical and a hard start by their best known cost. The broad grey line is the "
-            "reference, dotted grey lines are bounds, controls are held over each step, and what costs more than twice the best "
-            "is faint. Look for where a controller leaves the grey line: there it loses.",
+            "<b>Over time</b>, from an easy, a typical and a hard start by their best known cost. Dotted grey lines are bounds, "
+            f"controls are held over each step, what costs more than twice the best is faint.{broad}",
         ),
         "phase": (
             plots.png(plots.phase_portrait, comparison, phase),
@@ -177,7 +177,7 @@ def draw(comparison: Comparison, curves: Sequence[Mapping[str, Any]], phase: Seq
         pictures["learning"] = (
             plots.png(learning_curves, comparison, curves),
             "<b>Learning.</b> Mean cost during training against wall-clock time and against environment steps: interquartile "
-            f"mean over the seeds, and a band from the best to the worst; the dotted line is the {comparison.yardstick}. "
+            f"mean over the seeds, and a band from the best to the worst; the dotted line is the mean cost of the {comparison.yardstick}. "
             "A curve that starts late in time spent that time on solving.",
         )
     return pictures
@@ -188,14 +188,16 @@ def draw(comparison: Comparison, curves: Sequence[Mapping[str, Any]], phase: Seq
 
 def page(comparison: Comparison, pictures: Pictures, *, command: str | None = None, written: str = "") -> str:
     """One HTML document with everything inlined."""
-    from optctl.plots import looks
+    from optctl.plots import INK, looks
 
     e = html.escape
     problem, styles = comparison.problem, looks(comparison)
     lines = []
     for result in comparison.results:
         said = headline(comparison, result)[len(result.name) + 2 :]
-        lines.append(f'<li style="--mark:{styles[result.name]["color"]}"><b>{e(result.name)}</b>: {e(said)}</li>')
+        mark = styles[result.name]["color"]
+        mark = "var(--ink)" if mark == INK else mark
+        lines.append(f'<li style="--mark:{mark}"><b>{e(result.name)}</b>: {e(said)}</li>')
     heads, rows = table(comparison)
     notes = "".join(f'<p class="note">{e(note)}</p>' for note in comparison.notes)
     figures = "".join(
@@ -259,7 +261,7 @@ def _problem_section(problem: Problem) -> str:
     ends = {"Uniform": ("from", a, "to", a + b), "Normal": ("mean", a, "deviation", b)}.get(kind, ("at", a, "", None))
     told = [f"{v:g}" for v in ends[1]], [] if ends[3] is None else [f"{v:g}" for v in ends[3]]
     start = f"{kind.lower()} {ends[0]} ({', '.join(told[0])})" + (f" {ends[2]} ({', '.join(told[1])})" if told[1] else "")
-    scheme = "given as a transition" if problem.discrete else f"{problem.integrator}, {problem.substeps} per step"
+    scheme = "given as a transition" if problem.discrete else f"{problem.integrator}, {problem.substeps} × per interval"
     facts = [
         ("states", named(problem.state, problem.state_low, problem.state_high)),
         ("controls", named(problem.control, problem.control_low, problem.control_high)),

@@ -38,8 +38,8 @@ def number(value: float) -> str:
 
 
 def interval(gap: Interval) -> str:
-    """ "[0.9, 1.6]" in percent, both ends to the same digit; nothing where the interval is a point or undefined."""
-    if math.isnan(gap.low) or gap.high == gap.low:
+    """ "[0.9, 1.6]" in percent, both ends to the same digit; nothing where it is a point, rounding noise or undefined."""
+    if math.isnan(gap.low) or gap.high == gap.low or max(abs(gap.low), abs(gap.high)) < 5e-7:
         return ""
     size = max((abs(100 * v) for v in gap[1:] if math.isfinite(v)), default=0.0)
     digits = _digits(size)
@@ -95,7 +95,7 @@ def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         if r.failed and r.failed < r.costs.size:
             gap = f"∞ ({percent(r.gap_of_rest)} on the rest)"
         row = [r.name, number(r.mean_cost), gap, interval(r.gap.mean) if not r.failed else ""]
-        row += [percent(r.gap.iqm.estimate), str(r.runs)] if several else []
+        row += [percent(r.gap.iqm.estimate) if r.runs > 1 else "", str(r.runs)] if several else []
         rows.append([*row, f"{r.failed}/{r.costs.size}", f"{r.violated}/{r.costs.size}", seconds(r.wall_time)])
     return heads, rows
 
@@ -111,10 +111,10 @@ def summary(comparison: Comparison) -> str:
         return said + "No reference: gaps are to the best of the controllers themselves."
     proved = int(np.sum(np.asarray(reference.proved) & np.isfinite(reference.costs)))
     if reference.kind == "bound":
-        return said + f"The optimum `{reference.name}` is proved: a bound no controller can undercut."
+        return said + f'The reference "{reference.name}" is proved optimal: a bound no controller can undercut.'
     found = ", ".join(f"{count} {verdict}" for verdict, count in reference.verdicts.items())
     extra = f" ({found})" if found else f" ({proved} of {len(reference.costs)} are proved optimal)" if proved else ""
-    return said + f"`{reference.name}` is a reference, the best local optimum found{extra}, not a proved bound."
+    return said + f'The reference "{reference.name}" is the best local optimum found{extra}, not a proved bound.'
 
 
 def text(comparison: Comparison) -> str:

@@ -101,7 +101,7 @@ def test_beating_the_reference_is_said_and_becomes_best_known(problem, optimum):
     assert result.gap_to_reference.estimate == pytest.approx(-0.1 / 1.1, rel=1e-4)
     assert result.gap.mean.estimate == pytest.approx(0.0, abs=1e-12)
     assert np.allclose(found.best, cost, rtol=1e-6) and set(found.best_by) == {"linear"}
-    assert found.yardstick == "best known"
+    assert found.yardstick == "best known solution"
     assert any("undercut on 64 of 64 starts" in note for note in found.notes)
     assert "cheaper than the reference from 64 of 64 starts" in found.to_dict()["controllers"][0]["headline"]
 
