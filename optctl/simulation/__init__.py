@@ -1,9 +1,39 @@
-"""Problem → batched Warp kernels: `compile_problem` (differentiable functions) and `make_vec` (environments)."""
+"""Problem → batched Warp kernels: `compile_problem` (differentiable functions) and `make_vec` (environments).
 
-from optctl.simulation.compiled import CompiledFunction, CompiledProblem, Linearization, compile_problem
-from optctl.simulation.program import TranslationError
-from optctl.simulation.vector_env import VectorEnv, make_vec
+Names are resolved on first use: registering the Gymnasium ids must not load torch and warp.
+"""
 
-__all__ = [
-    "CompiledFunction", "CompiledProblem", "Linearization", "TranslationError", "VectorEnv", "compile_problem", "make_vec",
-]  # fmt: skip
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "CompiledFunction": "compiled",
+    "CompiledProblem": "compiled",
+    "GymEnv": "gym_adapter",
+    "GymVectorEnv": "gym_adapter",
+    "Linearization": "compiled",
+    "TranslationError": "program",
+    "VectorEnv": "vector_env",
+    "compile_problem": "compiled",
+    "make_vec": "vector_env",
+    "register": "gym_register",
+}
+
+__all__ = [*_HOME]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from optctl.simulation.compiled import CompiledFunction, CompiledProblem, Linearization, compile_problem
+    from optctl.simulation.gym_adapter import GymEnv, GymVectorEnv
+    from optctl.simulation.gym_register import register
+    from optctl.simulation.program import TranslationError
+    from optctl.simulation.vector_env import VectorEnv, make_vec
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'optctl.simulation' has no attribute {name!r}")
+    value = getattr(import_module(f"optctl.simulation.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

@@ -74,25 +74,24 @@ _FLAGS = "-march=native -mllvm -runtime-memory-check-threshold=256"
 
 def function_source(function: ca.Function, target: Target, shared: tuple[bool, ...]) -> str:
     """Kernel `batched`: arguments are the inputs, the outputs (row-major) and the offset; `shared` inputs have one row for all."""
-    program, array = build_program(function), f"wp.array(dtype=wp.{target.dtype})"
-    rows = {
-        name: [f"{name}[{j}]" if one else f"get({name}, i, {size}, {j})" for j in range(size)]
-        for name, size, one in zip(program.input_names, program.input_sizes, shared, strict=True)
-    }
-    used = {(program.input_names[k.arguments[0]], k.arguments[1]) for k in program.instructions if k.operation == "input"}
-    loads = [f"{name}_{j} = {rows[name][j]}" for name, j in sorted(used)]
-    inputs = {name: [f"{name}_{j}" for j in range(len(entries))] for name, entries in rows.items()}
+    program = build_program(function)
+    inputs, loads, stores = {}, [], []
+    used = {k.arguments for k in program.instructions if k.operation == "input"}
+    for k, (size, one) in enumerate(zip(program.input_sizes, shared, strict=True)):
+        inputs[program.input_names[k]] = [f"in{k}_{j}" for j in range(size)]
+        for j in (j for j in range(size) if (k, j) in used):
+            loads.append(f"in{k}_{j} = in{k}[{j}]" if one else f"in{k}_{j} = get(in{k}, i, {size}, {j})")
     lines, outputs = emit(program, inputs, "v", target)
-    stores = []
-    for name, (n, m) in zip(program.output_names, program.output_shapes, strict=True):
-        for entry, value in enumerate(outputs[name]):
+    for k, (n, m) in enumerate(program.output_shapes):
+        for entry, value in enumerate(outputs[program.output_names[k]]):
             column, row = divmod(entry, n)
-            stores.append(f"put({name}_out, i, {n * m}, {row * m + column}, {value})")
-    arguments = [f"{name}: {array}" for name in (*program.input_names, *(f"{n}_out" for n in program.output_names))]
+            stores.append(f"put(out{k}, i, {n * m}, {row * m + column}, {value})")
+    arrays = [f"in{k}" for k in range(len(program.input_names))] + [f"out{k}" for k in range(len(program.output_names))]
+    arguments = [*(f"{array}: wp.array(dtype=wp.{target.dtype})" for array in arrays), "offset: wp.int64"]
     return (
         _HEADER.format(flags=_FLAGS, dtype=target.dtype, title=f"{function.name()} over a batch, {target.dtype}")
         + helpers([program], target)
-        + _kernel("batched", [*arguments, "offset: wp.int64"], ["i = index(wp.tid(), offset)", *loads, *lines, *stores])
+        + _kernel("batched", arguments, ["i = index(wp.tid(), offset)", *loads, *lines, *stores])
     )
 
 

@@ -201,6 +201,7 @@ class VectorEnv:
             self._final_obs, self._reward, self._terminated if finite else self._truncated, self.max_episode_steps,
         ]  # fmt: skip
         on_gpu, operations = self.device.type == "cuda", generator.operations
+        self.operations = operations
         kernels = [self.kernels.step] if on_gpu else [self.kernels.step, self.kernels.finish]
         self._step = RecordedLaunch(kernels, self.num_envs, arguments, self.device, operations)
         self._advance = RecordedLaunch(kernels[:1], self.num_envs, arguments, self.device, operations)
@@ -208,7 +209,7 @@ class VectorEnv:
 
     def _count_quiet_steps(self) -> None:
         if self.device.type == "cpu":  # on a GPU that would wait for it, and the kernel looks for ends at every step
-            self._quiet = max(0, self.max_episode_steps - 1 - int(self._clock.max()))
+            self._quiet = max(0, self.max_episode_steps - 1 - int(self._clock.numpy().max()))
 
     def _launch_reset(self, given: bool, redraw: bool) -> None:
         if (given, redraw) not in self._resets:
