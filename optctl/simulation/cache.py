@@ -11,6 +11,8 @@ replaced, with a warning, by a temporary one.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import hashlib
 import importlib.util
@@ -19,6 +21,7 @@ import sys
 import tempfile
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -58,11 +61,35 @@ def cache_dir() -> Path:
 @functools.cache
 def init_warp() -> None:
     """Initialise Warp quietly, with its kernel cache beside the generated modules unless the user has chosen one."""
-    wp.config.log_level = max(wp.config.log_level, wp.LOG_ERROR)  # no warning that this machine has no GPU
     if wp.config.kernel_cache_dir is None and "WARP_CACHE_PATH" not in os.environ:
         wp.config.kernel_cache_dir = str(cache_dir() / "kernels")
-    wp.init()
-    wp.config.log_level = min(wp.config.log_level, wp.LOG_WARNING)
+    wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
+    with contextlib.nullcontext() if _has_cuda_driver() else _silent_stderr():
+        wp.init()
+
+
+def _has_cuda_driver() -> bool:
+    for name in ("libcuda.so", "libcuda.so.1", "nvcuda.dll"):
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Warp's library reports from C, and at every start, that a machine without a GPU has none."""
+    saved = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 def module_name(source: str) -> str:

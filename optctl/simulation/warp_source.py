@@ -51,12 +51,14 @@ _DIRECT = {
     "fmax": "wp.where({0} > {1}, {0}, wp.where({1} >= {0}, {1}, {0} + {1}))",
     "sign": "wp.where({0} > ZERO, ONE, wp.where({0} < ZERO, -ONE, {0}))", "fabs": "wp.abs({0})",
     "fmod": "wp.mod({0}, {1})", "pow": "wp.pow({0}, {1})", "constpow": "wp.pow({0}, {1})",
+    "asin": "wp.where(wp.abs({0}) <= ONE, wp.asin({0}), REAL(wp.nan))",  # Warp clips the argument, which would hide a NaN
+    "acos": "wp.where(wp.abs({0}) <= ONE, wp.acos({0}), REAL(wp.nan))",
     "log1p": "log1p({0})", "expm1": "expm1({0})", "asinh": "asinh({0})", "acosh": "acosh({0})", "atanh": "atanh({0})",
     "hypot": "hypot({0}, {1})", "remainder": "remainder({0}, {1})", 
 } | {
     name: f"wp.{name}({{0}})"
     for name in (
-        "exp", "log", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan", "floor", "ceil", "sinh", "cosh", "tanh", "erf",
+        "exp", "log", "sqrt", "sin", "cos", "tan", "atan", "floor", "ceil", "sinh", "cosh", "tanh", "erf",
         "erfinv",
     )
 } | {name: f"wp.{name}({{0}}, {{1}})" for name in ("atan2", "copysign")}  # fmt: skip
@@ -116,7 +118,8 @@ def hypot(x: REAL, y: REAL):
     large = wp.where(a > b, a, b)
     ratio = wp.where(a > b, b, a) / large
     scaled = large * wp.sqrt(ONE + ratio * ratio)
-    return wp.where(large == ZERO or large == REAL(wp.inf), large + a + b, scaled)
+    scaled = wp.where(large == ZERO, a + b, scaled)
+    return wp.where(a == REAL(wp.inf) or b == REAL(wp.inf), REAL(wp.inf), scaled)
 """,
     ),
     "remainder": (
@@ -125,8 +128,9 @@ def hypot(x: REAL, y: REAL):
 def remainder(x: REAL, y: REAL):
     a = wp.abs(y)
     r = wp.mod(wp.abs(x), a + a)
-    r = wp.where(r + r > a, r - a, r)
-    r = wp.where(r + r >= a, r - a, r)
+    less = r - a
+    less = wp.where(less + less >= a, less - a, less)
+    r = wp.where(r + r > a, less, r)
     return wp.where(x < ZERO, -r, r)
 """,
     ),
