@@ -82,7 +82,7 @@ def _check_target(target: Path) -> None:
     try:
         if not os.path.lexists(target):
             return
-        if target.is_dir() and not target.is_symlink() and (not any(target.iterdir()) or _is_report(target)):
+        if target.is_dir() and (not any(target.iterdir()) or _is_report(target)):
             return
     except OSError as error:
         raise file_error(target, error, "Folder") from error
@@ -102,6 +102,7 @@ def _is_report(folder: Path) -> bool:
 def write_folder(target: Path, files: Mapping[str, bytes]) -> None:
     """Write `files` into `target`, whole or not at all; an earlier report stays as it was until the new one is complete."""
     _check_target(target)
+    target = target.resolve() if target.is_symlink() else target  # a link is kept, and the folder behind it filled
     parents = [p for p in (*reversed(target.parent.parents), target.parent) if not p.exists()]
     work: Path | None = None
     try:

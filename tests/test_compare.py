@@ -147,8 +147,7 @@ def test_one_failed_start_is_enough_to_come_last_and_does_not_vanish(problem, op
     assert "1 of 64 failed" in found.to_dict()["controllers"][-1]["headline"]
 
 
-def test_breaking_a_constraint_is_counted_and_never_best_known(problem, optimum):
-    starts, gain, cost = optimum
+def test_breaking_a_constraint_is_counted_and_never_best_known(problem):
     bounded = problem.replace(state_bounds={"velocity": (-0.5, 0.5)}, control_bounds={"force": (-0.3, 0.3)})
     found = compare(bounded, ["zero", constant(0.3, "push")], starts=[[0.0, 0.2], [0.0, -0.1]], reference=None)
     # Pushed for 10 s at 0.3 m/s²: velocities 3.2 and 2.9, that is 2.7 and 2.4 beyond the bound.
@@ -157,6 +156,18 @@ def test_breaking_a_constraint_is_counted_and_never_best_known(problem, optimum)
     assert found["push"].worst_violation[1] == pytest.approx(2.7, rel=1e-9)
     assert found["zero"].violated == 0 and set(found.best_by) == {"zero"}
     assert found.results[0].name == "zero"
+
+
+def test_breaking_a_constraint_does_not_pay(problem, optimum):
+    _, gain, _ = optimum
+    slow = problem.replace(state_bounds={"velocity": (-0.05, 0.05)})
+    path = optctl.rollout(slow, linear(gain), [1.0, 0.0])
+    plan = from_solutions(slow, [Solved(path[0])])
+    found = compare(slow, {"fast": linear(gain), "plan": plan, "zero": "zero"}, starts=[1.0, 0.0], reference=plan)
+    assert found["fast"].mean_cost < 0.2 * found["zero"].mean_cost  # cheap, because it is too fast
+    assert found.results[0].name == "zero" and found.best_by == ["zero"]
+    assert found["fast"].gap.mean.estimate < 0
+    assert "break constraints" in found.to_dict()["controllers"][-1]["headline"]
 
 
 def test_path_and_terminal_constraints_are_measured(problem):
@@ -250,7 +261,7 @@ def test_noise_is_the_same_for_all_and_averaged_over_the_draws():
     found = compare(problem, twins, num_starts=5, seeds=(0, 1, 2), reference=None)
     assert np.array_equal(found["a"].costs, found["b"].costs)
     single = compare(problem, twins, num_starts=5, seeds=(1,), reference=None)
-    assert not np.array_equal(found["a"].costs, single["a"].costs)
+    assert not np.allclose(found["a"].costs, single["a"].costs, rtol=1e-3)
     assert any("means over 3 draws" in note for note in found.notes)
     assert any("a plan made without it is no reference" in n for n in compare(problem, twins, num_starts=2).notes)
 

@@ -58,10 +58,11 @@ def test_one_start_and_only_failures_can_be_drawn(draw):
 
 
 def test_no_global_state_is_left_behind(pendulum):
-    before, backend = dict(matplotlib.rcParams), matplotlib.get_backend()
-    for draw in PICTURES:
-        plots.png(draw, pendulum)
-    assert dict(matplotlib.rcParams) == before and matplotlib.get_backend() == backend
+    with matplotlib.rc_context({"font.size": 33.0, "axes.grid": False}):
+        before, backend = dict(matplotlib.rcParams), matplotlib.get_backend()
+        for draw in PICTURES:
+            plots.png(draw, pendulum)
+        assert dict(matplotlib.rcParams) == before and matplotlib.get_backend() == backend
     import matplotlib.pyplot as plt
 
     assert plt.get_fignums() == []

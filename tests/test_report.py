@@ -153,7 +153,14 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path, content, compariso
     assert {p.name: p.read_bytes() for p in target.iterdir()} == content
 
 
-def test_a_file_or_a_link_in_its_place_is_refused(tmp_path):
+def test_a_link_stays_and_its_folder_is_filled(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    report.write_folder(tmp_path / "out", FILES)
+    assert (tmp_path / "out").is_symlink() and (tmp_path / "disk" / "a.png").read_bytes() == b"a"
+
+
+def test_a_file_or_a_link_to_something_else_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path)
     for name in ("file", "link"):
@@ -199,7 +206,7 @@ def test_a_read_only_folder_is_one_clear_sentence(tmp_path, monkeypatch):
         monkeypatch.setattr(report.tempfile, "mkdtemp", refuse)
     else:
         tmp_path.chmod(0o555)
-    with pytest.raises(FileError, match="cannot be written: .*read-only"):
+    with pytest.raises(FileError, match=r"cannot be written: .*read-only"):
         report.write_folder(tmp_path / "deep" / "out" if os.geteuid() == 0 else tmp_path / "out", FILES)
     assert list(tmp_path.iterdir()) == []
 

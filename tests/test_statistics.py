@@ -128,7 +128,7 @@ def test_paired_differences_by_hand():
 
 def test_a_failure_outweighs_every_difference():
     found = paired_differences([NAN, 0.0], [1.0, 1e9])
-    assert found.mean.estimate == INF and found.worse == 0.5
+    assert found.mean.estimate == INF and found.mean.high == INF and found.worse == 0.5
     assert paired_differences([1.0], [NAN]).better == 1.0
 
 
