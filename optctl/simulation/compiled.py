@@ -27,8 +27,8 @@ from optctl.simulation.launch import launch, resolve_device, resolve_dtype, targ
 class CompiledFunction:
     """A CasADi function of column vectors over a batch, differentiable once by torch.
 
-    Each argument is a contiguous-able tensor of shape (B, n) or (1, n), the latter shared by the whole batch (scalars: also (B,)
-    and (1,)). Results have shape (B, n), (B, n, m), or (B,) for scalars.
+    Each argument is a tensor of shape (B, n) or (1, n), the latter shared by the whole batch (scalars: also (B,) and (1,)).
+    Results have shape (B, n) for columns, scalars included, and (B, n, m) for matrices.
     """
 
     def __init__(self, function: ca.Function, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32"):
@@ -55,10 +55,11 @@ class CompiledFunction:
         )
         return CompiledFunction(adjoint, self.device, self.dtype)
 
-    def evaluate(self, *arguments: Tensor, batch: int | None = None) -> tuple[Tensor, ...]:
+    def evaluate(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         """Results without a gradient."""
         rows = [self._rows(name, size, a) for name, size, a in zip(self.names, self.sizes, arguments, strict=True)]
-        size = batch if batch is not None else max((len(a) for a in rows), default=1)
+        lengths = {len(a) for n, a in zip(self.sizes, rows, strict=True) if n} or {1}
+        size = min(lengths) if 0 in lengths else max(lengths)
         for name, a in zip(self.names, rows, strict=True):
             require(len(a) in (1, size), name, f"have 1 or {size} rows", f"has {len(a)}")
         widest = max((n * m for n, m in self.shapes), default=0)
@@ -69,16 +70,13 @@ class CompiledFunction:
         results = [torch.empty((size, n * m), dtype=self.dtype, device=self.device) for n, m in self.shapes]
         if size:
             launch(self._kernel(tuple(len(a) == 1 for a in rows), size), size, [*rows, *results], self.device, self.operations)
-        return tuple(
-            r[:, 0] if n * m == 1 and m == 1 else (r if m == 1 else r.view(size, n, m))
-            for r, (n, m) in zip(results, self.shapes, strict=True)
-        )
+        return tuple(r if m == 1 else r.view(size, n, m) for r, (n, m) in zip(results, self.shapes, strict=True))
 
-    def __call__(self, *arguments: Tensor, batch: int | None = None) -> tuple[Tensor, ...]:
+    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         """Results, recorded for autograd where an argument requires a gradient."""
         if torch.is_grad_enabled() and any(a.requires_grad for a in arguments):
-            return _Differentiable.apply(self, batch, *arguments)
-        return self.evaluate(*arguments, batch=batch)
+            return _Differentiable.apply(self, *arguments)
+        return self.evaluate(*arguments)
 
     def _kernel(self, shared: tuple[bool, ...], size: int) -> Any:
         """The kernel for inputs of which some have one row for all (in a batch of one, any will do); compiled on first use."""
@@ -105,10 +103,10 @@ class _Differentiable(torch.autograd.Function):
     """Reverse mode through a `CompiledFunction` by its generated adjoint."""
 
     @staticmethod
-    def forward(ctx: Any, compiled: CompiledFunction, batch: int | None, *arguments: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, compiled: CompiledFunction, *arguments: Tensor) -> tuple[Tensor, ...]:
         ctx.compiled = compiled
         ctx.save_for_backward(*arguments)
-        return compiled.evaluate(*arguments, batch=batch)
+        return compiled.evaluate(*arguments)
 
     @staticmethod
     @once_differentiable
@@ -116,11 +114,11 @@ class _Differentiable(torch.autograd.Function):
         arguments = ctx.saved_tensors
         gradients = ctx.compiled.vjp.evaluate(*arguments, *_column_major(cotangents))
         results = []
-        for needed, argument, gradient in zip(ctx.needs_input_grad[2:], arguments, gradients, strict=True):
+        for needed, argument, gradient in zip(ctx.needs_input_grad[1:], arguments, gradients, strict=True):
             shared = needed and argument.numel() < gradient.numel()
             total = gradient.sum(0) if shared else gradient
             results.append(total.reshape(argument.shape) if needed else None)
-        return (None, None, *results)
+        return (None, *results)
 
 
 def _column_major(cotangents: tuple[Tensor, ...]) -> list[Tensor]:
@@ -163,17 +161,22 @@ class CompiledProblem:
 
         `w` (B, n_w): standard normal process noise; none by default.
         """
+        arguments = self._check(x, u, p, t)
         if w is None:
-            return self._step(*self._check(x, u, p, t))
-        self._shape("w", w, (len(x), self.problem.n_w))
-        require(self.problem.n_w > 0, "w", "be absent for a problem without process noise", "was given")
-        return self._noisy_step(*self._check(x, u, p, t), w)
+            after, cost = self._step(*arguments)
+        else:
+            require(self.problem.n_w > 0, "w", "be absent for a problem without process noise", "was given")
+            self._shape("w", w, (len(x), self.problem.n_w))
+            after, cost = self._noisy_step(*arguments, w)
+        return after, cost[:, 0]
 
     def linearize(
         self, x: Tensor, u: Tensor, p: Tensor | None = None, t: float | Tensor = 0.0
     ) -> Linearization:
         """Jacobians of one step and gradients of its cost."""
-        return Linearization(*self._linearize.evaluate(*self._check(x, u, p, t)))
+        a, b, cost_x, cost_u = self._linearize.evaluate(*self._check(x, u, p, t))
+        n_x, n_u = self.problem.n_x, self.problem.n_u
+        return Linearization(a.view(-1, n_x, n_x), b.view(-1, n_x, n_u), cost_x, cost_u)
 
     def vjp(
         self, x: Tensor, u: Tensor, p: Tensor | None, t: float | Tensor, adj_x_next: Tensor, adj_cost: Tensor
@@ -187,12 +190,12 @@ class CompiledProblem:
     def observe(self, x: Tensor, p: Tensor | None = None, t: float | Tensor = 0.0) -> Tensor:
         """Observations without noise, (B, n_y)."""
         (y,) = self._observe(*self._check(x, None, p, t))
-        return y.reshape(len(x), self.problem.n_y)
+        return y
 
     def terminal_cost(self, x: Tensor, p: Tensor | None = None, t: float | Tensor | None = None) -> Tensor:
         """φ, shape (B,); zero where the problem has none. `t` defaults to the end of the horizon."""
         (cost,) = self._terminal(*self._check(x, None, p, self.problem.duration if t is None else t))
-        return cost
+        return cost[:, 0]
 
     # --- generated functions --------------------------------------------------------------------------------------------
 
