@@ -36,12 +36,7 @@ def _optimal(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int
     from optctl.solvers import solve_many
 
     began = time.perf_counter()
-    if len(params) == 1:
-        solutions = solve_many(_with_params(problem, params[0]), starts)
-    else:
-        solutions = [
-            solve_many(_with_params(problem, row), start[None])[0] for row, start in zip(params, starts, strict=True)
-        ]
+    solutions = solve_many(problem, starts, params=params, seed=seed)
     return from_solutions(problem, solutions, params, wall_time=time.perf_counter() - began)
 
 
@@ -133,6 +128,7 @@ def from_solutions(
 
     A solution with a defect above `tolerance` is no trajectory of the problem and costs +∞, whatever its solver reports.
     """
+    solutions = list(solutions)  # a batch may certify each solution anew whenever it is asked for
     p = check_params(problem, params, len(solutions))
     p = np.broadcast_to(p, (len(solutions), problem.n_p))
     charged = [charge(problem, s.trajectory, row) for s, row in zip(solutions, p, strict=True)]
@@ -274,10 +270,10 @@ def _check_name(name: str, argument: str) -> None:
 
 
 def _is_solved(entry: object) -> bool:
-    return isinstance(entry, Reference) or (
-        isinstance(entry, (list, tuple)) and bool(entry) and all(hasattr(s, "trajectory") for s in entry)
-        and not isinstance(entry[0], Controller)
-    )  # fmt: skip
+    """A `Reference`, or solutions."""
+    if isinstance(entry, Sequence) and not isinstance(entry, str) and len(entry) > 0:
+        return hasattr(entry[0], "trajectory") and not isinstance(entry[0], Controller)
+    return isinstance(entry, Reference)
 
 
 def _as_reference(problem: Problem, value: Any, params: np.ndarray, num: int) -> Reference:
