@@ -66,10 +66,14 @@ class Replay:
 
         The memory behind the fields is feature first, as `optctl.rl.networks` reads it.
         """
-        uniform = torch.rand(num_batches * batch_size, dtype=torch.float64, device=self.rows.device, generator=generator)
+        uniform = torch.rand(
+            num_batches * batch_size, dtype=torch.float64, device=self.rows.device, generator=generator
+        )
         index = (uniform * self.added.clamp(max=self.capacity)).long()
         columns = self.rows[index].view(num_batches, batch_size, -1).mT.contiguous()
-        obs, action, reward, next_obs, terminated = columns.split((self.obs_dim, self.action_dim, 1, self.obs_dim, 1), 1)
+        obs, action, reward, next_obs, terminated = columns.split(
+            (self.obs_dim, self.action_dim, 1, self.obs_dim, 1), 1
+        )
         return Transition(obs.mT, action.mT, reward.squeeze(1), next_obs.mT, terminated.squeeze(1))
 
     def state_dict(self) -> dict[str, Tensor]:

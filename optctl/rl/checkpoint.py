@@ -82,14 +82,18 @@ def load(
         raise CheckpointError(f"Checkpoint {path} is damaged: its checksum does not match its content.")
     for name, value in (expect or {}).items():
         if metadata.get(name) != value:
-            raise CheckpointError(f"Checkpoint {path} was made with {name} {metadata.get(name)!r}, but {value!r} is expected.")
+            raise CheckpointError(
+                f"Checkpoint {path} was made with {name} {metadata.get(name)!r}, but {value!r} is expected."
+            )
     return _unflatten({**plain, **{name: tensor.to(device) for name, tensor in tensors.items()}}), metadata
 
 
 def _flatten(state: State, prefix: str, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
     for key, value in state.items():
         if not isinstance(key, str) or "/" in key or not key:
-            raise TypeError(f"Argument `state` must have non-empty string keys without '/', but has {key!r} in {prefix!r}.")
+            raise TypeError(
+                f"Argument `state` must have non-empty string keys without '/', but has {key!r} in {prefix!r}."
+            )
         name = prefix + key
         if isinstance(value, Tensor):
             tensors[name] = value.detach().to("cpu", copy=True).contiguous()
@@ -98,7 +102,9 @@ def _flatten(state: State, prefix: str, tensors: dict[str, Tensor], plain: dict[
         elif value is None or isinstance(value, bool | int | float | str) or value == {}:
             plain[name] = value
         else:
-            raise TypeError(f"Argument `state` must hold tensors, numbers, strings and dicts, but {name!r} is a {type(value).__name__}.")
+            raise TypeError(
+                f"Argument `state` must hold tensors, numbers, strings and dicts, but {name!r} is a {type(value).__name__}."
+            )
 
 
 def _unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:

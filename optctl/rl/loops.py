@@ -53,7 +53,9 @@ class OffPolicyLoop:
     that was cloned from demonstrations should.
     """
 
-    def __init__(self, env: Any, agent: Any, replay: Experience, config: OffPolicyConfig | None = None, *, seed: int = 0):
+    def __init__(
+        self, env: Any, agent: Any, replay: Experience, config: OffPolicyConfig | None = None, *, seed: int = 0
+    ):
         self.env, self.agent, self.replay, self.config = env, agent, replay, config or OffPolicyConfig()
         self.generator = torch.Generator(env.device).manual_seed(seed)
         self.iteration = 0
@@ -65,7 +67,13 @@ class OffPolicyLoop:
         while True:
             warming_up = self.iteration < config.warmup_steps
             if warming_up:
-                action = torch.rand(env.num_envs, env.action_dim, device=env.device, dtype=env.dtype, generator=self.generator) * 2 - 1
+                action = (
+                    torch.rand(
+                        env.num_envs, env.action_dim, device=env.device, dtype=env.dtype, generator=self.generator
+                    )
+                    * 2
+                    - 1
+                )
             else:
                 action = agent.act(self.obs, explore=True)
             obs, reward, terminated, _, info = env.step(action)

@@ -210,7 +210,9 @@ class Actor:
         rows = grad_action.shape[0]
         mlp_tape, noise, raw_log_std, log_std, action = tape
         log_std = log_std[:, :rows]
-        grad_mean, grad_log_std = tanh_gaussian_gradient(action[:, :rows], log_std, noise[:, :rows], grad_action.mT, grad_log_prob)
+        grad_mean, grad_log_std = tanh_gaussian_gradient(
+            action[:, :rows], log_std, noise[:, :rows], grad_action.mT, grad_log_prob
+        )
         grad_log_std = torch.where(log_std == raw_log_std[:, :rows], grad_log_std, 0)
         return self.mlp.backward(mlp_tape, torch.cat((grad_mean, grad_log_std)).unsqueeze(0))
 

@@ -15,7 +15,9 @@ def test_sample_and_log_prob_by_hand():
     # log pi = -1/2 - log 0.5 - 0.9189385332 - log(1 - 0.5800256584) = 0.1417703083
     action, log_prob = tanh_gaussian_sample(column(0, 0.5), column(0, math.log(0.5)), column(0, 1))
     torch.testing.assert_close(action[:, 0], torch.tensor([0, 0.7615941559557649], dtype=torch.float64))
-    torch.testing.assert_close(log_prob, torch.tensor([-0.9189385332046727, 0.1417703083], dtype=torch.float64), atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        log_prob, torch.tensor([-0.9189385332046727, 0.1417703083], dtype=torch.float64), atol=1e-9, rtol=0
+    )
 
 
 def test_components_add_up_along_the_given_axis():
@@ -41,7 +43,9 @@ def test_gradient_by_hand():
 
 
 def test_log_prob_of_an_action_is_that_of_its_sample():
-    assert tanh_gaussian_log_prob(column(0.5), column(math.log(0.5)), column(0.7615941559557649)).item() == pytest.approx(0.1417703083)
+    assert tanh_gaussian_log_prob(
+        column(0.5), column(math.log(0.5)), column(0.7615941559557649)
+    ).item() == pytest.approx(0.1417703083)
 
 
 def test_density_integrates_to_one():

@@ -26,7 +26,13 @@ def test_samples_keep_the_fields_of_a_transition_together():
     assert obs.shape == (3, 50, 2) and action.shape == (3, 50, 1) and reward.shape == terminated.shape == (3, 50)
     k = obs[..., 0]
     assert set(k.unique().tolist()) == {0, 1, 2, 3, 4, 5, 6}
-    for value, offset in ((obs[..., 1], 0.1), (action[..., 0], 0.2), (reward, 0.3), (next_obs[..., 0], 0.4), (next_obs[..., 1], 0.5)):
+    for value, offset in (
+        (obs[..., 1], 0.1),
+        (action[..., 0], 0.2),
+        (reward, 0.3),
+        (next_obs[..., 0], 0.4),
+        (next_obs[..., 1], 0.5),
+    ):
         torch.testing.assert_close(value, k + offset)
     assert torch.equal(terminated, k % 2)
 

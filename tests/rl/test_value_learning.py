@@ -14,7 +14,11 @@ def test_discount_is_zero_only_where_the_problem_ended():
 def test_soft_td_target_by_hand():
     # least members 2 and 4, entropy bonus 0.5 * 1: 1 + 0.9 * (2 + 0.5) = 3.25; the second ended: 1
     target = ops.soft_td_target(
-        torch.ones(2), torch.tensor([0.9, 0]), torch.tensor([[2.0, 5], [3, 4]]), torch.tensor([-1.0, -1]), torch.tensor([0.5])
+        torch.ones(2),
+        torch.tensor([0.9, 0]),
+        torch.tensor([[2.0, 5], [3, 4]]),
+        torch.tensor([-1.0, -1]),
+        torch.tensor([0.5]),
     )
     assert target.tolist() == pytest.approx([3.25, 1.0])
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from optctl.rl.ops import value_learning as ops
 from optctl.rl.buffers import Transition
 from optctl.rl.networks import ACTIVATIONS, Actor, Critic
 from optctl.rl.normalizer import Normalizer
+from optctl.rl.ops import value_learning as ops
 from optctl.rl.optimizer import Adam
 
 
@@ -26,7 +26,7 @@ class SACConfig:
 
     hidden: tuple[int, ...] = (64, 64)  # widths of the hidden layers of actor and critic, each > 0 [here]
     activation: str = "relu"  # "relu", "silu" or "tanh" [H: relu]
-    critic_layer_norm: bool = False  # layer norm in the critic: steadier with many updates per step, twice as slow on a CPU
+    critic_layer_norm: bool = False  # layer norm in the critic, without learnt scale; twice as slow on a CPU
     members: int = 2  # critics, of which the least counts, >= 1 [H: 2]
     gamma: float = 0.98  # discount per step, in (0, 1]
     polyak: float = 0.01  # rate at which the target critic follows, in (0, 1] [H: 0.005]
@@ -39,7 +39,10 @@ class SACConfig:
     initial_temperature: float = 0.1  # > 0
     least_temperature: float = 0.0  # the temperature is kept at least here, >= 0
     target_entropy: float | None = None  # nats per action vector; None: -action_dim [H]
-    log_std_range: tuple[float, float] = (-5.0, 2.0)  # bounds of the log standard deviation before the tanh [H: (-20, 2)]
+    log_std_range: tuple[float, float] = (-5.0, 2.0)  # log standard deviation before the tanh [H: (-20, 2)]
+    average_rate: float = (
+        0.005  # rate at which the evaluated policy follows the actor, in (0, 1]; 1: it is the actor [here]
+    )
     reward_scale: float = 1.0  # rewards are multiplied by it before learning, > 0
     normalize_obs: bool = True  # standardise observations by running moments
 
@@ -49,6 +52,7 @@ class SACConfig:
         check("activation", f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS)
         check("gamma", "in (0, 1]", lambda v: 0 < v <= 1)
         check("polyak", "in (0, 1]", lambda v: 0 < v <= 1)
+        check("average_rate", "in (0, 1]", lambda v: 0 < v <= 1)
         for name in ("actor_lr", "critic_lr", "temperature_lr", "initial_temperature", "reward_scale"):
             check(name, "positive and finite", lambda v: 0 < v < math.inf)
         for name in ("members", "actor_delay"):
@@ -98,12 +102,15 @@ class SAC:
         self.target_entropy = -float(action_dim) if config.target_entropy is None else config.target_entropy
         self.generator = torch.Generator(self.device).manual_seed(seed)
 
-        options = {"hidden": config.hidden, "activation": config.activation, "generator": self.generator}
-        options |= {"device": self.device, "dtype": dtype}
-        self.actor = Actor(obs_dim, action_dim, log_std_range=config.log_std_range, **options)
-        self.critic = Critic(obs_dim, action_dim, members=config.members, layer_norm=config.critic_layer_norm, **options)
-        self.target_critic = Critic(obs_dim, action_dim, members=config.members, layer_norm=config.critic_layer_norm, **options)
-        self.target_critic.mlp.values.copy_(self.critic.mlp.values)
+        options = {"hidden": config.hidden, "activation": config.activation}
+        options |= {"generator": self.generator, "device": self.device, "dtype": dtype}
+        actor_options = options | {"log_std_range": config.log_std_range}
+        critic_options = options | {"members": config.members, "layer_norm": config.critic_layer_norm}
+        self.actor = Actor(obs_dim, action_dim, **actor_options)
+        self.average_actor = Actor(obs_dim, action_dim, **actor_options)
+        self.critic = Critic(obs_dim, action_dim, **critic_options)
+        self.target_critic = Critic(obs_dim, action_dim, **critic_options)
+        self.reset_followers()
         self.log_temperature = torch.tensor([math.log(config.initial_temperature)], device=self.device, dtype=dtype)
 
         self.actor_optimizer = Adam(self.actor.mlp.flat, config.actor_lr)
@@ -112,16 +119,23 @@ class SAC:
         self.normalizer = Normalizer(obs_dim, enabled=config.normalize_obs, device=self.device)
         self.updates = 0
 
+    def reset_followers(self) -> None:
+        """Set the target critic to the critic and the averaged actor to the actor; for whoever has overwritten either's parameters
+        (`agent.actor.mlp.values.copy_(…)`).
+        """
+        self.target_critic.mlp.values.copy_(self.critic.mlp.values)
+        self.average_actor.mlp.values.copy_(self.actor.mlp.values)
+
     # --- acting
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool = False) -> Tensor:
-        """(batch, obs_dim) -> actions (batch, action_dim): a sample when exploring, tanh(mean) otherwise."""
+        """(batch, obs_dim) -> actions (batch, action_dim): a sample when exploring, tanh(mean) of the averaged actor otherwise."""
         normalized = self.normalizer(obs)
         if explore:
             action, _, _ = self.actor.forward(normalized, self._noise(obs.shape[0]))
         else:
-            action = self.actor.mean_action(normalized)
+            action = self.average_actor.mean_action(normalized)
         if self.teacher is None:
             return action
         proposal = self.teacher(obs)
@@ -158,24 +172,28 @@ class SAC:
             step = Transition._make(step)
             obs, next_obs = both.split(batch_size)
             temperature = self.log_temperature.exp()
-            if update_actor and self.updates % config.actor_delay == 0:
+            improve = update_actor and self.updates % config.actor_delay == 0
+            if improve:
                 actions, log_probs, tape = self.actor.forward(both, noise)
-                (action, next_action), (log_prob, next_log_prob) = actions.split(batch_size), log_probs.split(batch_size)
-                metrics |= self._update_critic(step, obs, next_obs, reward, discount, next_action, next_log_prob, temperature)
-                metrics |= self._update_actor(step, obs, action, log_prob, tape, temperature)
             else:
-                next_action, next_log_prob, _ = self.actor.forward(next_obs, noise[batch_size:])
-                metrics |= self._update_critic(step, obs, next_obs, reward, discount, next_action, next_log_prob, temperature)
+                actions, log_probs, _ = self.actor.forward(next_obs, noise[batch_size:])
+            next_action, next_log_prob = actions[-batch_size:], log_probs[-batch_size:]
+
+            next_q, _ = self.target_critic.forward(next_obs, next_action)
+            target = ops.soft_td_target(reward, discount, next_q, next_log_prob, temperature)
+            if self.teacher is not None:
+                teacher_q, _ = self.target_critic.forward(next_obs, self.teacher(step.next_obs))
+                target = torch.maximum(target, reward + discount * teacher_q.amin(0))
+            metrics |= self._update_critic(step, obs, target)
+            if improve:
+                metrics |= self._update_actor(
+                    step, obs, actions[:batch_size], log_probs[:batch_size], tape, temperature
+                )
             ops.polyak(self.target_critic.mlp.values, self.critic.mlp.values, config.polyak)
         self._decay_learning_rates()
         return metrics
 
-    def _update_critic(self, batch, obs, next_obs, reward, discount, next_action, next_log_prob, temperature):
-        next_q, _ = self.target_critic.forward(next_obs, next_action)
-        target = ops.soft_td_target(reward, discount, next_q, next_log_prob, temperature)
-        if self.teacher is not None:
-            teacher_q, _ = self.target_critic.forward(next_obs, self.teacher(batch.next_obs))
-            target = torch.maximum(target, reward + discount * teacher_q.amin(0))
+    def _update_critic(self, batch, obs, target):
         q, tape = self.critic.forward(obs, batch.action)
         gradient = self.critic.backward(tape, ops.td_loss_gradient(q, target))
         if self.critic_penalty is not None:
@@ -190,6 +208,7 @@ class SAC:
         if self.actor_penalty is not None:
             gradient += torch.autograd.grad(self.actor_penalty(self, obs, batch), self.actor.mlp.flat)[0]
         self.actor_optimizer.step(gradient)
+        ops.polyak(self.average_actor.mlp.values, self.actor.mlp.values, self.config.average_rate)
         self.temperature_optimizer.step(ops.temperature_gradient(self.log_temperature, log_prob, self.target_entropy))
         if self.config.least_temperature > 0:
             self.log_temperature.clamp_(min=math.log(self.config.least_temperature))
@@ -213,6 +232,7 @@ class SAC:
         """Everything that `update` and `act` depend on, as nested dicts of tensors and integers. Tensors are not copied."""
         return {
             "actor": self.actor.mlp.values,
+            "average_actor": self.average_actor.mlp.values,
             "critic": self.critic.mlp.values,
             "target_critic": self.target_critic.mlp.values,
             "log_temperature": self.log_temperature,
@@ -226,7 +246,7 @@ class SAC:
 
     def load_state_dict(self, state: dict) -> None:
         """Restore `state_dict()` of an agent with the same configuration."""
-        for name in ("actor", "critic", "target_critic"):
+        for name in ("actor", "average_actor", "critic", "target_critic"):
             parameters = getattr(self, name).mlp.values
             if parameters.shape != state[name].shape:
                 raise ValueError(

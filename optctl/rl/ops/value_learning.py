@@ -19,7 +19,9 @@ def discount(gamma: float, terminated: Tensor) -> Tensor:
     return gamma - gamma * terminated
 
 
-def soft_td_target(reward: Tensor, discount: Tensor, next_q: Tensor, next_log_prob: Tensor, temperature: Tensor) -> Tensor:
+def soft_td_target(
+    reward: Tensor, discount: Tensor, next_q: Tensor, next_log_prob: Tensor, temperature: Tensor
+) -> Tensor:
     """y = r + discount * (min_e Q_e(s', a') - temperature * log pi(a'|s')).
 
     `reward`, `discount`, `next_log_prob`: (batch,); `next_q`: (members, batch). Source: arXiv 1812.05905, equations 3 and 5, with
