@@ -199,7 +199,11 @@ class Comparison:
                     "(check horizon, constraints and step), so read every gap with care."
                 )  # fmt: skip
             elif beaten.any():
-                notes.append(f"The reference was undercut on {int(beaten.sum())} of {num} starts; best known was updated.")
+                by = ", ".join(dict.fromkeys(best_by[beaten]))
+                notes.append(
+                    f"The reference was undercut on {int(beaten.sum())} of {num} starts (by {by}): it was no global optimum there, "
+                    "and the best known solution was updated."
+                )  # fmt: skip
         return cls(
             reference=reference, results=sorted(assessed, key=Result.order), best=np.where(known, best, np.nan),
             best_by=list(best_by), notes=notes, **rest,

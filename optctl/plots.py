@@ -125,7 +125,7 @@ def trajectories(comparison: Comparison) -> Figure:
     handles: dict[str, Any] = {}
     titles = ["an easy start", "a typical start", "a hard start"] if len(starts) == 3 else ["one start"] * len(starts)
     drawn = [m for m in _paths(comparison) if not _hopeless(comparison, m[0])]
-    poor = {r.name for r in comparison.results if not r.gap_of_rest < POOR} if len(drawn) > 1 else set()
+    poor = _poor(comparison, drawn)
     for column, start in enumerate(starts):
         axes[0, column].set_title(f"{titles[column]}: best known cost {comparison.best[start]:.4g}")
         axes[-1, column].set_xlabel("time [s]")
@@ -146,7 +146,7 @@ def trajectories(comparison: Comparison) -> Figure:
     for row, (kind, i, label) in enumerate(rows):
         axes[row, 0].set_ylabel(label)
         good = [m[1](s) for m in drawn for s in starts if m[0] not in poor]
-        _limit(axes[row, 0], [(path.states if kind == "x" else path.controls)[:, i] for path in good])
+        _limit(axes[row, 0].set_ylim, [(path.states if kind == "x" else path.controls)[:, i] for path in good])
     figure.align_ylabels(axes[:, 0])
     legend(figure, handles)
     return figure
@@ -164,13 +164,19 @@ def _hopeless(comparison: Comparison, name: str) -> bool:
     return any(r.name == name and r.failed == r.costs.size for r in comparison.results)
 
 
-def _limit(axis: Axes, series: list[np.ndarray]) -> None:
+def _poor(comparison: Comparison, members: Sequence[tuple[str, Any, Any]]) -> set[str]:
+    """Those whose gap is above 100 %, unless all are."""
+    poor = {r.name for r in comparison.results if not r.gap_of_rest < POOR}
+    return poor if any(m[0] not in poor for m in members) else set()
+
+
+def _limit(set_limits: Callable[[float, float], Any], series: Sequence[np.ndarray]) -> None:
     """What the good controllers need, and a margin: one that runs away must not flatten the others."""
     finite = [s for s in series if np.isfinite(s).all()]
     if finite:
         low, high = min(float(s.min()) for s in finite), max(float(s.max()) for s in finite)
         margin = 0.12 * (high - low) or 1.0
-        axis.set_ylim(low - margin, high + margin)
+        set_limits(low - margin, high + margin)
 
 
 # --- phase portrait -----------------------------------------------------------------------------------------------------
@@ -199,6 +205,7 @@ def phase_portrait(comparison: Comparison, states: Sequence[str] | None = None) 
     if under is None and members:
         under = members[0][1]
     spread: list[tuple[np.ndarray, np.ndarray]] = []
+    poor = _poor(comparison, members)
     for axis, (name, at, style) in zip(axes.flat, members, strict=False):
         if under is not None:
             for start in starts:
@@ -210,11 +217,13 @@ def phase_portrait(comparison: Comparison, states: Sequence[str] | None = None) 
                 x[0], y[0], marker="o", markersize=4.5, color=style["color"], markeredgecolor="white", markeredgewidth=0.6,
                 zorder=3,
             )  # fmt: skip
-            spread.append((x, y))
+            if name not in poor:
+                spread.append((x, y))
         axis.set_title(next((_gap_title(r) for r in comparison.results if r.name == name), name))
     second = (chosen[1], problem.state[chosen[1]]) if len(chosen) == 2 else next(iter(problem.control.items()))
     _outer_labels(axes, len(members), _label(chosen[0], problem.state[chosen[0]]), _label(*second))
-    _limit_plane(axes.flat[0], spread, len(starts))
+    _limit(axes.flat[0].set_xlim, [x for x, _ in spread])
+    _limit(axes.flat[0].set_ylim, [y for _, y in spread])
     return figure
 
 
@@ -222,15 +231,6 @@ def _gap_title(result: Result) -> str:
     if result.failed:
         return f"{result.name}, {result.failed} failed"
     return result.name if np.isnan(result.gap.mean.estimate) else f"{result.name}, gap {percent(result.gap.mean.estimate)}"
-
-
-def _limit_plane(axis: Axes, spread: list[tuple[np.ndarray, np.ndarray]], per_panel: int) -> None:
-    for side, values in ((axis.set_xlim, [s[0] for s in spread]), (axis.set_ylim, [s[1] for s in spread])):
-        panels = [np.concatenate(values[i : i + per_panel]) for i in range(0, len(values), per_panel)]
-        extents = sorted(float(np.abs(v).max()) for v in panels if np.isfinite(v).all())
-        if extents and extents[-1] > 4 * extents[0] > 0:
-            calm = extents[(len(extents) - 1) // 2]
-            side(-1.5 * calm, 1.5 * calm)
 
 
 def _panels(count: int) -> tuple[Figure, np.ndarray]:
