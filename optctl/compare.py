@@ -210,7 +210,9 @@ def compare(
             notes.append("With process noise a plan made without it is no reference: gaps are to the best controller.")
         else:
             built = build(reference)
-            require(isinstance(built, Reference), "reference", "name solved trajectories", f"is the controller {reference}")
+            require(
+                isinstance(built, Reference), "reference", "name solved trajectories", f"is the controller {reference}"
+            )
             plan = built  # type: ignore[assignment]
     elif reference is not None:
         plan = _as_reference(problem, reference, p, len(x0))
@@ -266,7 +268,9 @@ def _check_name(name: str, argument: str) -> None:
         close = difflib.get_close_matches(name, CONTROLLERS, n=1)
         hint = f" Did you mean `{close[0]}`?" if close else ""
         known = ", ".join(CONTROLLERS)
-        raise ArgumentError(f"Argument `{argument}` must use controllers or names among {known}, but is {name!r}.{hint}")
+        raise ArgumentError(
+            f"Argument `{argument}` must use controllers or names among {known}, but is {name!r}.{hint}"
+        )
 
 
 def _is_solved(entry: object) -> bool:
@@ -295,7 +299,13 @@ def _as_reference(problem: Problem, value: Any, params: np.ndarray, num: int) ->
 
 
 def _evaluate(
-    problem: Problem, name: str, runs: list[Controller], x0: np.ndarray, p: np.ndarray, noise: tuple[int, ...], tol: float
+    problem: Problem,
+    name: str,
+    runs: list[Controller],
+    x0: np.ndarray,
+    p: np.ndarray,
+    noise: tuple[int, ...],
+    tol: float,
 ) -> Result:
     costs, broken, seconds, trajectories = [], [], [], []
     for controller in runs:

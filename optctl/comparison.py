@@ -61,7 +61,7 @@ class Reference:
 
     @property
     def kind(self) -> str:
-        """"bound" where every start that has a cost is proved optimal, else "reference"."""
+        """ "bound" where every start that has a cost is proved optimal, else "reference"."""
         solved = np.isfinite(self.costs)
         return "bound" if solved.any() and bool(np.all(np.asarray(self.proved)[solved])) else "reference"
 
@@ -186,7 +186,9 @@ class Comparison:
             best = np.minimum(best, costs)
         known = np.isfinite(best)
         if not known.all():
-            notes.append(f"{int((~known).sum())} of {num} starts have no admissible solution: no gap is measured there.")
+            notes.append(
+                f"{int((~known).sum())} of {num} starts have no admissible solution: no gap is measured there."
+            )
         assessed = [_with_gaps(r, best, reference, repetitions, seed) for r in results]
         if reference is not None:
             solved = np.isfinite(reference.costs)

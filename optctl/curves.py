@@ -37,7 +37,9 @@ def learning_curves(comparison: Comparison | None, curves: Sequence[Mapping[str,
             rows = np.array([np.interp(grid, x, y) for x, y in zip(curve[key], curve["cost"], strict=True)])
             (handles[curve["name"]],) = axis.plot(grid, iqm(rows, axis=0), **style)
             if len(rows) > 1:
-                axis.fill_between(grid, rows.min(axis=0), rows.max(axis=0), color=style["color"], alpha=0.15, linewidth=0)
+                axis.fill_between(
+                    grid, rows.min(axis=0), rows.max(axis=0), color=style["color"], alpha=0.15, linewidth=0
+                )
         finite = np.concatenate(curve["cost"])
         finite = finite[np.isfinite(finite)]
         lows.append(finite.min(initial=np.inf)), highs.append(finite.max(initial=-np.inf))
@@ -72,7 +74,9 @@ def check_curve(curve: Mapping[str, Any]) -> dict[str, Any]:
     name = str(curve["name"])
     key = "cost" if "cost" in curve else "return"
     for field in ("steps", "seconds", key):
-        require(field in curve, "curves", "give `steps`, `seconds`, and `cost` or `return`", f"`{name}` lacks `{field}`")
+        require(
+            field in curve, "curves", "give `steps`, `seconds`, and `cost` or `return`", f"`{name}` lacks `{field}`"
+        )
     values = _rows(curve[key])
     checked: dict[str, Any] = {"name": name, "cost": [failures_as_worst(v if key == "cost" else -v) for v in values]}
     for field in ("steps", "seconds"):

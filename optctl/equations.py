@@ -52,7 +52,12 @@ def pretty(expression: ca.SX) -> str:
             name, _, body = definition.partition("=")
             known[_plain(name)] = _Readable(known).visit(ast.parse(_plain(body), mode="eval").body)
         tree = _Readable(known).visit(ast.parse(_plain(last), mode="eval").body)
-        text = re.sub(r"\b(\d+)\.0\b", r"\1", ast.unparse(tree)).replace(" ** 2", "²").replace(" * ", "·").replace(" / ", "/")
+        text = (
+            re.sub(r"\b(\d+)\.0\b", r"\1", ast.unparse(tree))
+            .replace(" ** 2", "²")
+            .replace(" * ", "·")
+            .replace(" / ", "/")
+        )
     except (SyntaxError, ValueError, KeyError):  # conditionals, and names that are no identifiers
         text = str(expression)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F6A93", "#8C8C8C")
-DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1)), (0, (8, 2)), (0, (1, 2)), (0, (4, 3)))
+DASHES = (
+    "solid",
+    (0, (5, 1.5)),
+    (0, (1.5, 1.2)),
+    (0, (6, 1.5, 1.5, 1.5)),
+    (0, (3, 1)),
+    (0, (8, 2)),
+    (0, (1, 2)),
+    (0, (4, 3)),
+)
 INK, FAINT = "#1c1f24", "#b9bec6"
 STYLE: dict[str, Any] = {
     "figure.facecolor": "white",
@@ -97,7 +106,11 @@ def _label(name: str, unit: str) -> str:
 def legend(figure: Figure, entries: Mapping[str, Any]) -> None:
     if entries:
         figure.legend(
-            list(entries.values()), list(entries), loc="outside upper left", ncols=min(len(entries), 6), handlelength=2.6
+            list(entries.values()),
+            list(entries),
+            loc="outside upper left",
+            ncols=min(len(entries), 6),
+            handlelength=2.6,
         )
 
 
@@ -230,7 +243,9 @@ def phase_portrait(comparison: Comparison, states: Sequence[str] | None = None) 
 def _gap_title(result: Result) -> str:
     if result.failed:
         return f"{result.name}, {result.failed} failed"
-    return result.name if np.isnan(result.gap.mean.estimate) else f"{result.name}, gap {percent(result.gap.mean.estimate)}"
+    return (
+        result.name if np.isnan(result.gap.mean.estimate) else f"{result.name}, gap {percent(result.gap.mean.estimate)}"
+    )
 
 
 def _panels(count: int) -> tuple[Figure, np.ndarray]:
@@ -355,7 +370,9 @@ def paired_costs(comparison: Comparison) -> Figure:
         if known.any():
             ends = np.array([best[known].min(), best[known].max()])
             axis.plot(ends, ends, color=INK, linewidth=1.0, zorder=1)
-        axis.scatter(best[there], cost[there], s=14, color=styles[result.name]["color"], alpha=0.6, linewidth=0, zorder=2)
+        axis.scatter(
+            best[there], cost[there], s=14, color=styles[result.name]["color"], alpha=0.6, linewidth=0, zorder=2
+        )
         if lost.any():
             top = np.full(int(lost.sum()), 0.97)
             axis.plot(best[lost], top, "x", color=INK, markersize=4, transform=axis.get_xaxis_transform(), zorder=3)

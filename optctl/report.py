@@ -143,7 +143,9 @@ def draw(comparison: Comparison, curves: Sequence[Mapping[str, Any]], phase: Seq
     several = any(r.runs > 1 for r in comparison.results)
     plan = comparison.reference is not None and comparison.reference.trajectories is not None
     under = "the reference" if plan else "the best controller"
-    broad = " The broad grey line is the reference: look for where a controller leaves it, there it loses." if plan else ""
+    broad = (
+        " The broad grey line is the reference: look for where a controller leaves it, there it loses." if plan else ""
+    )
     seeds = " Small ticks are single training seeds: far apart, they say that one run proves little." if several else ""
     pictures: Pictures = {
         "gaps": (
@@ -261,7 +263,9 @@ def _problem_section(problem: Problem) -> str:
     a, b = initial.location, initial.spread
     ends = {"Uniform": ("from", a, "to", a + b), "Normal": ("mean", a, "deviation", b)}.get(kind, ("at", a, "", None))
     told = [f"{v:g}" for v in ends[1]], [] if ends[3] is None else [f"{v:g}" for v in ends[3]]
-    start = f"{kind.lower()} {ends[0]} ({', '.join(told[0])})" + (f" {ends[2]} ({', '.join(told[1])})" if told[1] else "")
+    start = f"{kind.lower()} {ends[0]} ({', '.join(told[0])})" + (
+        f" {ends[2]} ({', '.join(told[1])})" if told[1] else ""
+    )
     scheme = "given as a transition" if problem.discrete else f"{problem.integrator}, {problem.substeps} × per interval"
     facts = [
         ("states", named(problem.state, problem.state_low, problem.state_high)),
@@ -269,7 +273,12 @@ def _problem_section(problem: Problem) -> str:
         ("parameters", ", ".join(f"{k} = {v:g}" for k, v in problem.params.items())),
         ("starts", start),
         ("horizon", f"{problem.steps} steps of {problem.dt:g} s = {problem.duration:g} s, {problem.horizon}"),
-        ("final time", "" if problem.final_time is None else f"free, from {problem.final_time[0]:g} to {problem.final_time[1]:g} s"),
+        (
+            "final time",
+            ""
+            if problem.final_time is None
+            else f"free, from {problem.final_time[0]:g} to {problem.final_time[1]:g} s",
+        ),
         ("integrator", scheme),
         ("source", problem.source),
     ]
@@ -291,6 +300,8 @@ def _reproduce_section(comparison: Comparison, command: str | None, written: str
         f'    starts=saved["starts"], params=saved["params"], seed={comparison.seed}{seeds})\n'
         "print(comparison)\n"
     )
-    first = f"<pre>{html.escape(command)}</pre><p>or in Python, trained controllers as objects in place of their names:</p>"
+    first = (
+        f"<pre>{html.escape(command)}</pre><p>or in Python, trained controllers as objects in place of their names:</p>"
+    )
     facts = [("seed", str(comparison.seed)), ("written", written), *machine().items()]
     return f"{first if command else ''}<pre>{html.escape(script)}</pre>{_facts(facts)}"

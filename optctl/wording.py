@@ -69,7 +69,11 @@ def headline(comparison: Comparison, result: Result) -> str:
             signed = gap if value > 0 else Interval(-gap.estimate, -gap.high, -gap.low)
             bracket = "" if result.failed else interval(signed)
             said = f"{size} {bracket} {side} {yardstick}".replace("  ", " ")
-        said += f" where it did not fail; {result.failed} of {episodes} failed" if result.failed else f", 0 of {episodes} failed"
+        said += (
+            f" where it did not fail; {result.failed} of {episodes} failed"
+            if result.failed
+            else f", 0 of {episodes} failed"
+        )
     if result.violated:
         kind, worst = result.worst_violation
         said += f", {result.violated} of {episodes} break constraints ({kind} by up to {number(worst)})"

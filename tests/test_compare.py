@@ -173,7 +173,9 @@ def test_breaking_a_constraint_does_not_pay(problem, optimum):
 def test_path_and_terminal_constraints_are_measured(problem):
     # Coasting at 1 m/s from 0: 9.9 m at the last interval's start, 10 m at the end.
     stated = problem.replace(
-        horizon="finite", path_constraints=lambda x, u, p: [x[0] - 3.0, -5.0 - x[0]], terminal_constraints=lambda x, p: x[0]
+        horizon="finite",
+        path_constraints=lambda x, u, p: [x[0] - 3.0, -5.0 - x[0]],
+        terminal_constraints=lambda x, p: x[0],
     )
     found = compare(stated, ["zero"], starts=[0.0, 1.0], reference=None)["zero"].violations
     assert found["path constraints"].item() == pytest.approx(6.9, rel=1e-9)
@@ -282,7 +284,9 @@ def test_parameters_may_differ_by_start():
 
 def test_printing_gives_a_table_without_a_terminal(problem, optimum):
     starts, gain, cost = optimum
-    found = compare(problem, [linear(1.3 * gain, "stiff"), "zero", constant(np.nan, "broken")], starts=starts, reference=cost)
+    found = compare(
+        problem, [linear(1.3 * gain, "stiff"), "zero", constant(np.nan, "broken")], starts=starts, reference=cost
+    )
     lines = str(found).splitlines()
     assert lines[2].split()[:2] == ["controller", "mean"]
     assert [line.split()[0] for line in lines[4:7]] == ["stiff", "zero", "broken"]
@@ -295,7 +299,9 @@ def test_the_headline_says_gap_interval_failures_and_time(problem, optimum):
     found = compare(problem, [linear(1.3 * gain, "sac", wall_time=12.3)], starts=starts, reference=cost)
     said = found.to_dict()["controllers"][0]["headline"]
     gap = found["sac"].gap.mean
-    assert said.startswith(f"sac: {100 * gap.estimate:.1f} % [{100 * gap.low:.1f}, {100 * gap.high:.1f}] above the reference")
+    assert said.startswith(
+        f"sac: {100 * gap.estimate:.1f} % [{100 * gap.low:.1f}, {100 * gap.high:.1f}] above the reference"
+    )
     assert "0 of 64 failed" in said and said.endswith(" s.")
 
 
@@ -305,7 +311,11 @@ def test_the_headline_says_gap_interval_failures_and_time(problem, optimum):
 @pytest.mark.parametrize(
     ("controllers", "options", "message"),
     [
-        (["lqx"], {}, "must use controllers or names among optimal, lqr, zero, random, but is 'lqx'. Did you mean `lqr`?"),
+        (
+            ["lqx"],
+            {},
+            "must use controllers or names among optimal, lqr, zero, random, but is 'lqx'. Did you mean `lqr`?",
+        ),
         ([], {}, "`controllers` must be a non-empty list"),
         ("zero", {}, "`controllers` must be a non-empty list"),
         ([3.0], {}, "`controllers` must hold controllers, lists of them, or names"),

@@ -22,11 +22,18 @@ def case(name: str, **options: object):
     problem = optctl.make(name, **options)
     push = FeedbackController(lambda x, t: np.full((len(x), problem.n_u), 0.2), "push")
     broken = FeedbackController(lambda x, t: np.full((len(x), problem.n_u), np.nan), "broken")
-    late = FeedbackController(lambda x, t: np.where((x[:, :1] > 0) & (t > 1), np.nan, np.zeros((len(x), problem.n_u))), "late")
+    late = FeedbackController(
+        lambda x, t: np.where((x[:, :1] > 0) & (t > 1), np.nan, np.zeros((len(x), problem.n_u))), "late"
+    )
     starts = problem.initial_state.sample(np.random.default_rng(0), 8)
     path = optctl.rollout(problem, push, starts)
     reference = Reference(name="optimal", costs=path.total_cost, trajectories=tuple(path[i] for i in range(8)))
-    return compare(problem, {"optimal": reference, "zero": "zero", "late": late, "broken": broken}, starts=starts, reference=reference)
+    return compare(
+        problem,
+        {"optimal": reference, "zero": "zero", "late": late, "broken": broken},
+        starts=starts,
+        reference=reference,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +76,10 @@ def test_no_global_state_is_left_behind(pendulum):
 
 
 def test_axes_carry_names_and_units(pendulum):
-    assert all(label in texts(plots.trajectories(pendulum)) for label in ("theta [rad]", "omega [rad/s]", "torque [N m]", "time [s]"))
+    assert all(
+        label in texts(plots.trajectories(pendulum))
+        for label in ("theta [rad]", "omega [rad/s]", "torque [N m]", "time [s]")
+    )
     assert "omega [rad/s]" in texts(plots.phase_portrait(pendulum))
     assert "theta [rad]" in texts(plots.phase_portrait(pendulum, ["omega", "theta"]))
 
@@ -111,11 +121,17 @@ def test_shown_starts_go_from_easy_to_hard(pendulum):
 
 
 def test_learning_curves_show_seeds_steps_seconds_and_the_optimum(pendulum):
-    curves = [{"name": "sac", "steps": [0, 10, 20], "seconds": [[0, 1, 2], [0, 2, 4]], "return": [[-9, -6, -3], [-7, -4, -1]]}]
+    curves = [
+        {"name": "sac", "steps": [0, 10, 20], "seconds": [[0, 1, 2], [0, 2, 4]], "return": [[-9, -6, -3], [-7, -4, -1]]}
+    ]
     figure = learning_curves(pendulum, curves)
     seconds, steps = figure.axes
     line = steps.get_lines()[0]
-    assert line.get_xdata().tolist() == [0, 10, 20] and line.get_ydata().tolist() == [8, 5, 2]  # mean of two seeds, as cost
+    assert line.get_xdata().tolist() == [0, 10, 20] and line.get_ydata().tolist() == [
+        8,
+        5,
+        2,
+    ]  # mean of two seeds, as cost
     # After 2 s the first seed is at 3 and the second, half as fast, at 4: nothing is drawn beyond.
     assert seconds.get_lines()[0].get_xdata()[-1] == 2 and seconds.get_lines()[0].get_ydata()[-1] == 3.5
     assert all(np.isclose(axis.get_lines()[-1].get_ydata(), np.nanmean(pendulum.best)).all() for axis in figure.axes)

@@ -20,8 +20,18 @@ from optctl.equations import equations, pretty
 from optctl.errors import ArgumentError, FileError
 
 CURVES = [
-    {"name": "agent", "steps": [0, 100, 200], "seconds": [[0.0, 1.0, 2.0], [0.0, 1.2, 2.2]], "cost": [[9, 5, 3], [8, 6, 4]]},
-    {"name": "ragged", "steps": [[0, 100], [0, 100, 300]], "seconds": [[0, 1], [0, 1, 3]], "return": [[-9, -5], [-8, -6, np.nan]]},
+    {
+        "name": "agent",
+        "steps": [0, 100, 200],
+        "seconds": [[0.0, 1.0, 2.0], [0.0, 1.2, 2.2]],
+        "cost": [[9, 5, 3], [8, 6, 4]],
+    },
+    {
+        "name": "ragged",
+        "steps": [[0, 100], [0, 100, 300]],
+        "seconds": [[0, 1], [0, 1, 3]],
+        "return": [[-9, -5], [-8, -6, np.nan]],
+    },
 ]
 
 
@@ -37,7 +47,9 @@ def comparison():
 
 @pytest.fixture(scope="module")
 def folder(comparison, tmp_path_factory):
-    return comparison.save(tmp_path_factory.mktemp("reports") / "deep" / "out", curves=CURVES, command="optctl compare x --seed 0")
+    return comparison.save(
+        tmp_path_factory.mktemp("reports") / "deep" / "out", curves=CURVES, command="optctl compare x --seed 0"
+    )
 
 
 # --- what is in it ------------------------------------------------------------------------------------------------------
@@ -64,7 +76,9 @@ def test_the_page_opens_alone_and_holds_every_picture(folder):
 
 def test_the_page_says_every_headline_the_problem_and_how_to_reproduce(folder, comparison):
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert re.search(r"<b>good &lt;&amp;&gt; cheap</b>: 0\.\d+ % \[.*\] above the best known solution, 0 of 12 failed", page)
+    assert re.search(
+        r"<b>good &lt;&amp;&gt; cheap</b>: 0\.\d+ % \[.*\] above the best known solution, 0 of 12 failed", page
+    )
     assert "failed everywhere (12 of 12 episodes)" in page
     assert "good <&>" not in page
     for text in ("cost rate = position² + velocity² + force²", "position [m], velocity [m/s]", "100 steps of 0.1 s = 10 s, infinite",
