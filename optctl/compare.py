@@ -227,7 +227,7 @@ def compare(
             )  # fmt: skip
             results.append(_planned(name, _as_reference(problem, built, p, len(x0)), tolerance))
         else:
-            runs = list(built) if isinstance(built, Sequence) else [built]
+            runs: list[Any] = list(built) if isinstance(built, Sequence) else [built]
             tell(f"evaluating {name} from {len(x0)} starts" + (f", {len(runs)} seeds" if len(runs) > 1 else ""))
             results.append(_evaluate(problem, name, runs, x0, p, noise, tolerance))
     return Comparison.assess(

@@ -280,6 +280,11 @@ def _with_gaps(result: Result, best: np.ndarray, reference: Reference | None, re
     return replace(result, **changes)
 
 
+def units(names: Any) -> dict[str, str]:
+    """`problem.state` or `problem.control` as name → unit: a `Problem` has filled in the units that were not given."""
+    return dict(names)
+
+
 def machine() -> dict[str, str]:
     """Where it ran: processor, cores, system, and the versions that matter."""
     processor = platform.processor() or platform.machine()

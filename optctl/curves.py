@@ -42,13 +42,15 @@ def learning_curves(comparison: Comparison | None, curves: Sequence[Mapping[str,
                 )
         finite = np.concatenate(curve["cost"])
         finite = finite[np.isfinite(finite)]
-        lows.append(finite.min(initial=np.inf)), highs.append(finite.max(initial=-np.inf))
+        lows.append(finite.min(initial=np.inf))
+        highs.append(finite.max(initial=-np.inf))
     optimum = np.nan
     if comparison is not None and np.isfinite(comparison.best).any():
         optimum = float(np.nanmean(comparison.best))
         for axis in axes[0]:
             handles[comparison.yardstick] = axis.axhline(optimum, color=INK, linewidth=1.2, linestyle=(0, (1, 1)))
-        lows.append(optimum), highs.append(optimum)
+        lows.append(optimum)
+        highs.append(optimum)
     low, high = min(lows, default=0.0), max(highs, default=1.0)
     if low > 0 and high > 10 * low:
         axes[0, 0].set_yscale("log")

@@ -19,7 +19,7 @@ def equations(problem: Problem) -> list[str]:
     x, u, p = (ca.vertcat(*map(ca.SX.sym, names)) for names in (problem.state, problem.control, problem.params or [""]))
     p, t = (p if problem.n_p else ca.SX(0, 1)), ca.SX.sym("t")
     lines: list[str] = []
-    if problem.discrete:
+    if problem.dynamics_function is None:
         lines += _lines([f"{name}⁺" for name in problem.state], problem.step_function(x, u, p, t)[0])
     else:
         lines += _lines([f"{name}'" for name in problem.state], problem.dynamics_function(x, u, p, t))

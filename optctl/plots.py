@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optctl.comparison import Comparison, Result
+from optctl.comparison import Comparison, Result, units
 from optctl.errors import require
 from optctl.statistics import performance_profile
 from optctl.wording import percent
@@ -71,7 +71,7 @@ def png(draw: Callable[..., Figure], *arguments: Any, **options: Any) -> bytes:
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         figure = draw(*arguments, **options)
         buffer = io.BytesIO()
         FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": "optctl"})
@@ -117,7 +117,9 @@ def legend(figure: Figure, entries: Mapping[str, Any]) -> None:
 def _paths(comparison: Comparison) -> list[tuple[str, Any, dict[str, Any]]]:
     """(name, start → Trajectory or None, style), the reference last so that it lies on top where it hides nothing."""
     styles = looks(comparison)
-    members = [(r.name, r.trajectory, styles[r.name]) for r in comparison.results if r.trajectories is not None]
+    members: list[tuple[str, Any, dict[str, Any]]] = [
+        (r.name, r.trajectory, styles[r.name]) for r in comparison.results if r.trajectories is not None
+    ]
     reference = comparison.reference
     if reference is not None and reference.trajectories is not None and reference.name not in styles:
         members.insert(0, (reference.name, reference.trajectories.__getitem__, {"color": INK, "linestyle": "solid"}))
@@ -130,8 +132,8 @@ def _paths(comparison: Comparison) -> list[tuple[str, Any, dict[str, Any]]]:
 def trajectories(comparison: Comparison) -> Figure:
     """States and controls over time from an easy, a middling and a hard start."""
     problem, starts = comparison.problem, comparison.shown_starts(3)
-    rows = [("x", i, _label(*pair)) for i, pair in enumerate(problem.state.items())][:MAX_ROWS]
-    rows += [("u", i, _label(*pair)) for i, pair in enumerate(problem.control.items())][: max(MAX_ROWS // 2, 1)]
+    rows = [("x", i, _label(*pair)) for i, pair in enumerate(units(problem.state).items())][:MAX_ROWS]
+    rows += [("u", i, _label(*pair)) for i, pair in enumerate(units(problem.control).items())][: max(MAX_ROWS // 2, 1)]
     figure, axes = figure_of(
         len(rows), len(starts), 3.5 * len(starts) + 0.6, 1.55 * len(rows) + 1.0, sharex=True, sharey="row"
     )
@@ -233,8 +235,10 @@ def phase_portrait(comparison: Comparison, states: Sequence[str] | None = None) 
             if name not in poor:
                 spread.append((x, y))
         axis.set_title(next((_gap_title(r) for r in comparison.results if r.name == name), name))
-    second = (chosen[1], problem.state[chosen[1]]) if len(chosen) == 2 else next(iter(problem.control.items()))
-    _outer_labels(axes, len(members), _label(chosen[0], problem.state[chosen[0]]), _label(*second))
+    second = (
+        (chosen[1], units(problem.state)[chosen[1]]) if len(chosen) == 2 else next(iter(units(problem.control).items()))
+    )
+    _outer_labels(axes, len(members), _label(chosen[0], units(problem.state)[chosen[0]]), _label(*second))
     _limit(axes.flat[0].set_xlim, [x for x, _ in spread])
     _limit(axes.flat[0].set_ylim, [y for _, y in spread])
     return figure

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from optctl.comparison import Comparison, machine
+from optctl.comparison import Comparison, machine, units
 from optctl.equations import equations
 from optctl.errors import ArgumentError
 from optctl.files import file_error
@@ -268,8 +268,8 @@ def _problem_section(problem: Problem) -> str:
     )
     scheme = "given as a transition" if problem.discrete else f"{problem.integrator}, {problem.substeps} × per interval"
     facts = [
-        ("states", named(problem.state, problem.state_low, problem.state_high)),
-        ("controls", named(problem.control, problem.control_low, problem.control_high)),
+        ("states", named(units(problem.state), problem.state_low, problem.state_high)),
+        ("controls", named(units(problem.control), problem.control_low, problem.control_high)),
         ("parameters", ", ".join(f"{k} = {v:g}" for k, v in problem.params.items())),
         ("starts", start),
         ("horizon", f"{problem.steps} steps of {problem.dt:g} s = {problem.duration:g} s, {problem.horizon}"),
@@ -300,8 +300,8 @@ def _reproduce_section(comparison: Comparison, command: str | None, written: str
         f'    starts=saved["starts"], params=saved["params"], seed={comparison.seed}{seeds})\n'
         "print(comparison)\n"
     )
-    first = (
-        f"<pre>{html.escape(command)}</pre><p>or in Python, trained controllers as objects in place of their names:</p>"
-    )
+    first = ""
+    if command:
+        first = f"<pre>{html.escape(command)}</pre><p>or in Python, trained controllers as objects in place of their names:</p>"
     facts = [("seed", str(comparison.seed)), ("written", written), *machine().items()]
-    return f"{first if command else ''}<pre>{html.escape(script)}</pre>{_facts(facts)}"
+    return f"{first}<pre>{html.escape(script)}</pre>{_facts(facts)}"

@@ -184,6 +184,6 @@ def _runs_by_tasks(costs: object) -> np.ndarray:
     values = values[None] if values.ndim == 1 else values
     require(
         values.ndim == 2 and values.size > 0, "costs", "have shape (runs, tasks) with at least one of each",
-        f"has shape {np.shape(costs)}",
+        f"has shape {values.shape}",
     )  # fmt: skip
     return values

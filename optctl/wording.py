@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from optctl.comparison import Comparison, Result, machine
+from optctl.comparison import Comparison, Result, machine, units
 from optctl.statistics import Interval
 
 
@@ -142,7 +142,7 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
     return {
         "problem": {
             "name": problem.name, "description": problem.description, "source": problem.source,
-            "states": dict(problem.state), "controls": dict(problem.control), "params": dict(problem.params),
+            "states": units(problem.state), "controls": units(problem.control), "params": dict(problem.params),
             "dt": problem.dt, "steps": problem.steps, "horizon": problem.horizon,
             "integrator": problem.integrator, "substeps": problem.substeps,
         },
