@@ -187,10 +187,12 @@ def solve_multiple_shooting(
     params: np.ndarray | None = None,
     guess: Guess | Trajectory | None = None,
     tolerance: float = 1e-10,
-    max_iterations: int = 1000,
+    max_iterations: int = 500,
     time_limit: float = 60.0,
+    scale: float = 1.0,
 ) -> Solution:
-    """One local solve from one guess (default: the state held, the nearest control to zero)."""
+    """One local solve from one guess (default: the state held, the nearest control to zero). `scale` widens the
+    control bounds, for homotopy."""
     started = time.perf_counter()
     p = problem.param_values if params is None else params
     if guess is None:
@@ -200,6 +202,6 @@ def solve_multiple_shooting(
         guess = Guess.of(guess)
     program = transcription(problem)
     result = program.solve(
-        x0, p, guess, tolerance=tolerance, max_iterations=max_iterations, time_limit=time_limit
+        x0, p, guess, tolerance=tolerance, max_iterations=max_iterations, time_limit=time_limit, scale=scale
     )
     return program.solution(result, p, time.perf_counter() - started)

@@ -169,7 +169,9 @@ class SolutionBatch(Sequence):
         iterations: np.ndarray | None = None,
         basins: np.ndarray | None = None,
         proved: bool = False,
+        members: list[Solution] | None = None,
     ) -> None:
+        self.members = members
         self.problem, self.solver, self.trajectory, self.statuses = problem, solver, trajectory, statuses
         self.residuals, self.params, self.wall_time = residuals, params, wall_time
         self.gains, self.hessians, self.iterations, self.basins, self.proved = gains, hessians, iterations, basins, proved
@@ -191,6 +193,8 @@ class SolutionBatch(Sequence):
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
         i = range(len(self))[i]
+        if self.members is not None:
+            return self.members[i]
         trajectory, p = self.trajectory[i], self.params[i % len(self.params)]
         values = {name: float(array[i]) for name, array in self.residuals.items()}
         worst = violation(self.problem, trajectory.states, trajectory.controls, p, trajectory.times)

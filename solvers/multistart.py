@@ -1,0 +1,258 @@
+"""`solve` and `solve_many`: the best certified local optimum from many guesses.
+
+Which method, for `method="auto"`: problems with control bounds only and a fixed final time go to batched DDP, everything else
+to multiple shooting. Where the guesses come from: `guess`; else coarse dynamic programming (up to three states); else random
+controls and straight lines for a few seeds. Then, in rounds, each start tries what its solved neighbours do, shifted in time
+where the problem allows (Bellman's principle), and the better one is kept. Everything is a function of (problem, starts, seed):
+neither the number of cores nor of processes changes a result.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from optctl.controller import check_params, check_states
+from optctl.errors import require
+from optctl.problem import Problem
+from optctl.solvers import ddp, dynamic_programming, sweeps
+from optctl.solvers.ddp import DdpResult, solve_ddp
+from optctl.solvers.guesses import Neighbours
+from optctl.solvers.lqr import convex
+from optctl.solvers.parallel import solve_each, solve_list
+from optctl.solvers.solution import Solution, SolutionBatch, Status
+from optctl.trajectory import Trajectory
+
+Progress = Callable[[int, int], None]
+"""Called with (starts done, starts in all)."""
+
+
+class _Best:
+    """The best trajectory of each start so far, and the values of the optima it met."""
+
+    def __init__(self, problem: Problem, x0: np.ndarray, p: np.ndarray) -> None:
+        self.problem, self.x0, self.p = problem, x0, p
+        self.result: DdpResult | None = None
+        self.values = np.full(len(x0), np.inf)
+        self.seen: list[list[float]] = [[] for _ in x0]
+
+    def params(self, index: np.ndarray) -> np.ndarray:
+        return self.p if len(self.p) == 1 else self.p[index]
+
+    def offer(self, index: np.ndarray, result: DdpResult) -> np.ndarray:
+        """Keep what is better (or equal and converged); returns a mask of the improved. `index` may repeat a start."""
+        improved = np.zeros(len(index), dtype=bool)
+        if self.result is None:
+            rows = np.zeros(len(self.x0), dtype=int)
+            self.result = result.take(rows)
+        for j, (i, value) in enumerate(zip(index, result.value, strict=True)):
+            if not np.isfinite(value):
+                continue
+            if result.converged[j] and all(abs(value - v) > 1e-4 * (1 + abs(v)) for v in self.seen[i]):
+                self.seen[i].append(float(value))
+            tiny = 1e-9 * (1 + abs(value))
+            cleaner = value < self.values[i] + tiny and result.gradient[j] < self.result.gradient[i]
+            if value < self.values[i] - tiny or cleaner:
+                improved[j] = value < self.values[i] - 1e-6 * (1 + abs(value))
+                self.values[i] = value
+                for name, array in self.result.__dict__.items():
+                    array[i] = result.__dict__[name][j]
+        return improved
+
+    def run(self, index: np.ndarray, states: np.ndarray, controls: np.ndarray, **options: Any) -> np.ndarray:
+        return self.offer(index, solve_ddp(self.problem, states, controls, self.params(index), **options))
+
+
+def _from_start(x0: np.ndarray, controls: np.ndarray) -> np.ndarray:
+    states = np.zeros((len(x0), controls.shape[1] + 1, x0.shape[1]))
+    states[:, 0] = x0
+    return states
+
+
+def _open_loop(problem: Problem, x0: np.ndarray, controls: np.ndarray, p: np.ndarray) -> np.ndarray:
+    return sweeps.sweeps(problem).rollout(x0, controls, np.broadcast_to(p, (len(x0), problem.n_p)))[0]
+
+
+def _grid_guesses(best: _Best, index: np.ndarray) -> None:
+    """Dynamic programming for each parameter vector in turn, rolled out greedily; DDP from there."""
+    problem, p = best.problem, best.p
+    policy = dynamic_programming.grid_policy(problem, p.mean(axis=0), best.x0[index])
+    controls = policy.rollouts(best.x0[index])
+    states = _open_loop(problem, best.x0[index], controls, best.params(index))
+    best.run(index, states, controls, follow=True, barrier=1e-3)
+    # where the barrier lost the basin, follow the guess more closely
+    _, costs, end = sweeps.sweeps(problem).rollout(best.x0[index], controls, np.broadcast_to(best.params(index), (len(index), problem.n_p)))
+    worse = best.values[index] > costs.reshape(len(index), -1).sum(axis=1) + end[:, 0]
+    if worse.any():
+        best.run(index[worse], states[worse], controls[worse], follow=True, barrier=1e-5)
+
+
+def _direct_guesses(
+    best: _Best, index: np.ndarray, num: int | None, seed: int, processes: int | None, report: Progress
+) -> None:
+    """Multi-start multiple shooting, whose first iterates need not be feasible; DDP turns its results into rollouts."""
+    if not len(index):
+        return
+    found = solve_list(
+        best.problem, best.x0[index], best.params(index), "multiple_shooting", guess=None, num_starts=num, seed=seed,
+        tolerance=1e-8, processes=processes, progress=report, options={"max_iterations": 300},
+    )  # fmt: skip
+    states = np.stack([s.trajectory.states for s in found])
+    controls = np.stack([s.trajectory.controls for s in found])
+    best.run(index, states, controls, follow=True, barrier=1e-6)
+
+
+def _neighbour_round(best: _Best, candidates: int, tries: int, only: np.ndarray | None = None) -> int:
+    """Every start follows its nearest solved trajectories; promising ones are solved. Returns how many improved."""
+    problem, result = best.problem, best.result
+    assert result is not None
+    solved = np.flatnonzero(np.isfinite(best.values))
+    index = np.arange(len(best.x0)) if only is None else only
+    near = Neighbours(problem, result.states[solved], result.controls[solved])
+    states, controls = near.references(best.x0[index], candidates)
+    num = states.shape[1]
+    rows = np.repeat(index, num)
+    flat_x, flat_u = states.reshape(-1, *states.shape[2:]), controls.reshape(-1, *controls.shape[2:])
+    first = ddp.follow_reference(problem, flat_x, flat_u, best.params(rows))
+    value = first.value.reshape(len(index), num)
+    order = np.argsort(value, axis=1, kind="stable")[:, :tries]
+    chosen = np.take_along_axis(value, order, axis=1)
+    hopeful = np.isfinite(chosen) & (chosen < best.values[index, None] + 0.01 * (1 + np.abs(best.values[index, None])))
+    same = np.abs(chosen - best.values[index, None]) < 1e-7 * (1 + np.abs(chosen))
+    pick = np.flatnonzero((hopeful & ~same).ravel())
+    if not len(pick):
+        return 0
+    source = (np.arange(len(index))[:, None] * num + order).ravel()[pick]
+    return int(best.run(rows[source], first.states[source], first.controls[source], follow=True, barrier=1e-4).sum())
+
+
+def _solve_batch(
+    problem: Problem, x0: np.ndarray, p: np.ndarray, *, guess: Trajectory | None, num_starts: int | None, seed: int,
+    tolerance: float, rounds: int | None, processes: int | None, progress: Progress | None,
+) -> SolutionBatch:  # fmt: skip
+    started = time.perf_counter()
+    total = len(x0)
+    best = _Best(problem, x0, p)
+    everyone = np.arange(total)
+    proved = convex(problem, p)
+    report = progress or (lambda done, of: None)
+    report(0, total)
+    if guess is not None:
+        states = np.broadcast_to(guess.states, (total, *guess.states.shape[-2:])).copy()
+        states[:, 0] = x0
+        controls = np.broadcast_to(guess.controls, (total, *guess.controls.shape[-2:]))
+        best.run(everyone, states, controls, follow=True, barrier=1e-3, tolerance=tolerance)
+    elif proved:
+        control = np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)
+        controls = np.tile(control, (total, problem.steps, 1))
+        best.run(everyone, _from_start(x0, controls), controls, tolerance=tolerance)
+    elif dynamic_programming.applies(problem):
+        for part in np.array_split(everyone, max(1, total // 128)):
+            _grid_guesses(best, part)
+            report(int(part[-1]) + 1, total)
+        if num_starts:
+            _direct_guesses(best, everyone, num_starts, seed, processes, report)
+        for _ in range(1 if rounds is None else rounds):
+            if total < 4 or not _neighbour_round(best, 4, 1):
+                break
+    else:
+        seeds = everyone if total <= 16 else np.linspace(0, total - 1, 16).astype(int)
+        _direct_guesses(best, seeds, num_starts, seed, processes, lambda done, of: report(done, total))
+        for _ in range(3 if rounds is None else rounds):
+            if total == 1 or not _neighbour_round(best, 6, 2):
+                break
+        assert best.result is not None
+        lost = np.flatnonzero(~best.result.converged | ~np.isfinite(best.values))
+        _direct_guesses(best, np.setdiff1d(lost, seeds), num_starts, seed, processes, report)
+    report(total, total)
+    return _batch_solution(best, proved, time.perf_counter() - started, tolerance)
+
+
+def _batch_solution(best: _Best, proved: bool, wall_time: float, tolerance: float) -> SolutionBatch:
+    problem, r = best.problem, best.result
+    assert r is not None
+    statuses = []
+    for converged, value, gradient in zip(r.converged, r.value, r.gradient, strict=True):
+        if not np.isfinite(value):
+            statuses.append(Status.DIVERGED)
+        else:
+            statuses.append(Status.CONVERGED if converged or gradient <= 1e-6 * (1 + abs(value)) else Status.STALLED)
+    trajectory = Trajectory(
+        times=np.arange(problem.steps + 1) * problem.dt, states=r.states, controls=r.controls, costs=r.costs,
+        terminal_cost=r.terminal_cost, costates=r.costates,
+    )  # fmt: skip
+    num = len(r.states)
+    return SolutionBatch(
+        problem, "ddp", trajectory, statuses,
+        {"defect": np.zeros(num), "stationarity": r.gradient, "costate_defect": np.zeros(num), "transversality": np.zeros(num)},
+        best.p, wall_time, gains=r.gains, hessians=r.hessians, iterations=r.iterations,
+        basins=np.array([max(1, len(values)) for values in best.seen]), proved=proved,
+    )  # fmt: skip
+
+
+def solve_many(
+    problem: Problem,
+    starts: np.ndarray,
+    *,
+    method: str = "auto",
+    params: np.ndarray | None = None,
+    guess: Trajectory | None = None,
+    num_starts: int | None = None,
+    seed: int = 0,
+    tolerance: float = 1e-8,
+    rounds: int | None = None,
+    processes: int | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> SolutionBatch:
+    """Solve every start (B, n_x). `num_starts` random guesses a start (default: as many as the problem needs), `rounds` of
+    neighbour improvement. Deterministic for a given `seed`."""
+    from optctl.solvers import SOLVERS
+
+    x0 = check_states(problem, starts, "starts")
+    require(len(x0) > 0, "starts", "hold at least one start", "is empty")
+    p = check_params(problem, params, len(x0))
+    require(method == "auto" or method in SOLVERS, "method", f"be one of auto, {', '.join(SOLVERS)}", f"is {method!r}")
+    require(tolerance > 0, "tolerance", "be positive", f"is {tolerance!r}")
+    require(num_starts is None or num_starts > 0, "num_starts", "be a positive integer", f"is {num_starts!r}")
+    if method in ("auto", "ddp") and sweeps.applies(problem):
+        return _solve_batch(
+            problem, x0, p, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance, rounds=rounds,
+            processes=processes, progress=progress,
+        )  # fmt: skip
+    require(
+        method != "ddp", "method", "suit the problem",
+        "`ddp` takes neither state, path nor terminal constraints nor a free final time",
+    )  # fmt: skip
+    name = "multiple_shooting" if method == "auto" else method
+    return solve_each(
+        problem, x0, p, name, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance, processes=processes,
+        progress=progress, options=options,
+    )  # fmt: skip
+
+
+def solve(
+    problem: Problem,
+    x0: np.ndarray,
+    *,
+    method: str = "auto",
+    params: np.ndarray | None = None,
+    guess: Trajectory | None = None,
+    num_starts: int | None = None,
+    seed: int = 0,
+    tolerance: float = 1e-8,
+    **options: Any,
+) -> Solution | SolutionBatch:
+    """The best certified solution from x0 (n_x,), or a batch of them from x0 (B, n_x). Never raises for non-convergence.
+
+    `method`: "auto" or a name in `SOLVERS`. `num_starts`: guesses per start. Further options go to the method.
+    """
+    states = check_states(problem, x0)
+    batch = solve_many(
+        problem, states, method=method, params=params, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance,
+        **options,
+    )  # fmt: skip
+    return batch[0] if np.ndim(x0) == 1 else batch
