@@ -45,8 +45,8 @@ def _lqr(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int) ->
 
     require(len(params) == 1, "params", "be one row for the controller `lqr`", f"has {len(params)}")
     began = time.perf_counter()
-    controller = lqr_controller(_with_params(problem, params[0]))
-    controller.wall_time = time.perf_counter() - began
+    controller = lqr_controller(problem, params=params[0])
+    controller.wall_time = time.perf_counter() - began  # type: ignore[attr-defined]
     return controller
 
 
@@ -57,12 +57,6 @@ CONTROLLERS: dict[str, Builder] = {
     "random": lambda problem, starts, params, seed: RandomController(problem, seed),
 }
 """What a name in `compare(problem, [name, …])` stands for. To add one, add a line."""
-
-
-def _with_params(problem: Problem, row: np.ndarray) -> Problem:
-    if np.array_equal(row, problem.param_values):
-        return problem
-    return problem.replace(params=dict(zip(problem.params, map(float, row), strict=True)))
 
 
 # --- charging -----------------------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ def percent(value: float) -> str:
     size = abs(100 * value)
     if size < 5e-5:
         return "0 %"
+    if size >= 1e6:
+        return f"{'−' if value < 0 else ''}{size:.1e} %"
     return f"{'−' if value < 0 else ''}{size:,.{_digits(size)}f} %"
 
 
@@ -42,6 +44,8 @@ def interval(gap: Interval) -> str:
     if math.isnan(gap.low) or gap.high == gap.low or max(abs(gap.low), abs(gap.high)) < 5e-7:
         return ""
     size = max((abs(100 * v) for v in gap[1:] if math.isfinite(v)), default=0.0)
+    if size >= 1e6:
+        return f"[{100 * gap.low:.1e}, {100 * gap.high:.1e}]"
     digits = _digits(size)
     low, high = (f"{100 * v + 0.0:,.{digits}f}" if math.isfinite(v) else percent(v) for v in gap[1:])
     return f"[{low}, {high}]".replace("-", "−")

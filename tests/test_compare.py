@@ -13,7 +13,9 @@ import optctl
 from optctl.compare import CONTROLLERS, Reference, charge, compare, from_solutions, violations
 from optctl.controller import FeedbackController
 from optctl.errors import ArgumentError
+from optctl.statistics import Interval
 from optctl.trajectory import Trajectory
+from optctl.wording import interval, percent
 
 
 def riccati(dt: float) -> tuple[np.ndarray, np.ndarray]:
@@ -242,6 +244,22 @@ def test_plans_can_break_constraints_too(problem):
     assert compared["plan"].violated == 1 and compared.best_by == ["zero"]
 
 
+def test_the_names_optimal_and_lqr_solve_the_problem(problem):
+    found = compare(problem, ["optimal", "lqr", "zero"], num_starts=8)
+    assert found.reference is not None and found.reference.kind == "bound"  # linear-quadratic, so convex: proved
+    assert found.yardstick == "proved optimum"
+    # The gain for ever against the optimum over these 10 s: both within the tail, e^{−√3 · 10} of the cost.
+    assert abs(found["lqr"].gap.mean.estimate) < 1e-6 and abs(found["optimal"].gap.mean.estimate) < 1e-12
+    assert found["zero"].gap.mean.low > 1.0
+    assert found["optimal"].wall_time > 0 and found["lqr"].wall_time > 0
+
+
+def test_plans_of_a_nonlinear_problem_are_a_reference_not_a_bound():
+    found = compare(optctl.make("pendulum"), ["optimal", "zero"], num_starts=2)
+    assert found.reference is not None and found.reference.kind == "reference"
+    assert "not a proved bound" in str(found) and found["zero"].gap.mean.estimate > 0.5
+
+
 # --- the same for everybody, and every time -----------------------------------------------------------------------------
 
 
@@ -303,6 +321,21 @@ def test_the_headline_says_gap_interval_failures_and_time(problem, optimum):
         f"sac: {100 * gap.estimate:.1f} % [{100 * gap.low:.1f}, {100 * gap.high:.1f}] above the reference"
     )
     assert "0 of 64 failed" in said and said.endswith(" s.")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.0123, "1.2 %"), (-0.0123, "−1.2 %"), (-1e-9, "0 %"), (3e-5, "0.0030 %"), (2.5, "250 %"), (125.0, "12,500 %"),
+     (1e8, "1.0e+10 %"), (np.inf, "∞"), (np.nan, "–")],
+)  # fmt: skip
+def test_percentages_are_short_and_never_minus_zero(value, said):
+    assert percent(value) == said
+
+
+def test_intervals_share_their_digits_and_hide_rounding_noise():
+    assert interval(Interval(0.012, 0.0003, 0.016)) == "[0.0, 1.6]"
+    assert interval(Interval(0.012, 0.009, np.inf)) == "[0.90, ∞]"
+    assert interval(Interval(0.0, -1e-12, 1e-12)) == interval(Interval(0.1, 0.1, 0.1)) == ""
 
 
 # --- bad input ----------------------------------------------------------------------------------------------------------
