@@ -250,6 +250,8 @@ def _compare(
     name: str, controllers: tuple[str, ...], seeds: int, num_starts: int, seed: int, device: str, out: Path | None,
     command: list[str],
 ) -> int:  # fmt: skip
+    import numpy as np
+
     from optctl.compare import CONTROLLERS, compare
     from optctl.envs import make
     from optctl.rl.agents import AGENTS
@@ -257,6 +259,8 @@ def _compare(
 
     problem = make(name)
     require(seeds >= 1, "seeds", "be at least 1", f"is {seeds}")
+    require(num_starts >= 1, "num_starts", "be at least 1", f"is {num_starts}")
+    starts = problem.initial_state.sample(np.random.default_rng(seed), num_starts)
     trained = [agent + suffix for agent in AGENTS for suffix in ("", "-warm")]
     for controller in controllers:
         if not Path(controller).exists():
@@ -272,14 +276,17 @@ def _compare(
             policies = []
             for k in range(seeds):
                 with _TrainingBar(f"{controller} on {name}, seed {seed + k}") as bar:
-                    policies.append(train_named(controller, problem, seed=seed + k, device=device, progress=bar.update))
+                    policy = train_named(
+                        controller, problem, seed=seed + k, device=device, starts=starts, progress=bar.update
+                    )
+                policies.append(policy)
             entries[controller] = policies
             curves.append(_curve(controller, policies))
         else:
             policy = load_agent(controller, device=device)
             entries[f"{policy.name} ({Path(controller).name})"] = policy
     with _spinner("comparing") as spinner:
-        comparison = compare(problem, entries, num_starts=num_starts, seed=seed, progress=spinner.tell)
+        comparison = compare(problem, entries, starts=starts, seed=seed, progress=spinner.tell)
     _say(str(comparison))
     if folder is not None:
         comparison.save(folder, curves=curves, command=" ".join(command))
@@ -289,11 +296,9 @@ def _compare(
 
 
 def _curve(name: str, policies: list[Any]) -> dict[str, Any]:
-    import numpy as np
-
-    runs = [p.run.curve for p in policies]
-    column = lambda key: np.array([[point[key] for point in run] for run in runs])
-    return {"name": name, "steps": column("steps")[0], "seconds": column("seconds"), "cost": column("cost")}
+    """Learning curves of one method, a row per seed."""
+    runs = [policy.run.curve for policy in policies]
+    return {"name": name} | {key: [[point[key] for point in run] for run in runs] for key in ("steps", "seconds", "cost")}
 
 
 def bench_command(arguments: list[str]) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from optctl.controller import rollout
+from optctl.controller import check_states, rollout
 from optctl.errors import ArgumentError, require
 from optctl.files import check_writable
 from optctl.hybrid.warm_start import WarmStart, WarmStartConfig
@@ -270,12 +270,14 @@ def train(
     device: str = "cpu",
     out: str | Path | None = None,
     resume: bool = False,
+    starts: np.ndarray | None = None,
     progress: Callable[[TrainingRun], None] | None = None,
 ) -> Policy:
     """Train `agent` (a name in `optctl.rl.agents.AGENTS`) on `problem` and return it as a controller.
 
     What is not given comes from `optctl.settings`. With `out`, checkpoints go to `out/checkpoint.safetensors`, and `resume` continues
-    the one found there. Ctrl-C finishes the step, saves and returns what there is. `policy.run` is the run (learning curve, timings).
+    the one found there. Ctrl-C finishes the step, saves and returns what there is. `starts` (S, n_x) are those of the learning curve.
+    `policy.run` is the run (learning curve, timings).
     """
     from optctl.settings import settings
 
@@ -302,6 +304,8 @@ def train(
             seed=seed,
             device=device,
         )
+    if starts is not None:
+        run.starts = check_states(problem, starts, "starts")
     saved = time.monotonic()
     with interruptible() as stopped:
         for _ in run.iterate():

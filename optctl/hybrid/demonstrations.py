@@ -77,6 +77,7 @@ def demonstrations_from(
     spread: float = 0.1,
     seed: int = 0,
     params: object = None,
+    rest: float = 1e-3,
 ) -> Demonstrations:
     """Demonstrations from a batch (B, …) of optimal trajectories, and `copies` perturbed states around each of their states.
 
@@ -93,7 +94,7 @@ def demonstrations_from(
 
     value = np.cumsum(trajectories.costs[:, ::-1], axis=1)[:, ::-1] + trajectories.terminal_cost[:, None]
     discounted, gradient = _discounted(problem, trajectories, gains, p, gamma)
-    moving = np.ones((num, length), bool) if finite else value >= 1e-3 * np.maximum(value[:, :1], 1e-12)
+    moving = np.ones((num, length), bool) if finite else value >= rest * np.maximum(value[:, :1], 1e-12)
     b, k = np.nonzero(moving)
 
     states, controls = trajectories.states[b, k], trajectories.controls[b, k]

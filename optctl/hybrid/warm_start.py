@@ -13,6 +13,7 @@ Each part has a switch in `WarmStartConfig`, so that it can be ablated.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -28,10 +29,7 @@ from optctl.hybrid.demonstrations import Demonstrations, demonstrations_from
 from optctl.problem import Problem
 from optctl.rl.buffers import Replay, Transition
 from optctl.rl.networks import Actor
-from optctl.rl.normalizer import Normalizer
 from optctl.rl.optimizer import Adam
-from optctl.solvers import solve_many, tvlqr
-from optctl.solvers.solution import Verdict
 from optctl.trajectory import Trajectory
 
 
@@ -152,7 +150,7 @@ class Targets:
 
     def cloning_loss(self, actor: Actor, obs: Tensor, index: Tensor, log_std: float) -> Tensor:
         """mean |tanh(μ) − a*|² + 0.01 mean (log σ − log σ₀)², `obs` normalised."""
-        mean, spread = actor.distribution(obs[index])
+        mean, spread = actor(obs[index])
         return (mean.tanh() - self.action[index]).square().mean() + 0.01 * (spread - log_std).square().mean()
 
     def critic_loss(self, agent: Any, index: Tensor, value_weight: float, costate_weight: float) -> Tensor:
@@ -179,7 +177,8 @@ def clone(agent: Any, targets: Targets, config: WarmStartConfig, generator: torc
         loss = targets.cloning_loss(agent.actor, obs, index, math.log(config.initial_std))
         (gradient,) = torch.autograd.grad(loss, agent.actor.mlp.flat)
         optimizer.step(gradient)
-    return float(loss)
+    agent.reset_followers()
+    return float(loss.detach())
 
 
 def collect(env: Any, agent: Any, replay: Replay, steps: int, seed: int) -> None:
@@ -207,18 +206,15 @@ def fit_critic(
     for _ in range(config.critic_updates):
         agent.update(replay.mix(config.critic_batch, 1, 0.5, generator), update_actor=False)
     agent.critic_penalty, agent.teacher = None, teacher
-    agent.target_critic.mlp.frozen.copy_(agent.critic.mlp.frozen)
+    agent.reset_followers()
 
 
 class Teacher:
     """The actor as cloned: raw observations (batch, obs_dim) → actions (batch, action_dim), frozen."""
 
     def __init__(self, agent: Any) -> None:
-        self.actor = Actor(agent.obs_dim, agent.action_dim, hidden=agent.config.hidden, activation=agent.config.activation,
-                           device=agent.device, dtype=agent.dtype)  # fmt: skip
-        self.actor.mlp.frozen.copy_(agent.actor.mlp.frozen)
-        self.normalizer = Normalizer(agent.obs_dim, enabled=agent.config.normalize_obs, device=agent.device)
-        self.normalizer.load_state_dict(agent.normalizer.state_dict())
+        self.actor = copy.deepcopy(agent.actor)
+        self.normalizer = copy.deepcopy(agent.normalizer)
 
     @torch.no_grad()
     def __call__(self, obs: Tensor) -> Tensor:
@@ -270,7 +266,7 @@ class WarmStart:
         teacher = self.agent.teacher
         state: dict[str, Any] = {"done": int(self.done)}
         if teacher is not None:
-            state |= {"actor": teacher.actor.mlp.frozen, "normalizer": teacher.normalizer.state_dict()}
+            state |= {"actor": teacher.actor.mlp.values, "normalizer": teacher.normalizer.state_dict()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -279,7 +275,7 @@ class WarmStart:
             self.agent.normalizer.freeze()
         if "actor" in state:
             teacher = Teacher(self.agent)
-            teacher.actor.mlp.frozen.copy_(state["actor"])
+            teacher.actor.mlp.values.copy_(state["actor"])
             teacher.normalizer.load_state_dict(state["normalizer"])
             self.agent.teacher = teacher
 
@@ -287,12 +283,18 @@ class WarmStart:
 def demonstrate(
     problem: Problem, num_starts: int, *, gamma: float = 1.0, copies: int = 4, spread: float = 0.1, seed: int = 0
 ) -> Demonstrations:
-    """Solve from `num_starts` random starts and make demonstrations of every converged optimum."""
+    """Solve from `num_starts` random starts and make demonstrations of every optimum found."""
+    from optctl.solvers import solve_many, tvlqr
+
     starts = problem.initial_state.sample(np.random.default_rng(seed), num_starts)
-    solutions = [s for s in solve_many(problem, starts, seed=seed) if s.verdict is not Verdict.NOT_CONVERGED]
-    require(len(solutions) > 0, "problem", "have optimal trajectories to learn from", "no start could be solved")
-    trajectories = Trajectory.stack([s.trajectory for s in solutions])
-    gains, hessians = tvlqr(problem, trajectories)
+    solutions = solve_many(problem, starts, seed=seed)
+    solved = np.flatnonzero(np.isfinite(solutions.values))
+    require(len(solved) > 0, "problem", "have optimal trajectories to learn from", "no start could be solved")
+    trajectories = solutions.trajectory[solved]
+    if solutions.gains is not None and solutions.hessians is not None:
+        gains, hessians = solutions.gains[solved], solutions.hessians[solved]
+    else:
+        gains, hessians = tvlqr(problem, trajectories)
     return demonstrations_from(
         problem, trajectories, gains, hessians, gamma=gamma, copies=copies, spread=spread, seed=seed
     )  # fmt: skip

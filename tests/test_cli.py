@@ -1,0 +1,115 @@
+"""The command line: what it prints, and one sentence and an exit status for every wrong input."""
+
+import json
+
+import pytest
+
+from optctl.cli import main
+
+
+@pytest.fixture
+def run(capsys):
+    def call(*arguments):
+        try:
+            status = main(list(arguments))
+        except SystemExit as stop:  # the parser's own way out
+            status = stop.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def test_usage_names_every_command(run):
+    status, out, _ = run("--help")
+    assert status == 0
+    for command in ("list", "solve", "train", "evaluate", "compare", "demo", "bench"):
+        assert f"  {command} " in out
+    assert run()[0] == 2
+
+
+def test_version(run):
+    assert run("--version") == (0, "optctl 0.1.0\n", "")
+
+
+def test_list_shows_the_catalogue(run):
+    status, out, _ = run("list")
+    assert status == 0
+    for name in ("lqr-scalar", "pendulum-v1", "cartpole", "sac"):
+        assert name in out
+
+
+def test_solve_prints_cost_and_verdict_and_saves(run, tmp_path):
+    import numpy as np
+
+    status, out, _ = run("solve", "double-integrator", "--x0", "1", "0", "--out", str(tmp_path))
+    assert status == 0
+    assert "proved optimum" in out and "1 of 1 converged" in out
+    saved = np.load(tmp_path / "solutions.npz")
+    assert saved["0/states"].shape == (101, 2) and saved["0/costates"].shape == (101, 2)
+
+
+def test_train_evaluate_and_resume(run, tmp_path):
+    short = ["--train.iterations", "40", "--train.num-envs", "8", "--train.evaluation-starts", "4"]
+    status, out, _ = run("train", "sac", "double-integrator", "--out", str(tmp_path), *short)
+    assert status == 0 and "mean cost" in out and "checkpoint.safetensors" in out
+    status, out, _ = run("evaluate", str(tmp_path), "--num-starts", "8")
+    assert status == 0 and "sac" in out
+    assert run("train", "sac", "double-integrator", "--out", str(tmp_path), "--resume", *short)[0] == 0
+
+
+def test_compare_writes_a_report(run, tmp_path):
+    folder = tmp_path / "report"
+    status, out, _ = run("compare", "double-integrator", "--controllers", "optimal", "lqr", "zero", "--num-starts", "10", "--out", str(folder))
+    assert status == 0
+    assert (folder / "report.html").stat().st_size > 10_000
+    assert "lqr" in json.dumps(json.loads((folder / "results.json").read_text()))
+
+
+WRONG = {
+    "command": (["fly"], "There is no command `fly`"),
+    "near command": (["slove"], "There is no command `slove`: did you mean `solve`?"),
+    "problem": (["solve", "pendulm"], "did you mean `pendulum`?"),
+    "agent": (["train", "sca", "pendulum"], "There is no agent `sca`: did you mean `sac`?"),
+    "training problem": (["train", "sac", "pendulumm"], "There is no problem `pendulumm`: did you mean `pendulum`?"),
+    "controller": (["compare", "pendulum", "--controllers", "lqrr"], "There is no controller `lqrr`: did you mean `lqr`?"),
+    "x0": (["solve", "pendulum", "--x0", "1", "2", "3"], "`x0` must have shape (2,) or (B, 2), but has shape (3,)"),
+    "x0 nan": (["solve", "pendulum", "--x0", "nan", "0"], "`x0` must be finite"),
+    "num_starts": (["solve", "pendulum", "--num-starts", "0"], "`num_starts` must be at least 1, but is 0"),
+    "seeds": (["compare", "pendulum", "--seeds", "0"], "`seeds` must be at least 1, but is 0"),
+    "method": (["solve", "pendulum", "--method", "magic"], "`method` must be"),
+    "bench": (["bench", "everythin"], "There is no benchmark `everythin`"),
+    "envs": (["train", "sac", "pendulum", "--train.num-envs", "0"], "`num_envs` must be a positive integer, but is 0"),
+    "gamma": (["train", "sac", "pendulum", "--agent.gamma", "2"], "`gamma` must be in (0, 1], but is 2"),
+    "device": (["train", "sac", "pendulum", "--device", "tpu"], "device"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_sentence_and_status_two(run, case):
+    arguments, sentence = WRONG[case]
+    status, _, err = run(*arguments)
+    assert status == 2, err
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+def test_unknown_option_and_wrong_type(run):
+    status, _, err = run("solve", "pendulum", "--methd", "auto")
+    assert status == 2 and "--methd" in err
+    assert run("solve", "pendulum", "--num-starts", "many")[0] == 2
+
+
+def test_checkpoint_problems_are_one_sentence_and_status_one(run, tmp_path):
+    status, _, err = run("evaluate", str(tmp_path / "none"))
+    assert status == 1 and "does not exist" in err and "Traceback" not in err
+    foreign = tmp_path / "foreign.safetensors"
+    foreign.write_bytes(b"not a checkpoint")
+    status, _, err = run("evaluate", str(foreign))
+    assert status == 1 and "not a checkpoint" in err
+
+
+def test_output_that_cannot_be_written_is_said_before_the_work(run):
+    for command in (["solve", "pendulum"], ["train", "sac", "pendulum"], ["compare", "pendulum"]):
+        status, _, err = run(*command, "--out", "/proc/optctl")
+        assert status == 1 and "cannot be written" in err

@@ -1,0 +1,183 @@
+"""A training run repeats, resumes bit for bit after a kill, and refuses what is not its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import optctl
+from optctl.errors import ArgumentError
+from optctl.hybrid.warm_start import WarmStartConfig
+from optctl.rl.checkpoint import CheckpointError
+from optctl.training import TrainConfig, TrainingRun, load_agent, train, train_named
+
+SHORT = TrainConfig(num_envs=16, iterations=60, evaluate_every=20, evaluation_starts=8, checkpoint_seconds=0.05)
+WARM = WarmStartConfig(num_starts=6, clone_updates=50, critic_updates=20, rollout_steps=5, share_iterations=30)
+
+
+def parameters(run) -> torch.Tensor:
+    agent = run.agent
+    return torch.cat([agent.actor.mlp.values.flatten(), agent.critic.mlp.values.flatten(), agent.log_temperature])
+
+
+def finished(**options) -> TrainingRun:
+    run = TrainingRun("sac", optctl.make("double-integrator"), config=SHORT, **options)
+    for _ in run.iterate():
+        pass
+    return run
+
+
+def test_the_same_seed_gives_the_same_bits():
+    first, second, other = finished(seed=3), finished(seed=3), finished(seed=4)
+    assert torch.equal(parameters(first), parameters(second))
+    assert not torch.equal(parameters(first), parameters(other))
+    assert [p["cost"] for p in first.curve] == [p["cost"] for p in second.curve]
+
+
+def test_the_curve_counts_steps_and_starts_at_zero():
+    run = finished()
+    assert [p["iteration"] for p in run.curve] == [0, 20, 40, 60]
+    assert [p["steps"] for p in run.curve] == [0, 320, 640, 960]
+    assert all(np.isfinite(p["cost"]) for p in run.curve)
+
+
+@pytest.mark.parametrize("warm", [False, WARM])
+def test_a_run_saved_half_way_and_resumed_equals_the_uninterrupted_one(tmp_path, warm):
+    whole = finished(warm_start=warm)
+    half = TrainingRun("sac", optctl.make("double-integrator"), config=SHORT, warm_start=warm)
+    for _ in half.iterate():
+        if half.loop.iteration == 33:
+            break
+    half.save(tmp_path / "half")
+    del half
+    resumed = TrainingRun.load(tmp_path / "half")
+    for _ in resumed.iterate():
+        pass
+    assert torch.equal(parameters(whole), parameters(resumed))
+    assert [p["cost"] for p in whole.curve] == [p["cost"] for p in resumed.curve]
+
+
+COMMAND = """
+import optctl, sys
+from optctl.training import TrainConfig, train
+config = TrainConfig(num_envs=16, iterations=400, evaluate_every=100, evaluation_starts=8, checkpoint_seconds=0.02)
+train("sac", "double-integrator", config=config, seed=1, out=sys.argv[1], resume=True)
+"""
+
+
+def test_killed_at_an_arbitrary_moment_and_resumed_it_ends_with_the_same_bits(tmp_path):
+    whole = train("sac", "double-integrator", seed=1, config=TrainConfig(num_envs=16, iterations=400, evaluate_every=100, evaluation_starts=8))
+    file = tmp_path / "checkpoint.safetensors"
+    for delay in (0.1, 0.35, 0.6):  # three kills, each at another moment of the work or of a save
+        process = subprocess.Popen([sys.executable, "-c", COMMAND, str(tmp_path)])
+        before = file.stat().st_mtime_ns if file.exists() else 0
+        while process.poll() is None and (not file.exists() or file.stat().st_mtime_ns == before):
+            time.sleep(0.01)
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+        assert load_agent(tmp_path).run.loop.iteration > 0  # readable after every kill
+    subprocess.run([sys.executable, "-c", COMMAND, str(tmp_path)], check=True)
+    resumed = load_agent(tmp_path)
+    assert resumed.run.loop.iteration == 400
+    assert torch.equal(parameters(whole.run), parameters(resumed.run))
+
+
+def test_ctrl_c_saves_and_leaves_a_run_that_can_go_on(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", COMMAND.replace("400", "100000"), str(tmp_path)])
+    while not (tmp_path / "checkpoint.safetensors").exists():
+        time.sleep(0.02)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0
+    run = load_agent(tmp_path).run
+    assert 0 < run.loop.iteration < 100_000 and not run.finished
+
+
+def test_a_policy_is_the_same_after_loading(tmp_path):
+    policy = train("sac", "double-integrator", config=SHORT, out=tmp_path)
+    loaded = load_agent(tmp_path / "checkpoint.safetensors")
+    states = np.random.default_rng(0).normal(size=(7, 2))
+    for p in (policy, loaded):
+        p.reset(states, p.problem.param_values[None])
+    assert np.array_equal(policy(states, 0.0), loaded(states, 0.0))
+    assert loaded.name == "sac" and loaded.wall_time == pytest.approx(policy.wall_time)
+
+
+def test_a_budget_in_seconds_ends_the_run():
+    policy = train("sac", "double-integrator", config=TrainConfig(iterations=10**9, evaluation_starts=4), budget_seconds=0.3)
+    assert policy.run.seconds >= 0.3 and policy.run.loop.iteration < 10**6
+
+
+def test_names_of_comparisons():
+    problem = optctl.make("double-integrator")
+    assert train_named("sac", problem, config=SHORT).name == "sac"
+
+
+def test_each_part_of_the_warm_start_can_be_switched_off():
+    for off in (
+        {"clone": False}, {"fit_critic": False}, {"value_weight": 0.0}, {"costate_weight": 0.0},
+        {"teacher": False}, {"demonstration_share": 0.0}, {"copies": 0},
+    ):  # fmt: skip
+        from dataclasses import replace
+
+        run = finished(warm_start=replace(WARM, **off))
+        assert np.isfinite(run.curve[-1]["cost"]), off
+
+
+def test_a_checkpoint_of_another_problem_is_refused(tmp_path):
+    train("sac", "double-integrator", config=SHORT, out=tmp_path)
+    with pytest.raises(ArgumentError, match="be the problem `double-integrator` that the checkpoint was trained on"):
+        load_agent(tmp_path, optctl.make("mass-spring"))
+
+
+def test_a_user_s_problem_must_be_given_to_load(tmp_path):
+    own = optctl.make("double-integrator").replace(name="mine")
+    train("sac", own, config=SHORT, out=tmp_path)
+    with pytest.raises(ArgumentError, match="`problem` must be given, because the checkpoint was trained on `mine`"):
+        load_agent(tmp_path)
+    assert load_agent(tmp_path, own).problem is own
+
+
+def test_missing_and_damaged_checkpoints(tmp_path):
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_agent(tmp_path / "nothing")
+    train("sac", "double-integrator", config=SHORT, out=tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-10] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_agent(path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/sys").exists(), reason="needs a read-only place")
+def test_an_output_folder_that_cannot_be_written_fails_before_the_work():
+    began = time.monotonic()
+    with pytest.raises(optctl.errors.FileError, match="cannot be written"):
+        train("sac", "double-integrator", out="/proc/sys/optctl")
+    assert time.monotonic() - began < 5
+
+
+BAD = {
+    "agent": (lambda: train("sak", "double-integrator"), "`agent` must be one of sac, but is 'sak'"),
+    "problem": (lambda: train("sac", "nothing"), "checkpoint|catalogue"),
+    "seed": (lambda: TrainingRun("sac", optctl.make("dean"), seed=-1), "`seed` must be a non-negative integer, but is -1"),
+    "num_envs": (lambda: TrainConfig(num_envs=0), "`num_envs` must be a positive integer, but is 0"),
+    "budget": (lambda: TrainConfig(budget_seconds=-1.0), "`budget_seconds` must be positive or None, but is -1.0"),
+    "share": (lambda: WarmStartConfig(demonstration_share=2.0), r"`demonstration_share` must be in \[0, 1\], but is 2.0"),
+    "starts": (lambda: WarmStartConfig(num_starts=0), "`num_starts` must be at least 1, but is 0"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_arguments(case):
+    call, sentence = BAD[case]
+    with pytest.raises(ArgumentError, match=sentence):
+        call()
