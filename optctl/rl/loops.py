@@ -30,11 +30,11 @@ class Experience(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class OffPolicyConfig:
-    """Settings of `OffPolicyLoop`; measured on pendulum-v1 with 64 environments."""
+    """Settings of `OffPolicyLoop`; measured on pendulum-v1 and the double integrator with 128 and 256 environments."""
 
-    batch_size: int = 128  # transitions per update, >= 1
+    batch_size: int = 256  # transitions per update, >= 1
     updates_per_step: int = 8  # updates after each step of all environments, >= 1
-    warmup_steps: int = 20  # steps of all environments with uniform actions before the first update, >= 0
+    warmup_steps: int = 10  # steps of all environments with uniform actions before the first update, >= 0
 
     def __post_init__(self):
         for name, least in (("batch_size", 1), ("updates_per_step", 1), ("warmup_steps", 0)):

@@ -15,7 +15,7 @@ The networks of control problems are small, and the time of an update at 64 unit
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from optctl.rl.ops.gaussian import tanh_gaussian_gradient, tanh_gaussian_sample
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {
     # name: (function, (gradient of the output, input) -> gradient of the input)
     "relu": (torch.relu, lambda grad, z: torch.ops.aten.threshold_backward(grad, z, 0)),
     "silu": (torch.nn.functional.silu, torch.ops.aten.silu_backward),

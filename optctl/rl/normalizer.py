@@ -23,8 +23,8 @@ class Normalizer:
         self.count = torch.zeros((), dtype=torch.float64, device=device)
         self.mean = torch.zeros(dim, dtype=torch.float64, device=device)
         self.squares = torch.zeros(dim, dtype=torch.float64, device=device)  # sum of squared deviations from the mean
-        self._shift: Tensor = torch.zeros(dim, device=device)
-        self._scale: Tensor = torch.ones(dim, device=device)
+        self._shift = torch.zeros(dim, dtype=torch.float64, device=device)
+        self._scale = torch.ones(dim, dtype=torch.float64, device=device)
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
@@ -48,8 +48,8 @@ class Normalizer:
     def _refresh(self) -> None:
         std = (self.squares / self.count.clamp(min=1)).sqrt()
         constant = std <= 1e-6 * self.mean.abs().clamp(min=1e-2)
-        self._scale = torch.where(constant, 1.0, 1 / std)
-        self._shift = -self.mean * self._scale
+        self._scale.copy_(torch.where(constant, 1.0, 1 / std))
+        self._shift.copy_(-self.mean * self._scale)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(…, dim) -> (…, dim)."""
@@ -63,5 +63,4 @@ class Normalizer:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name, value in self.state_dict().items():
             value.copy_(state[name])
-        if self.enabled and self.count > 0:
-            self._refresh()
+        self._refresh()

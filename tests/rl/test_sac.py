@@ -216,6 +216,7 @@ def test_state_of_another_shape_is_refused():
         ("hidden", (), "a tuple of positive widths"),
         ("hidden", (64, 0), "a tuple of positive widths"),
         ("activation", "gelu", "one of relu, silu, tanh"),
+        ("gamma", "high", r"in \(0, 1\]"),
         ("gamma", 1.5, r"in \(0, 1\]"),
         ("gamma", math.nan, r"in \(0, 1\]"),
         ("average_rate", 0.0, r"in \(0, 1\]"),

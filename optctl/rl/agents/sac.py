@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,11 +29,11 @@ class SACConfig:
     activation: str = "relu"  # "relu", "silu" or "tanh" [H: relu]
     critic_layer_norm: bool = False  # layer norm in the critic, without learnt scale; twice as slow on a CPU
     members: int = 2  # critics, of which the least counts, >= 1 [H: 2]
-    gamma: float = 0.98  # discount per step, in (0, 1]
-    polyak: float = 0.01  # rate at which the target critic follows, in (0, 1] [H: 0.005]
-    actor_lr: float = 1e-3  # > 0 [H: 3e-4]
-    critic_lr: float = 1e-3  # > 0 [H: 3e-4]
-    temperature_lr: float = 1e-3  # > 0 [H: 3e-4]
+    gamma: float = 0.99  # discount per step, in (0, 1]
+    polyak: float = 0.05  # rate at which the target critic follows, in (0, 1] [H: 0.005]
+    actor_lr: float = 2e-3  # > 0 [H: 3e-4]
+    critic_lr: float = 2e-3  # > 0 [H: 3e-4]
+    temperature_lr: float = 1e-2  # > 0 [H: 3e-4]
     final_lr: float = 1.0  # fraction of the learning rates left at the end of `decay_updates`, in [0, 1]
     decay_updates: int = 0  # updates over which they fall linearly; 0: never
     actor_delay: int = 1  # critic updates per actor update, >= 1 [Fujimoto et al. 2018, arXiv 1802.09477: 2]
@@ -40,14 +41,20 @@ class SACConfig:
     least_temperature: float = 0.0  # the temperature is kept at least here, >= 0
     target_entropy: float | None = None  # nats per action vector; None: -action_dim [H]
     log_std_range: tuple[float, float] = (-5.0, 2.0)  # log standard deviation before the tanh [H: (-20, 2)]
-    average_rate: float = (
-        0.005  # rate at which the evaluated policy follows the actor, in (0, 1]; 1: it is the actor [here]
-    )
+    average_rate: float = 0.005  # rate at which the evaluated policy follows the actor, in (0, 1]; 1: is the actor
     reward_scale: float = 1.0  # rewards are multiplied by it before learning, > 0
     normalize_obs: bool = True  # standardise observations by running moments
 
     def __post_init__(self):
-        check = _Check(self)
+        def check(name: str, what: str, holds: Callable[[Any], bool]) -> None:
+            value = getattr(self, name)
+            try:
+                right = holds(value)
+            except TypeError:
+                right = False
+            if not right:
+                raise ValueError(f"Argument `{name}` must be {what}, but is {value!r}.")
+
         check("hidden", "a tuple of positive widths", lambda v: len(v) > 0 and all(w > 0 for w in v))
         check("activation", f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS)
         check("gamma", "in (0, 1]", lambda v: 0 < v <= 1)
@@ -62,16 +69,6 @@ class SACConfig:
         check("least_temperature", "at least 0 and finite", lambda v: 0 <= v < math.inf)
         check("target_entropy", "finite or None", lambda v: v is None or math.isfinite(v))
         check("log_std_range", "two increasing numbers", lambda v: len(v) == 2 and v[0] < v[1])
-
-
-class _Check:
-    def __init__(self, config):
-        self.config = config
-
-    def __call__(self, name, what, holds):
-        value = getattr(self.config, name)
-        if not holds(value):
-            raise ValueError(f"Argument `{name}` must be {what}, but is {value!r}.")
 
 
 class SAC:
@@ -102,7 +99,7 @@ class SAC:
         self.target_entropy = -float(action_dim) if config.target_entropy is None else config.target_entropy
         self.generator = torch.Generator(self.device).manual_seed(seed)
 
-        options = {"hidden": config.hidden, "activation": config.activation}
+        options: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
         options |= {"generator": self.generator, "device": self.device, "dtype": dtype}
         actor_options = options | {"log_std_range": config.log_std_range}
         critic_options = options | {"members": config.members, "layer_norm": config.critic_layer_norm}
@@ -172,6 +169,7 @@ class SAC:
             step = Transition._make(step)
             obs, next_obs = both.split(batch_size)
             temperature = self.log_temperature.exp()
+
             improve = update_actor and self.updates % config.actor_delay == 0
             if improve:
                 actions, log_probs, tape = self.actor.forward(both, noise)
@@ -186,9 +184,8 @@ class SAC:
                 target = torch.maximum(target, reward + discount * teacher_q.amin(0))
             metrics |= self._update_critic(step, obs, target)
             if improve:
-                metrics |= self._update_actor(
-                    step, obs, actions[:batch_size], log_probs[:batch_size], tape, temperature
-                )
+                action, log_prob = actions[:batch_size], log_probs[:batch_size]
+                metrics |= self._update_actor(step, obs, action, log_prob, tape, temperature)
             ops.polyak(self.target_critic.mlp.values, self.critic.mlp.values, config.polyak)
         self._decay_learning_rates()
         return metrics
