@@ -21,7 +21,7 @@ _HOME = {
     "register": "gym_register",
 }
 
-__all__ = [*_HOME]  # noqa: PLE0604
+__all__ = [*_HOME]
 
 if TYPE_CHECKING:
     from optctl.simulation.compiled import CompiledFunction, CompiledProblem, Linearization, compile_problem

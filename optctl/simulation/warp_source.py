@@ -54,7 +54,7 @@ _DIRECT = {
     "asin": "wp.where(wp.abs({0}) <= ONE, wp.asin({0}), REAL(wp.nan))",  # Warp clips the argument, which would hide a NaN
     "acos": "wp.where(wp.abs({0}) <= ONE, wp.acos({0}), REAL(wp.nan))",
     "log1p": "log1p({0})", "expm1": "expm1({0})", "asinh": "asinh({0})", "acosh": "acosh({0})", "atanh": "atanh({0})",
-    "hypot": "hypot({0}, {1})", "remainder": "remainder({0}, {1})", 
+    "hypot": "hypot({0}, {1})", "remainder": "remainder({0}, {1})",
 } | {
     name: f"wp.{name}({{0}})"
     for name in (

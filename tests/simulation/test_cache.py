@@ -1,0 +1,133 @@
+"""Generated modules: found again, never half-written, safe when two processes want the same one at once."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from optctl.simulation import cache
+from optctl.simulation.cache import cache_dir, load_module, module_name, write_atomically
+
+ROOT = Path(__file__).parents[2]
+
+WORK = """
+import sys, time, torch
+from optctl.simulation import make_vec
+from optctl.simulation.cache import init_warp
+init_warp()
+start = time.perf_counter()
+env = make_vec("cartpole", 8)
+env.reset(seed=0)
+for _ in range(3):
+    obs = env.step(torch.full((8, 1), 0.25))[0]
+print(time.perf_counter() - start, obs.double().sum().item())
+"""
+
+
+def start(folder: Path) -> subprocess.Popen:
+    environment = os.environ | {"OPTCTL_CACHE_DIR": str(folder)}
+    environment.pop("WARP_CACHE_PATH", None)
+    return subprocess.Popen(
+        [sys.executable, "-c", WORK], env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def result(process: subprocess.Popen) -> tuple[float, str]:
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    seconds, value = out.split()
+    return float(seconds), value
+
+
+def test_processes_that_race_for_an_empty_cache_agree_and_leave_it_whole(tmp_path):
+    racers = [start(tmp_path) for _ in range(2)]
+    values = {result(process)[1] for process in racers}
+    assert len(values) == 1
+    modules = list(tmp_path.glob("optctl_*.py"))
+    assert len(modules) == 1 and not list(tmp_path.glob("*.part"))
+    assert module_name(modules[0].read_text()) == modules[0].stem
+    objects = list(tmp_path.rglob("*.o"))
+    times = [o.stat().st_mtime_ns for o in objects]
+    seconds, value = result(start(tmp_path))
+    assert {value} == values
+    assert list(tmp_path.rglob("*.o")) == objects and [o.stat().st_mtime_ns for o in objects] == times  # compiled nothing
+    assert seconds < 5.0  # 0.06 s on an idle machine, 3 s when it compiles
+
+
+def test_a_truncated_module_is_written_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPTCTL_CACHE_DIR", str(tmp_path))
+    source = "value = 42\n"
+    path = tmp_path / f"{module_name(source)}.py"
+    path.write_text("value = ")
+    try:
+        assert load_module(source).value == 42
+    finally:
+        sys.modules.pop(module_name(source), None)
+    assert path.read_text() == source
+
+
+def test_a_module_that_fails_to_import_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPTCTL_CACHE_DIR", str(tmp_path))
+    source = "raise ZeroDivisionError\n"
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            load_module(source)
+    assert module_name(source) not in sys.modules
+
+
+def test_the_name_depends_on_source_generator_and_warp(monkeypatch):
+    name = module_name("a")
+    assert name == module_name("a") != module_name("b")
+    monkeypatch.setattr(cache, "GENERATOR_VERSION", -1)
+    changed = module_name("a")
+    monkeypatch.setattr(cache.wp, "__version__", "0")
+    assert len({name, changed, module_name("a")}) == 3
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_cannot_be_written_is_replaced_with_a_warning(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("OPTCTL_CACHE_DIR", str(tmp_path / "file" / "below"))
+    with pytest.warns(UserWarning, match="cannot be written .*Set OPTCTL_CACHE_DIR"):
+        folder = cache_dir()
+    assert folder.is_dir() and folder == cache_dir()
+    folder.rmdir()
+
+
+def test_default_folders(monkeypatch, tmp_path):
+    monkeypatch.delenv("OPTCTL_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / "optctl"
+
+
+def test_starting_warp_prints_nothing_and_importing_the_package_does_not_start_it():
+    code = "import optctl.simulation, sys; assert 'warp' not in sys.modules and 'torch' not in sys.modules\n"
+    code += "from optctl.simulation import make_vec; make_vec('cartpole', 2).reset()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "" and done.stderr == ""
+
+
+def test_compiling_a_new_problem_is_quick():
+    """Cold and in the same process; the time of a compilation scales with the machine, so the bound is generous."""
+    import tiny
+
+    from optctl.simulation import make_vec
+
+    begin = time.perf_counter()
+    make_vec(tiny.driven(dt=0.1 + time.time_ns() % 10**9 * 1e-12), 2).reset()
+    assert time.perf_counter() - begin < 30.0

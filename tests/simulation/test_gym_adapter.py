@@ -1,0 +1,138 @@
+"""The Gymnasium adapters against Gymnasium's own checks and conventions."""
+
+import subprocess
+import sys
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+import tiny
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+from optctl.envs import CATALOGUE, make
+from optctl.errors import ArgumentError
+from optctl.simulation.gym_adapter import GymEnv, GymVectorEnv
+from optctl.simulation.gym_register import gym_id, register
+
+register()
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_problem_passes_the_environment_checker(name):
+    env = gymnasium.make(gym_id(name, CATALOGUE), render_mode="rgb_array")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*A Box observation space m(in|ax)imum value is .*infinity.*")
+        check_env(env.unwrapped)
+    assert env.unwrapped.problem.name == make(name).name
+
+
+def test_ids_are_registered_when_gymnasium_is_imported_through_the_entry_point():
+    """The plugin's function is what pyproject names, loads neither torch nor warp, and gives `pendulum` its own id."""
+    code = (
+        "import sys, gymnasium; from optctl.simulation.gym_register import register; register(); register()\n"
+        "assert 'torch' not in sys.modules and 'warp' not in sys.modules\n"
+        "print(*(k for k in gymnasium.registry if k.startswith('optctl/')))"
+    )
+    ids = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"optctl/pendulum-v1", "optctl/pendulum-plain", "optctl/cartpole"} <= set(ids) and len(ids) == len(CATALOGUE)
+
+
+def test_a_single_environment_ends_and_asks_for_a_reset():
+    env = GymEnv(tiny.counter())
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(np.zeros(1, np.float32))
+    obs, info = env.reset(seed=1, options={"state": [2.0]})
+    assert obs.tolist() == [2.0, 0.0] and obs.dtype == np.float32 and info["state"].tolist() == [2.0]
+    for k in range(3):
+        obs, reward, terminated, truncated, info = env.step(np.array([0.5], np.float32))
+        assert (type(reward), type(terminated), type(truncated)) == (float, bool, bool)
+        assert terminated == (k == 2) and not truncated
+    assert obs.tolist() == [5.0, 1.0] and reward == -16.0 - 50.0  # x = 2, 3, 4 | 5
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(np.zeros(1, np.float32))
+    assert env.reset(options={"params": [3.0], "state": [0.0]})[0][0] == 0.0
+    assert env.step(np.array([0.5]))[0][0] == 3.0
+
+
+def test_pendulum_v1_runs_like_gymnasiums_own_through_make():
+    mine, theirs = gymnasium.make("optctl/pendulum-v1"), gymnasium.make("Pendulum-v1")
+    mine.reset(seed=0, options={"state": [3.0, 0.5]})
+    theirs.reset(seed=0)
+    theirs.unwrapped.state = np.array([3.0, 0.5])
+    rng = np.random.default_rng(0)
+    for k in range(200):
+        action = rng.uniform(-1, 1, 1).astype(np.float32)
+        (obs, reward, *ends, _), (o, r, *their_ends, _) = mine.step(action), theirs.step(2 * action)
+        if k < 20:  # float32 against float64: the difference grows along the trajectory
+            np.testing.assert_allclose(obs, o, atol=1e-4)
+            assert abs(reward - r) < 1e-3
+        assert ends == their_ends
+
+
+def test_a_vector_environment_follows_gymnasiums_same_step_convention():
+    envs = gymnasium.make_vec("optctl/pendulum-v1", num_envs=3)
+    assert envs.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP and envs.num_envs == 3
+    obs, infos = envs.reset(seed=0)
+    assert obs.shape == (3, 3) and obs.dtype == np.float32 and envs.observation_space.contains(obs) and infos == {}
+    envs = GymVectorEnv(tiny.counter(), 3)
+    envs.reset(seed=0, options={"state": [[1.0], [2.0], [3.0]]})
+    envs.step(np.zeros((3, 1)))
+    obs, infos = envs.reset(options={"reset_mask": np.array([False, True, False])})
+    assert obs[[0, 2], 1].tolist() == pytest.approx([1 / 3] * 2) and obs[1, 1] == 0
+    envs.step(np.zeros((3, 1), np.float32))
+    obs, reward, terminated, truncated, infos = envs.step(np.zeros((3, 1), np.float32))
+    assert terminated.tolist() == [True, False, True] == infos["_final_obs"].tolist()
+    assert infos["final_obs"][0].tolist() == [1.0, 1.0] and infos["final_obs"][1] is None
+    assert infos["final_obs"][2].tolist() == [3.0, 1.0] and obs[[0, 2], 1].tolist() == [0.0, 0.0]
+    assert reward[[0, 2]].tolist() == [-11.0, -39.0]
+
+
+def test_vector_results_are_copies_unless_asked_otherwise():
+    for copy in (True, False):
+        envs = GymVectorEnv("cartpole", 2, copy=copy)
+        obs, _ = envs.reset(seed=0)
+        before = obs.copy()
+        envs.step(np.ones((2, 1), np.float32))
+        assert np.array_equal(obs, before) == copy
+
+
+def test_gymnasiums_vector_wrappers_work_on_top():
+    envs = gymnasium.wrappers.vector.RecordEpisodeStatistics(GymVectorEnv(tiny.counter("infinite"), 2))
+    envs.reset(seed=0, options={"state": [[1.0], [2.0]]})
+    for _ in range(3):
+        *_, infos = envs.step(np.zeros((2, 1), np.float32))
+    assert infos["episode"]["r"].tolist() == [-3.0, -12.0] and infos["episode"]["l"].tolist() == [3, 3]
+
+
+def test_pictures():
+    env = gymnasium.make("optctl/cartpole", render_mode="rgb_array")
+    env.reset(seed=0)
+    first = env.render()
+    env.step(np.ones(1, np.float32))
+    assert first.shape == (400, 400, 3) and first.dtype == np.uint8 and (first != env.render()).any()
+    envs = GymVectorEnv("pendulum-v1", 2, render_mode="rgb_array")
+    envs.reset(seed=0)
+    assert [p.shape for p in envs.render()] == [(400, 400, 3)] * 2
+    assert GymEnv("cartpole").render() is None and GymVectorEnv("cartpole", 1).render() is None
+
+
+@pytest.mark.parametrize("make_one", [GymEnv, GymVectorEnv])
+def test_wrong_arguments(make_one):
+    with pytest.raises(ArgumentError, match="`render_mode` must be None or 'rgb_array', but is 'human'"):
+        make_one("cartpole", render_mode="human")
+    env = make_one("cartpole")
+    env.reset(seed=0)
+    with pytest.raises(ArgumentError, match="`action` must have shape"):
+        env.step(np.zeros((5,)))
+    with pytest.raises(ArgumentError, match="`seed` must be an integer"):
+        GymVectorEnv("cartpole", 2).reset(seed=[1, 2])
+
+
+def test_a_stable_baselines3_agent_trains_on_the_adapter():
+    sb3 = pytest.importorskip("stable_baselines3")
+    agent = sb3.SAC("MlpPolicy", gymnasium.make("optctl/pendulum-v1"), learning_starts=50, policy_kwargs={"net_arch": [16]}, seed=0)
+    agent.learn(260)
+    assert agent.num_timesteps == 260 and len(agent.ep_info_buffer) == 1
