@@ -159,11 +159,11 @@ for number in range(10**9):
 
 
 def test_kill_9_leaves_a_whole_file(path):
-    for attempt in range(3):
+    for attempt in range(2):
         writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
         for _ in range(3):
             written = int(writer.stdout.readline())
-        time.sleep(0.002 * attempt)
+        time.sleep(0.003 * attempt)
         writer.send_signal(signal.SIGKILL)
         rest = writer.communicate()[0].split()
         written = int(rest[-1]) if rest else written
