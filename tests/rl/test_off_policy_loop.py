@@ -56,6 +56,7 @@ def test_replay_holds_final_observations_and_no_truncation():
 CONTINUE = """
 import sys, torch
 sys.path.insert(0, sys.argv[1])
+torch.set_num_threads(1)
 from test_off_policy_loop import load, make, run, save
 loop = make(seed=99)
 loop.load_state_dict(load(sys.argv[2])[0])
@@ -66,7 +67,6 @@ save(sys.argv[3], loop.state_dict())
 
 @pytest.mark.parametrize("stop", [3, 11])  # within the warm-up, and after the ring has wrapped
 def test_a_run_continued_in_a_fresh_process_equals_the_uninterrupted_one(tmp_path, stop):
-    torch.set_num_threads(1)
     whole, first = make(), make()
     run(whole, 20)
     run(first, stop)

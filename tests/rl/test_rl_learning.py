@@ -16,14 +16,6 @@ PENDULUM = SACConfig(reward_scale=0.1)
 DOUBLE_INTEGRATOR = SACConfig(target_entropy=0.0, polyak=0.1, decay_updates=8000, final_lr=0.02)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def train(env, config, updates, capacity, seed):
     agent = SAC(env.obs_dim, env.action_dim, config, seed=seed)
     settings = OffPolicyConfig()
