@@ -69,7 +69,13 @@ class CompiledFunction:
         )  # fmt: skip
         results = [torch.empty((size, n * m), dtype=self.dtype, device=self.device) for n, m in self.shapes]
         if size:
-            launch(self._kernel(tuple(len(a) == 1 for a in rows), size), size, [*rows, *results], self.device, self.operations)
+            launch(
+                self._kernel(tuple(len(a) == 1 for a in rows), size),
+                size,
+                [*rows, *results],
+                self.device,
+                self.operations,
+            )
         return tuple(r if m == 1 else r.view(size, n, m) for r, (n, m) in zip(results, self.shapes, strict=True))
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
@@ -147,7 +153,9 @@ class CompiledProblem:
     them.
     """
 
-    def __init__(self, problem: Problem, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32") -> None:
+    def __init__(
+        self, problem: Problem, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32"
+    ) -> None:
         self.problem = problem
         self.device, self.dtype = resolve_device(device), resolve_dtype(dtype)
         self.nominal_params = torch.tensor(problem.param_values[None], dtype=self.dtype, device=self.device)
@@ -170,9 +178,7 @@ class CompiledProblem:
             after, cost = self._noisy_step(*arguments, w)
         return after, cost[:, 0]
 
-    def linearize(
-        self, x: Tensor, u: Tensor, p: Tensor | None = None, t: float | Tensor = 0.0
-    ) -> Linearization:
+    def linearize(self, x: Tensor, u: Tensor, p: Tensor | None = None, t: float | Tensor = 0.0) -> Linearization:
         """Jacobians of one step and gradients of its cost."""
         a, b, cost_x, cost_u = self._linearize.evaluate(*self._check(x, u, p, t))
         n_x, n_u = self.problem.n_x, self.problem.n_u
@@ -221,7 +227,9 @@ class CompiledProblem:
     @cached_property
     def _linearize(self) -> CompiledFunction:
         problem = self.problem
-        x, u, p, t = (ca.SX.sym(n, k) for n, k in (("x", problem.n_x), ("u", problem.n_u), ("p", problem.n_p), ("t", 1)))
+        x, u, p, t = (
+            ca.SX.sym(n, k) for n, k in (("x", problem.n_x), ("u", problem.n_u), ("p", problem.n_p), ("t", 1))
+        )
         after, cost = problem.step_function(x, u, p, t)
         outputs = [ca.jacobian(after, x), ca.jacobian(after, u), ca.gradient(cost, x), ca.gradient(cost, u)]
         names = ["A", "B", "cost_x", "cost_u"]
@@ -253,7 +261,10 @@ class CompiledProblem:
             t = torch.full((1,), float(t), dtype=self.dtype, device=self.device)
         self._tensor("t", t)
         require(
-            t.numel() in rows and t.dim() <= 1, "t", f"be a number or have shape ({batch},)", f"has shape {tuple(t.shape)}"
+            t.numel() in rows and t.dim() <= 1,
+            "t",
+            f"be a number or have shape ({batch},)",
+            f"has shape {tuple(t.shape)}",
         )
         return [a for a in (x, u, p, t) if a is not None]
 

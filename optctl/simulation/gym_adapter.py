@@ -7,7 +7,7 @@ the torque is twice the action, everything else is Gymnasium's Pendulum-v1. Plai
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -38,15 +38,13 @@ class GymEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     `info` holds "state", the physical state (n_x,), and "time" [s].
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
 
     def __init__(self, problem: Problem | str, render_mode: str | None = None, **options: Any) -> None:
         self.problem = resolve_problem(problem)
-        require(
-            render_mode in (None, "rgb_array"), "render_mode", "be None or 'rgb_array'", f"is {render_mode!r}"
-        )
+        require(render_mode in (None, "rgb_array"), "render_mode", "be None or 'rgb_array'", f"is {render_mode!r}")
         self.render_mode = render_mode
-        self.metadata = {**type(self).metadata, "render_fps": _frames_per_second(self.problem)}  # type: ignore[misc]
+        self.metadata = {**type(self).metadata, "render_fps": _frames_per_second(self.problem)}
         self.observation_space, self.action_space = _spaces(self.problem)
         self._env = VectorEnv(self.problem, 1, **options)
         self._ended = True
@@ -74,9 +72,12 @@ class GymEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             f"has shape {self._action.shape}",
         )  # fmt: skip
         last = self._env.episode_steps.item() + 1 == self._env.max_episode_steps
-        _, reward, terminated, truncated, info = self._env.step(torch.as_tensor(self._action[None], dtype=self._env.dtype))
+        _, reward, terminated, truncated, info = self._env.step(
+            torch.as_tensor(self._action[None], dtype=self._env.dtype)
+        )
         self._ended = last
-        return self._observation(info["final_obs"]), reward.item(), terminated.item(), truncated.item(), self._info()
+        ends = bool(terminated), bool(truncated)
+        return self._observation(info["final_obs"]), float(reward), *ends, self._info()
 
     def render(self) -> np.ndarray | None:
         """The present state as a picture (height, width, 3), uint8."""
@@ -99,19 +100,23 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray
     arrays returned are overwritten by the next step.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
+    metadata = {
         "autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["rgb_array"], "render_fps": 20,
     }  # fmt: skip
 
     def __init__(
-        self, problem: Problem | str, num_envs: int = 1, render_mode: str | None = None, *, copy: bool = True, **options: Any
+        self,
+        problem: Problem | str,
+        num_envs: int = 1,
+        render_mode: str | None = None,
+        *,
+        copy: bool = True,
+        **options: Any,
     ) -> None:
         self.problem = resolve_problem(problem)
-        require(
-            render_mode in (None, "rgb_array"), "render_mode", "be None or 'rgb_array'", f"is {render_mode!r}"
-        )
+        require(render_mode in (None, "rgb_array"), "render_mode", "be None or 'rgb_array'", f"is {render_mode!r}")
         self.render_mode, self.copy = render_mode, copy
-        self.metadata = {**type(self).metadata, "render_fps": _frames_per_second(self.problem)}  # type: ignore[misc]
+        self.metadata = {**type(self).metadata, "render_fps": _frames_per_second(self.problem)}
         self.num_envs = num_envs
         self.single_observation_space, self.single_action_space = _spaces(self.problem)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -131,9 +136,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray
         obs, _ = self._env.reset(seed=seed, options=given)
         return self._array(obs), {}
 
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One control interval under `actions` (num_envs, n_u) in [−1, 1]."""
         array = np.ascontiguousarray(actions, dtype=str(self._env.dtype).removeprefix("torch."))
         tensor = torch.from_numpy(array).to(self._env.device)

@@ -1,8 +1,9 @@
-"""Source of the batched kernels: any CasADi function over a batch, and the whole public step of an environment in one kernel.
+"""Source of the batched kernels: any CasADi function over a batch, and the whole public step of an environment.
 
 Kernel arguments are flat arrays; environment i reads entry j of an array with rows of n at `i * n + j`, or at `j` where all
-environments share one row: which of the two is decided when the source is generated, for the sake of the vectoriser. One launch covers environments offset … offset + dim − 1, so a batch can be split over
-threads; an environment's arithmetic does not depend on the split.
+environments share one row: which of the two is decided when the source is generated, for the sake of the vectoriser. One launch
+covers environments offset … offset + dim − 1, so a batch can be split over threads; an environment's arithmetic does not depend
+on the split.
 
 Random numbers are counter-based: a 64-bit hash (the finaliser of SplitMix64: Steele, Lea, Flood, OOPSLA 2014) of (seed,
 environment, episode, clock, purpose) begins a block, and draw k of the block is the hash of block + k · golden ratio. Nothing is
@@ -43,7 +44,7 @@ def put(a: wp.array(dtype=wp.{dtype}), i: wp.int64, n: wp.int32, j: wp.int32, va
 # Plain 64-bit addressing, because Warp's own (32-bit indices that may be negative, strides) defeats LLVM's vectoriser. Scalar
 # arguments are 64-bit for the same reason: LLVM must know that storing a 32-bit clock does not overwrite them.
 
-_INTEGERS = '''@wp.func_native("return a.data[i];")
+_INTEGERS = """@wp.func_native("return a.data[i];")
 def get_int(a: wp.array(dtype=wp.int32), i: wp.int64) -> wp.int32: ...
 
 
@@ -63,7 +64,7 @@ def put_flag(a: wp.array(dtype=wp.bool), i: wp.int64, value: wp.bool): ...
 def rarely(): ...
 
 
-'''
+"""
 # `rarely` marks a branch that is not to be vectorised, that is, not to be computed for everyone.
 
 _FLAGS = "-march=native -mllvm -runtime-memory-check-threshold=256"
@@ -103,7 +104,7 @@ def _kernel(name: str, arguments: Iterable[str], body: Iterable[str]) -> str:
 
 # --- random numbers ------------------------------------------------------------------------------------------------------
 
-_RANDOM = '''GOLDEN = wp.constant(wp.uint64(0x9E3779B97F4A7C15))
+_RANDOM = """GOLDEN = wp.constant(wp.uint64(0x9E3779B97F4A7C15))
 
 
 @wp.func
@@ -135,7 +136,7 @@ def angle(start: wp.uint64, k: wp.uint64):
     return REAL(6.283185307179586) * uniform(start, k)
 
 
-'''
+"""
 
 INITIAL_STATE, PARAMETERS, PROCESS_NOISE, OBSERVATION_NOISE = range(4)
 """Purposes of random blocks."""
@@ -183,7 +184,9 @@ class EnvironmentSource:
         """The module."""
         programs = [self.dynamics, self.observation, self.terminal, *filter(None, [self.diffusion])]
         return (
-            _HEADER.format(flags=_FLAGS, dtype=self.target.dtype, title=f"environment {self.problem.name}, {self.target.dtype}")
+            _HEADER.format(
+                flags=_FLAGS, dtype=self.target.dtype, title=f"environment {self.problem.name}, {self.target.dtype}"
+            )
             + helpers(programs, self.target)
             + _INTEGERS
             + _random_source(self.target)
@@ -259,9 +262,7 @@ class EnvironmentSource:
         if noisy:
             lines.append(_block(f"{prefix}z", OBSERVATION_NOISE, episode, clock))
             draws, normals = _normals(f"{prefix}z", len(values))
-            lines += draws + [
-                f"{prefix}n{j} = {values[j]} + {self._number(std[j])} * ({normals[j]})" for j in noisy
-            ]
+            lines += draws + [f"{prefix}n{j} = {values[j]} + {self._number(std[j])} * ({normals[j]})" for j in noisy]
             values = [f"{prefix}n{j}" if j in noisy else value for j, value in enumerate(values)]
         return lines, values
 
@@ -277,7 +278,9 @@ class EnvironmentSource:
         for j, name in enumerate(names):
             value = self._number(initial.location[j])
             lines.append(
-                f"{name} = {value} + {self._number(initial.spread[j])} * ({draws[j]})" if j in random else f"{name} = {value}"
+                f"{name} = {value} + {self._number(initial.spread[j])} * ({draws[j]})"
+                if j in random
+                else f"{name} = {value}"
             )
         return lines, names
 
@@ -342,7 +345,12 @@ class EnvironmentSource:
             load, x = self._load("z", "state", problem.n_x)
             t_end = f"wp.{self.target.dtype}(steps) * {self._number(problem.dt)}"
             pay, out = emit(self.terminal, {"x": x, "p": p, "t": ["t_end"]}, "e", self.target)
-            lines += [*load, f"t_end = {t_end}", *pay, *self._store("reward", [f"get(reward, i, 1, 0) - {out['terminal_cost'][0]}"])]
+            lines += [
+                *load,
+                f"t_end = {t_end}",
+                *pay,
+                *self._store("reward", [f"get(reward, i, 1, 0) - {out['terminal_cost'][0]}"]),
+            ]
         lines += ["key = keys[0]", "new_episode = get_int(episode, i) + wp.int32(1)", *self._begin(p)]
         load_y, y = self._load("f", "obs", problem.n_y)
         keep = [*load_y, *self._store("final_obs", y)]

@@ -58,7 +58,10 @@ def resolve_device(device: str | torch.device) -> torch.device:
     except (RuntimeError, TypeError):
         chosen = None
     require(
-        chosen is not None and chosen.type in ("cpu", "cuda"), "device", "be 'cpu', 'cuda' or 'cuda:<index>'", f"is {device!r}"
+        chosen is not None and chosen.type in ("cpu", "cuda"),
+        "device",
+        "be 'cpu', 'cuda' or 'cuda:<index>'",
+        f"is {device!r}",
     )
     assert chosen is not None
     if chosen.type == "cuda":
@@ -81,7 +84,7 @@ def target(device: torch.device, dtype: torch.dtype) -> Target:
     return Target(str(dtype).removeprefix("torch."), device.type)
 
 
-def as_array(tensor: torch.Tensor) -> wp.array:
+def as_array(tensor: torch.Tensor) -> Any:
     """A flat Warp view of a contiguous tensor."""
     return wp.from_torch(tensor.detach().reshape(-1), dtype=WARP_DTYPE[tensor.dtype], requires_grad=False)
 

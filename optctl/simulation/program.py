@@ -84,8 +84,8 @@ def build_program(function: ca.Function) -> Program:
     for k in range(scalar.n_instructions()):
         operation = OPERATION.get(scalar.instruction_id(k), f"number {scalar.instruction_id(k)}")
         if operation == "output":
-            (source,), target = scalar.instruction_input(k), scalar.instruction_output(k)
-            stored[target[0], target[1]] = slots[source]
+            (source,), (j, nonzero) = scalar.instruction_input(k), scalar.instruction_output(k)
+            stored[j, nonzero] = slots[source]
             continue
         targets = scalar.instruction_output(k)
         if operation == "const":

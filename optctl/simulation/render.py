@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -56,7 +57,9 @@ def _pendulum(pen: Any, theta: float, effort: float) -> None:
     _disc(pen, x, y, 7, _INK)
     if abs(effort) > 0.02:
         start, sweep = -math.pi / 2, -effort * math.pi * 0.75
-        arc = [(x + 48 * math.cos(start + sweep * k / 24), y + 48 * math.sin(start + sweep * k / 24)) for k in range(25)]
+        arc = [
+            (x + 48 * math.cos(start + sweep * k / 24), y + 48 * math.sin(start + sweep * k / 24)) for k in range(25)
+        ]
         _line(pen, arc, _FORCE, 5)
 
 
@@ -75,18 +78,25 @@ def _cart_pole(pen: Any, position: float, angle: float, effort: float) -> None:
 
 def _gauges(pen: Any, problem: Problem, value: dict[str, float], effort: float) -> None:
     """One horizontal bar for each state, its length the arctangent of the value in units of the initial spread."""
-    initial = problem.initial_state
+    initial, units = problem.initial_state, cast(Mapping[str, str], problem.state)
     scale = np.maximum(np.abs(initial.location) + np.abs(initial.spread), 1e-3)
     shown = list(value.items())[:12]
     height = 340.0 / (len(shown) + 1)
     for k, (name, amount) in enumerate(shown):
         y = 30 + height * k
-        _bar(pen, y, height, name, problem.state[name], amount, 2 / math.pi * math.atan(amount / scale[k]), _CART)
+        _bar(pen, y, height, name, units[name], amount, 2 / math.pi * math.atan(amount / scale[k]), _CART)
     _bar(pen, 30 + height * len(shown), height, next(iter(problem.control)), "", effort, effort, _FORCE)
 
 
 def _bar(
-    pen: Any, y: float, height: float, name: str, unit: str, amount: float, fraction: float, colour: tuple[int, int, int]
+    pen: Any,
+    y: float,
+    height: float,
+    name: str,
+    unit: str,
+    amount: float,
+    fraction: float,
+    colour: tuple[int, int, int],
 ) -> None:
     _line(pen, [(130, y), (380, y)], _PALE, min(14.0, 0.5 * height))
     _line(pen, [(255, y), (255 + 125 * fraction, y)], colour, min(14.0, 0.5 * height))

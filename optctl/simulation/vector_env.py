@@ -90,12 +90,15 @@ class VectorEnv:
 
     # --- the public calls -----------------------------------------------------------------------------------------------
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Begin new episodes; returns observations (num_envs, n_y) and info.
 
         `seed` restarts every random stream, so it goes with a reset of all environments. Without it the streams go on (the first
-        reset draws a seed). `options`: "state" (1 or num_envs, n_x) instead of random initial states; "params" (1 or num_envs,
-        n_p) instead of the present or random ones; "mask" (num_envs,) bool: only these environments; the others keep theirs.
+        reset draws a seed, and is of all environments). `options`: "state" (1 or num_envs, n_x) instead of random initial
+        states; "params" (1 or num_envs, n_p) instead of the present or random ones; "mask" (num_envs,) bool: only these
+        environments; the others keep theirs.
         """
         options = dict(options or {})
         mask, state, params = (options.pop(name, None) for name in ("mask", "state", "params"))
@@ -104,6 +107,7 @@ class VectorEnv:
         if mask is not None:
             mask = self._boolean(mask)
         if seed is not None or not self._seeded:
+            mask = None
             self._key.fill_(_key(seed))
             self._episode.fill_(-1)
             self._seeded = True

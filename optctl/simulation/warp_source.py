@@ -40,6 +40,7 @@ class Target:
         """Whether sin and cos are written out for the vectoriser."""
         return self.device == "cpu" and self.dtype == "float32"
 
+
 _DIRECT = {
     "assign": "{0}", "lift": "{0}", "neg": "-{0}", "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}",
     "div": "{0} / {1}", "sq": "{0} * {0}", "twice": "{0} + {0}", "inv": "ONE / {0}",

@@ -31,7 +31,12 @@ def start(folder: Path) -> subprocess.Popen:
     environment = os.environ | {"OPTCTL_CACHE_DIR": str(folder)}
     environment.pop("WARP_CACHE_PATH", None)
     return subprocess.Popen(
-        [sys.executable, "-c", WORK], env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", WORK],
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -53,7 +58,9 @@ def test_processes_that_race_for_an_empty_cache_agree_and_leave_it_whole(tmp_pat
     times = [o.stat().st_mtime_ns for o in objects]
     seconds, value = result(start(tmp_path))
     assert {value} == values
-    assert list(tmp_path.rglob("*.o")) == objects and [o.stat().st_mtime_ns for o in objects] == times  # compiled nothing
+    assert (
+        list(tmp_path.rglob("*.o")) == objects and [o.stat().st_mtime_ns for o in objects] == times
+    )  # compiled nothing
     assert seconds < 5.0  # 0.06 s on an idle machine, 3 s when it compiles
 
 

@@ -115,7 +115,9 @@ def test_gradients_of_a_matrix_valued_function_keep_their_layout():
     import casadi as ca
 
     x = ca.SX.sym("x", 2)
-    f = CompiledFunction(ca.Function("f", [x], [ca.vertcat(ca.horzcat(x[0], x[1], x[0] * x[1]), ca.SX([[1, 2, 3]]))]), dtype="float64")
+    f = CompiledFunction(
+        ca.Function("f", [x], [ca.vertcat(ca.horzcat(x[0], x[1], x[0] * x[1]), ca.SX([[1, 2, 3]]))]), dtype="float64"
+    )
     at = torch.tensor([[2.0, 5.0]], dtype=torch.float64, requires_grad=True)
     assert f(at)[0].tolist() == [[[2.0, 5.0, 10.0], [1.0, 2.0, 3.0]]]
     assert torch.autograd.gradcheck(lambda v: f(v)[0], (at,))
@@ -144,7 +146,9 @@ def test_process_noise_enters_with_the_square_root_of_the_interval():
     np.testing.assert_allclose(kick[:, 1], np.sqrt(0.1) * (0.2 * x[:, 0] * w[:, 0] + 0.3 * w[:, 1]), atol=1e-14)
     discrete = compile_problem(tiny.still(), dtype="float64")
     zero = torch.zeros(1, 2, dtype=torch.float64)
-    assert discrete.step(zero, zero[:, :1], None, 0.0, torch.tensor([[3.0]], dtype=torch.float64))[0].tolist() == [[3.0, 6.0]]
+    assert discrete.step(zero, zero[:, :1], None, 0.0, torch.tensor([[3.0]], dtype=torch.float64))[0].tolist() == [
+        [3.0, 6.0]
+    ]
 
 
 def test_a_large_batch_split_over_threads_equals_its_rows_alone():

@@ -83,7 +83,7 @@ def test_a_vector_environment_follows_gymnasiums_same_step_convention():
     obs, infos = envs.reset(options={"reset_mask": np.array([False, True, False])})
     assert obs[[0, 2], 1].tolist() == pytest.approx([1 / 3] * 2) and obs[1, 1] == 0
     envs.step(np.zeros((3, 1), np.float32))
-    obs, reward, terminated, truncated, infos = envs.step(np.zeros((3, 1), np.float32))
+    obs, reward, terminated, _, infos = envs.step(np.zeros((3, 1), np.float32))
     assert terminated.tolist() == [True, False, True] == infos["_final_obs"].tolist()
     assert infos["final_obs"][0].tolist() == [1.0, 1.0] and infos["final_obs"][1] is None
     assert infos["final_obs"][2].tolist() == [3.0, 1.0] and obs[[0, 2], 1].tolist() == [0.0, 0.0]
@@ -133,6 +133,8 @@ def test_wrong_arguments(make_one):
 
 def test_a_stable_baselines3_agent_trains_on_the_adapter():
     sb3 = pytest.importorskip("stable_baselines3")
-    agent = sb3.SAC("MlpPolicy", gymnasium.make("optctl/pendulum-v1"), learning_starts=50, policy_kwargs={"net_arch": [16]}, seed=0)
+    agent = sb3.SAC(
+        "MlpPolicy", gymnasium.make("optctl/pendulum-v1"), learning_starts=50, policy_kwargs={"net_arch": [16]}, seed=0
+    )
     agent.learn(260)
     assert agent.num_timesteps == 260 and len(agent.ep_info_buffer) == 1

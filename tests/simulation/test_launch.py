@@ -8,7 +8,10 @@ import torch
 from optctl.simulation.launch import num_threads, ranges, run_parts
 
 
-@pytest.mark.parametrize(("size", "operations", "threads"), [(0, 1, 4), (1, 10**9, 4), (65_536, 50, 2), (99_999, 100, 3), (200_000, 60, 64)])
+@pytest.mark.parametrize(
+    ("size", "operations", "threads"),
+    [(0, 1, 4), (1, 10**9, 4), (65_536, 50, 2), (99_999, 100, 3), (200_000, 60, 64)],
+)
 def test_ranges_cover_the_batch_once(size, operations, threads):
     parts = ranges(size, operations, threads)
     assert 1 <= len(parts) <= threads

@@ -55,7 +55,9 @@ def test_an_untranslatable_operation_that_no_output_needs_is_no_error():
 def test_a_table_lookup_and_a_linear_solver_are_refused():
     m = ca.MX.sym("m", 2)
     table = ca.interpolant("table", "bspline", [[0.0, 1.0, 2.0, 3.0]], [0.0, 1.0, 4.0, 9.0])
-    with pytest.raises(TranslationError, match="`f` cannot be compiled: its output `y` needs the CasADi operation `call`"):
+    with pytest.raises(
+        TranslationError, match="`f` cannot be compiled: its output `y` needs the CasADi operation `call`"
+    ):
         build_program(ca.Function("f", [m], [table(m[0])], ["m"], ["y"]))
     with pytest.raises(TranslationError, match="its outputs `y` do not expand to scalar operations"):
         build_program(ca.Function("f", [m], [ca.solve(ca.horzcat(m, m * m), m)], ["m"], ["y"]))

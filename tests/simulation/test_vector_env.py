@@ -111,7 +111,9 @@ def test_staggered_episodes_end_each_at_its_own_time():
 # --- the same bits -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("problem", [tiny.driven(observation_noise=0.1), make("pendulum-v1").replace(steps=6)], ids=["driven", "pendulum"])
+@pytest.mark.parametrize(
+    "problem", [tiny.driven(observation_noise=0.1), make("pendulum-v1").replace(steps=6)], ids=["driven", "pendulum"]
+)
 def test_an_environment_does_not_depend_on_the_batch_nor_on_its_neighbours(problem):
     big = make_vec(problem, 4096, randomize=True)
     acts = actions(big, 20)
@@ -156,7 +158,10 @@ print(digest.hexdigest())
 
 
 def test_the_same_seed_gives_the_same_bits_in_another_process():
-    digests = {subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True).stdout for _ in range(2)}
+    digests = {
+        subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    }
     assert len(digests) == 1 and len(digests.pop().strip()) == 64
 
 
@@ -378,7 +383,7 @@ def test_an_action_that_is_not_contiguous_or_needs_a_gradient_is_taken_as_it_is(
 
 
 def test_an_untranslatable_problem_says_so():
-    with pytest.raises(ArgumentError, match="`step` cannot be compiled: its output `x_next` needs .* `printme`"):
+    with pytest.raises(ArgumentError, match=r"`step` cannot be compiled: its output `x_next` needs .* `printme`"):
         make_vec(tiny.counter(transition=lambda x, u, p: x[0].printme(u[0])), 2)
 
 
