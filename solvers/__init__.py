@@ -4,14 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from optctl.solvers.lqr import lqr, lqr_controller, linear_quadratic, solve_lqr
+from optctl.solvers.collocation import solve_collocation
+from optctl.solvers.feedback import CONTROLLERS, Feedback, OptimalController, tvlqr
+from optctl.solvers.lqr import linear_quadratic, lqr, lqr_controller, solve_lqr
 from optctl.solvers.multiple_shooting import Guess, solve_multiple_shooting
-from optctl.solvers.multistart import solve, solve_many
+from optctl.solvers.multistart import solve, solve_ddp_start, solve_many
+from optctl.solvers.pontryagin import solve_pontryagin
 from optctl.solvers.solution import Certificate, Solution, SolutionBatch, Status, Verdict
 
-SOLVERS: dict[str, Callable] = {
-    "ddp": solve,
+SOLVERS: dict[str, Callable[..., Solution]] = {
+    "ddp": solve_ddp_start,
     "lqr": solve_lqr,
     "multiple_shooting": solve_multiple_shooting,
+    "collocation": solve_collocation,
+    "pontryagin": solve_pontryagin,
 }
-"""Name → function(problem, x0, *, params, guess, tolerance, …) → Solution."""
+"""Name → function(problem, x0, *, params, …) → Solution."""
+
+__all__ = [
+    "CONTROLLERS",
+    "SOLVERS",
+    "Certificate",
+    "Feedback",
+    "Guess",
+    "OptimalController",
+    "Solution",
+    "SolutionBatch",
+    "Status",
+    "Verdict",
+    "linear_quadratic",
+    "lqr",
+    "lqr_controller",
+    "solve",
+    "solve_collocation",
+    "solve_lqr",
+    "solve_many",
+    "solve_multiple_shooting",
+    "solve_pontryagin",
+    "tvlqr",
+]

@@ -98,7 +98,7 @@ def _direct_guesses(
         return
     found = solve_list(
         best.problem, best.x0[index], best.params(index), "multiple_shooting", guess=None, num_starts=num, seed=seed,
-        tolerance=1e-8, processes=processes, progress=report, options={"max_iterations": 300},
+        tolerance=1e-8, processes=processes, progress=report, options={"max_iterations": 250},
     )  # fmt: skip
     states = np.stack([s.trajectory.states for s in found])
     controls = np.stack([s.trajectory.controls for s in found])
@@ -159,7 +159,7 @@ def _solve_batch(
             if total < 4 or not _neighbour_round(best, 4, 1):
                 break
     else:
-        seeds = everyone if total <= 16 else np.linspace(0, total - 1, 16).astype(int)
+        seeds = everyone if total <= 8 else np.linspace(0, total - 1, 8).astype(int)
         _direct_guesses(best, seeds, num_starts, seed, processes, lambda done, of: report(done, total))
         for _ in range(3 if rounds is None else rounds):
             if total == 1 or not _neighbour_round(best, 6, 2):
@@ -232,6 +232,11 @@ def solve_many(
         problem, x0, p, name, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance, processes=processes,
         progress=progress, options=options,
     )  # fmt: skip
+
+
+def solve_ddp_start(problem: Problem, x0: np.ndarray, **options: Any) -> Solution:
+    """`solve` by batched DDP for one start."""
+    return solve_many(problem, x0, method="ddp", **options)[0]
 
 
 def solve(

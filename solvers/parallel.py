@@ -29,22 +29,30 @@ _JOB: tuple | None = None
 
 
 def guesses_for(problem: Problem, x0: np.ndarray, p: np.ndarray, goal: np.ndarray | None, rng: np.random.Generator):
-    """Structured, then random guesses, without end: (guess, widening of the control bounds to begin with)."""
+    """Structured, then random guesses, without end: (guess, factors by which the control bounds are widened on the way).
+
+    More authority first, less later, is the homotopy that finds swing-ups: it converges where the true bounds do not, and
+    in better basins.
+    """
     steps = problem.steps
     times = [None] * 4 if problem.final_time is None else np.geomspace(*problem.final_time, 5)[[2, 1, 3, 4]]
     rest = np.tile(np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high), (steps, 1))
     paths = [] if goal is None else list(lines(x0, equivalent_targets(problem, goal, x0), steps)[:4])
     hold = np.tile(x0, (steps + 1, 1))
-    order = [*paths[:1], hold, *paths[1:]]
-    for i, path in enumerate(order):
-        yield Guess(path, rest, times[i % 4]), 1.0
-    i = 0
+    order = [*paths, hold]
+    plans: list[tuple[int, tuple[float, ...]]] = [(0, (10.0, 3.0))]
+    plans += [(i, ()) for i in range(len(order))] + [(0, (4.0,))] + [(i, (10.0, 3.0)) for i in range(1, len(order))]
+    bounded = np.isfinite(problem.control_low).any() or np.isfinite(problem.control_high).any()
+    for n, (i, widen) in enumerate(plans):
+        if bounded or not widen:
+            yield Guess(order[i], rest, times[n % 4]), widen
+    n = 0
     while True:
         controls = random_controls(problem, rng, 2)[1]
-        path = order[i % len(order)] + 0.1 * np.cumsum(rng.standard_normal((steps + 1, problem.n_x)), axis=0) / steps**0.5
+        path = order[n % len(order)] + 0.1 * np.cumsum(rng.standard_normal((steps + 1, problem.n_x)), axis=0) / steps**0.5
         path[0] = x0
-        yield Guess(path, controls, times[i % 4]), (1.0, 4.0)[i % 2]
-        i += 1
+        yield Guess(path, controls, times[n % 4]), ((10.0, 3.0) if bounded and n % 2 == 0 else ())
+        n += 1
 
 
 def solve_one(
@@ -61,7 +69,7 @@ def solve_one(
     started = time.perf_counter()
     if guess is not None:
         return function(problem, x0, params=p, guess=guess, tolerance=tolerance, **options)
-    enough = num_starts or (1 if convex else 4)
+    enough = num_starts or (1 if convex else 3)
     limit = max(enough, 1 if convex else 12)
     best: Solution | None = None
     values: list[float] = []
@@ -70,9 +78,13 @@ def solve_one(
     for n, (start, widen) in enumerate(stream):
         if n >= limit or (n >= enough and best is not None and best.ok):
             break
-        if widen > 1:  # homotopy in the control bounds: first with more authority than there is
-            easy = function(problem, x0, params=p, guess=start, tolerance=1e-6, scale=widen, **options)
-            start = Guess.of(easy.trajectory)
+        for scale in widen:
+            easy = function(
+                problem, x0, params=p, guess=start, **options | {"tolerance": 1e-3, "scale": scale, "max_iterations": 100}
+            )  # fmt: skip
+            iterations += easy.iterations
+            if np.isfinite(easy.trajectory.states).all():
+                start = Guess.of(easy.trajectory)
         found = function(problem, x0, params=p, guess=start, tolerance=tolerance, **options)
         iterations += found.iterations
         if found.ok and all(abs(found.value - v) > 1e-4 * (1 + abs(v)) for v in values):

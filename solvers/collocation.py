@@ -1,0 +1,294 @@
+"""Direct collocation for continuous dynamics: polynomials that satisfy ẋ = f at chosen points of every interval.
+
+    x(t_k + τ h) = x_k + h Σ_j ∫₀^τ L_j ds f_kj,   x_{k+1} = x_k + h Σ_j b_j f_kj,   J = Σ_k h Σ_j b_j l_kj + φ(x_N)
+
+A method is its points c and weights: `trapezoid` (order 2), `hermite_simpson` (Lobatto IIIA with three stages, order 4) and
+`radau` of degree s (order 2s − 1). Unlike in multiple shooting, the control varies inside an interval: the continuous problem
+is solved, and its optimum lies below that of any zero-order hold. Costates come from the multipliers of the continuity
+conditions. Sources: Betts (2010), §4; Kelly, SIAM Review 59 (2017); Hairer and Wanner II, §IV.5; Garg et al., Automatica 46 (2010).
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from dataclasses import dataclass
+
+import casadi as ca
+import numpy as np
+from scipy.integrate import solve_ivp
+
+from optctl.errors import require
+from optctl.problem import Problem
+from optctl.solvers.multiple_shooting import Guess
+from optctl.solvers.nonlinear_program import NonlinearProgram
+from optctl.solvers.solution import Certificate, Solution, Status
+from optctl.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A collocation method as data: points c in [0, 1], matrix a, weights b."""
+
+    c: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+    order: int
+
+    @property
+    def shares_start(self) -> bool:
+        """The first point is the start of the interval (Lobatto): its control is the end control of the interval before."""
+        return bool(self.c[0] == 0)
+
+
+def _scheme(points: np.ndarray, order: int) -> Scheme:
+    """a_ij = ∫₀^{c_i} L_j, b_j = ∫₀¹ L_j for the Lagrange polynomials L of the points."""
+    a, b = np.empty((len(points), len(points))), np.empty(len(points))
+    for j in range(len(points)):
+        others = np.delete(points, j)
+        integral = np.polyint(np.poly(others) / np.prod(points[j] - others))
+        a[:, j], b[j] = np.polyval(integral, points), np.polyval(integral, 1.0)
+    return Scheme(points, a, b, order)
+
+
+def scheme(name: str, degree: int = 3) -> Scheme:
+    """`trapezoid`, `hermite_simpson`, or `radau` with `degree` points."""
+    if name == "trapezoid":
+        return _scheme(np.array([0.0, 1.0]), 2)
+    if name == "hermite_simpson":
+        return _scheme(np.array([0.0, 0.5, 1.0]), 4)
+    require(name == "radau", "scheme", "be one of trapezoid, hermite_simpson, radau", f"is {name!r}")
+    require(1 <= degree <= 9, "degree", "be between 1 and 9", f"is {degree!r}")
+    return _scheme(np.array(ca.collocation_points(degree, "radau")), 2 * degree - 1)
+
+
+class Collocation:
+    """The program of one problem and scheme; unknowns: node states, stage states, controls, T."""
+
+    def __init__(self, problem: Problem, method: Scheme, intervals: int) -> None:
+        self.problem, self.method, self.intervals = problem, method, intervals
+        n_x, n_u, s, n = problem.n_x, problem.n_u, len(method.c), intervals
+        self.free_time = problem.final_time is not None
+        # control columns: shared interval ends for Lobatto points, all points for Radau
+        per = s - 1 if method.shares_start else s
+        self.columns = n * per + (1 if method.shares_start else 0)
+        self.index = np.array([[k * per + j for j in range(s)] for k in range(n)])
+        self.inner = s - 2 if method.shares_start else s - 1  # stage states besides the nodes
+        self.sizes = (n_x * (n + 1), n_x * n * self.inner, n_u * self.columns, int(self.free_time))
+        w, p, x0 = ca.MX.sym("w", sum(self.sizes)), ca.MX.sym("p", problem.n_p), ca.MX.sym("x0", n_x)
+        nodes, stages, controls, final = self._split(w)
+        nodes, controls = ca.reshape(nodes, n_x, n + 1), ca.reshape(controls, n_u, self.columns)
+        stages = ca.reshape(stages, n_x * self.inner, n)
+        final = final if self.free_time else problem.duration
+        h = final / n
+        point = ca.Function(
+            "rates", [problem._x, problem._u, problem._p, problem._t],
+            [problem.dynamics_function(problem._x, problem._u, problem._p, problem._t),
+             problem.stage_cost_function(problem._x, problem._u, problem._p, problem._t)],
+        )  # fmt: skip
+        x, y = ca.SX.sym("x", n_x), ca.SX.sym("y", n_x)
+        inner, u = ca.SX.sym("inner", n_x * self.inner), ca.SX.sym("u", n_u * s)
+        q, t, hs = problem._p, problem._t, ca.SX.sym("h")
+        held = list(ca.horzsplit(ca.reshape(inner, n_x, self.inner))) if self.inner else []
+        xs = [x, *held, y] if method.shares_start else [*held, y]
+        us = ca.horzsplit(ca.reshape(u, n_u, s))
+        f, costs = zip(*(point(xs[j], us[j], q, t + float(method.c[j]) * hs) for j in range(s)), strict=True)
+        rows = [i for i in range(s) if not (method.shares_start and i == 0)]
+        defects = [xs[i] - x - hs * sum((float(method.a[i, j]) * f[j] for j in range(s)), ca.SX(0)) for i in rows]
+        cost = hs * sum((float(method.b[j]) * costs[j] for j in range(s)), ca.SX(0))
+        # the last row is continuity x_{k+1} = x_k + h Σ b f: its multiplier is the costate
+        interval = ca.Function("interval", [x, y, inner, u, q, t, hs], [ca.vertcat(*defects), cost])
+        multiplier = ca.SX.sym("lam", n_x * len(rows))
+        slope = ca.gradient(cost + ca.dot(multiplier, ca.vertcat(*defects)), x)
+        start = ca.Function("start", [x, y, inner, u, q, t, hs, multiplier], [ca.densify(slope)]).map(n)
+        gathered = ca.reshape(controls[:, self.index.ravel().tolist()], n_u * s, n)
+        starts = h * ca.DM(np.arange(n)).T
+        self.rows = len(rows)
+        g, costs_all = interval.map(n)(
+            nodes[:, :-1], nodes[:, 1:], stages, gathered, ca.repmat(p, 1, n), starts, ca.repmat(h, 1, n)
+        )
+        objective = ca.sum2(costs_all)
+        if problem.horizon == "finite":
+            objective += problem.terminal_cost_function(nodes[:, -1], p, final)
+        y_all = ca.MX.sym("y", n_x * len(rows), n)
+        costates = start(nodes[:, :-1], nodes[:, 1:], stages, gathered, ca.repmat(p, 1, n), starts, ca.repmat(h, 1, n), y_all)
+        self.interval_values = ca.Function("interval_values", [w, p, y_all], [costs_all, costates])
+        constraints, self.n_path, self.n_end = [ca.vec(g)], 0, 0
+        grid = [(k, j) for k in range(n) for j in range(s) if not (method.shares_start and j == 0 and k > 0)]
+        if problem.path_constraint_function is not None:
+            for k, j in grid:
+                at = (nodes[:, k + 1] if j == s - 1 else nodes[:, k] if method.shares_start and j == 0
+                      else stages[(j - method.shares_start) * n_x : (j - method.shares_start + 1) * n_x, k])  # fmt: skip
+                constraints.append(
+                    problem.path_constraint_function(at, controls[:, int(self.index[k, j])], p, h * (k + float(method.c[j])))
+                )
+            self.n_path = sum(c.numel() for c in constraints[1:])
+        if problem.terminal_constraint_function is not None:
+            constraints.append(problem.terminal_constraint_function(nodes[:, -1], p, final))
+            self.n_end = constraints[-1].numel()
+        self.n_defect = g.numel()
+        self.program = NonlinearProgram(w, ca.vertcat(x0, p), objective, ca.vertcat(*constraints))
+
+    def _split(self, w):  # noqa: ANN001, ANN202
+        ends = np.cumsum(self.sizes)
+        return w[: int(ends[0])], w[int(ends[0]) : int(ends[1])], w[int(ends[1]) : int(ends[2])], w[int(ends[2]) :]
+
+    def times(self, final: float) -> np.ndarray:
+        """Times of the control columns."""
+        h = final / self.intervals
+        columns = np.empty(self.columns)
+        columns[self.index] = h * (np.arange(self.intervals)[:, None] + self.method.c[None])
+        return columns
+
+    def pack(self, guess: Guess, final: float) -> np.ndarray:
+        """Interpolate a guess to every point."""
+        old = np.linspace(0, final, len(guess.states))
+        state = lambda t: np.stack([np.interp(t, old, column) for column in guess.states.T], axis=-1)  # noqa: E731
+        middle = (old[:-1] + old[1:]) / 2
+        control = lambda t: np.stack([np.interp(t, middle, column) for column in guess.controls.T], axis=-1)  # noqa: E731
+        h = final / self.intervals
+        first = 1 if self.method.shares_start else 0
+        inner_times = h * (np.arange(self.intervals)[:, None] + self.method.c[first : first + self.inner][None])
+        parts = [state(h * np.arange(self.intervals + 1)).ravel(), state(inner_times.ravel()).ravel()]
+        return np.concatenate([*parts, control(self.times(final)).ravel(), [final] if self.free_time else []])
+
+    def bounds(self, x0: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+        q, sides = self.problem, []
+        for u_side, x_side, i in ((q.control_low, q.state_low, 0), (q.control_high, q.state_high, 1)):
+            nodes = np.tile(x_side, (self.intervals + 1, 1))
+            nodes[0] = x0
+            inner = np.tile(x_side, (self.intervals * self.inner, 1))
+            controls = np.tile(scale * u_side, (self.columns, 1))
+            sides.append(np.concatenate([nodes.ravel(), inner.ravel(), controls.ravel(), [q.final_time[i]] if q.final_time else []]))
+        return sides[0], sides[1]
+
+
+_BUILT: weakref.WeakKeyDictionary[Problem, dict] = weakref.WeakKeyDictionary()
+
+
+def solve_collocation(
+    problem: Problem,
+    x0: np.ndarray,
+    *,
+    params: np.ndarray | None = None,
+    guess: Guess | Trajectory | None = None,
+    scheme_name: str = "radau",
+    degree: int = 3,
+    intervals: int | None = None,
+    tolerance: float = 1e-10,
+    max_iterations: int = 500,
+    time_limit: float = 60.0,
+    scale: float = 1.0,
+) -> Solution:
+    """One local solve. The trajectory lists node states and costates; `controls` are the controls at the middle of each
+    interval (interpolated), `costs` the interval costs."""
+    require(not problem.discrete, "problem", "have continuous dynamics", "is discrete")
+    started = time.perf_counter()
+    p = problem.param_values if params is None else params
+    n = problem.steps if intervals is None else intervals
+    built = _BUILT.setdefault(problem, {})
+    key = (scheme_name, degree, n)
+    if key not in built:
+        built[key] = Collocation(problem, scheme(scheme_name, degree), n)
+    c: Collocation = built[key]
+    if isinstance(guess, Trajectory):
+        guess = Guess.of(guess)
+    if guess is None:
+        rest = np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)
+        guess = Guess(np.tile(x0, (n + 1, 1)), np.tile(rest, (n, 1)))
+    final = problem.duration
+    if problem.final_time is not None:
+        final = float(np.mean(problem.final_time)) if guess.final_time is None else guess.final_time
+    low = np.concatenate([np.zeros(c.n_defect), np.full(c.n_path, -np.inf), np.zeros(c.n_end)])
+    result = c.program.solve(
+        c.pack(guess, final), np.concatenate([x0, p]), c.bounds(np.asarray(x0), scale), (low, np.zeros(len(low))),
+        tolerance=tolerance, max_iterations=max_iterations, time_limit=time_limit,
+    )  # fmt: skip
+    return _solution(c, result, p, time.perf_counter() - started, f"collocation ({scheme_name})")
+
+
+def _solution(c: Collocation, result, p: np.ndarray, wall_time: float, name: str) -> Solution:  # noqa: ANN001
+    problem, n = c.problem, c.intervals
+    nodes, stages, controls, final = c._split(result.w)
+    nodes, controls = nodes.reshape(n + 1, problem.n_x), controls.reshape(c.columns, problem.n_u)
+    stages = stages.reshape(n, c.inner, problem.n_x)
+    final = float(final[0]) if c.free_time else problem.duration
+    h, method = final / n, c.method
+    times = h * np.arange(n + 1)
+    # λ_k = ∂/∂x_k of what follows: the interval's cost and its conditions, times their multipliers
+    y = result.multipliers[: c.n_defect].reshape(n, c.rows * problem.n_x)
+    costs, slopes = (np.asarray(v) for v in c.interval_values(result.w, p, y.T))
+    costates = np.concatenate([slopes.T, np.zeros((1, problem.n_x))])
+    interior_end = result.bound_multipliers[problem.n_x * n : problem.n_x * (n + 1)]
+    costates[-1] = _end_costate(c, nodes[-1], p, final, result, interior_end)
+    u = controls[c.index]  # (n, s, n_u)
+    middle = np.einsum("kju,j->ku", u, _lagrange(method.c, 0.5))
+    end = float(problem.terminal_cost_function(nodes[-1], p, final)) if problem.horizon == "finite" else 0.0
+    trajectory = Trajectory(
+        times=times, states=nodes, controls=middle, costs=costs.ravel(), terminal_cost=np.asarray(end), costates=costates
+    )
+
+    def rate(fraction: float, flat: np.ndarray) -> np.ndarray:
+        held = np.einsum("kju,j->ku", u, _lagrange(method.c, fraction))
+        f = problem.dynamics_function(flat.reshape(n, -1).T, held.T, p, (times[:-1] + fraction * h)[None])
+        return (h * np.asarray(f).T).ravel()
+
+    mismatch = float("nan")
+    if np.isfinite(result.w).all():
+        run = solve_ivp(rate, (0, 1), nodes[:-1].ravel(), method="DOP853", rtol=1e-11, atol=1e-12)
+        mismatch = float(np.max(np.abs(run.y[:, -1].reshape(n, -1) - nodes[1:])))
+    drift = None
+    x, uu, pp, t = problem._x, problem._u, problem._p, problem._t
+    if not (ca.depends_on(problem.dynamics_function(x, uu, pp, t), t) or ca.depends_on(problem.stage_cost_function(x, uu, pp, t), t)):
+        k = slice(1, n) if method.shares_start else slice(0, n)
+        if method.shares_start:
+            f = np.asarray(problem.dynamics_function(nodes[k].T, u[k, 0].T, p, 0.0)).T
+            cost = np.asarray(problem.stage_cost_function(nodes[k].T, u[k, 0].T, p, 0.0)).ravel()
+            hamiltonian = cost + (costates[k] * f).sum(axis=1)
+        else:  # Radau controls belong to the end of the interval
+            f = np.asarray(problem.dynamics_function(nodes[1:].T, u[:, -1].T, p, 0.0)).T
+            cost = np.asarray(problem.stage_cost_function(nodes[1:].T, u[:, -1].T, p, 0.0)).ravel()
+            hamiltonian = cost + (costates[1:] * f).sum(axis=1)
+        drift = float(np.ptp(hamiltonian)) if len(hamiltonian) else 0.0
+    defect = float(np.abs(result.g[: c.n_defect]).max())
+    worst = [0.0]
+    for values, lo, hi in (
+        (np.concatenate([nodes[1:], stages.reshape(-1, problem.n_x)]), problem.state_low, problem.state_high),
+        (controls, problem.control_low, problem.control_high),
+    ):
+        worst += [float(np.max(lo - values, initial=0.0)), float(np.max(values - hi, initial=0.0))]
+    rest = result.g[c.n_defect :]
+    worst += [float(np.max(rest[: c.n_path], initial=0.0)), float(np.max(np.abs(rest[c.n_path :]), initial=0.0))]
+    status = result.status
+    if not status.ok and defect < 1e-9 and max(worst) < 1e-8 and result.gradient < 1e-6 * (1 + abs(result.cost)):
+        status = Status.CONVERGED
+    certificate = Certificate(
+        defect=defect, resimulation=mismatch, stationarity=result.gradient, hamiltonian_drift=drift,
+        constraint_violation=max(worst),
+    )  # fmt: skip
+    return Solution(
+        problem=problem.name, solver=name, trajectory=trajectory, status=status, certificate=certificate,
+        wall_time=wall_time, iterations=result.iterations, message="" if status.ok else result.message,
+    )  # fmt: skip
+
+
+def _lagrange(points: np.ndarray, at: float) -> np.ndarray:
+    """Values of the Lagrange polynomials of the points."""
+    return np.array(
+        [np.prod((at - np.delete(points, j)) / (points[j] - np.delete(points, j))) for j in range(len(points))]
+    )
+
+
+def _end_costate(c: Collocation, x: np.ndarray, p: np.ndarray, final: float, result, bound: np.ndarray) -> np.ndarray:  # noqa: ANN001
+    """λ(T) = φ_x + e_x'ν + the multipliers of state bounds at the end."""
+    problem = c.problem
+    xs = problem._x
+    value = np.array(bound, dtype=float)
+    if problem.horizon == "finite":
+        gradient = ca.Function("g", [xs, problem._p, problem._t], [ca.gradient(problem.terminal_cost_function(xs, problem._p, problem._t), xs)])
+        value = value + np.asarray(gradient(x, p, final)).ravel()
+    if problem.terminal_constraint_function is not None:
+        e = problem.terminal_constraint_function(xs, problem._p, problem._t)
+        jacobian = np.asarray(ca.Function("j", [xs, problem._p, problem._t], [ca.jacobian(e, xs)])(x, p, final))
+        value = value + jacobian.T @ result.multipliers[-c.n_end :]
+    return value

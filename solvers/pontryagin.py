@@ -1,0 +1,282 @@
+"""Pontryagin's principle by indirect multiple shooting: the boundary value problem of states and costates, by Newton's method.
+
+    H = l + λ'f,   u* = argmin_u H,   ẋ = f(x, u*),   λ̇ = −H_x,   x(0) = x0,   λ(T) = φ_x + e_x'ν,   e(x(T)) = 0
+    free final time: H(T) + φ_t + e_t'ν = 0
+
+u* is closed form where H is quadratic in u with a diagonal H_uu, or linear (bang-bang: the sign of the switching function);
+otherwise projected Newton steps from the last value. Arcs between the segments' nodes are integrated by DOP853 together with
+their sensitivities. Assumptions: continuous dynamics, no state or path constraints, no singular arcs. On the discontinuities of
+bang-bang controls the integrator only refines: such problems reach fewer digits.
+Sources: Pontryagin et al. (1962); Bryson and Ho (1975), §2.7, §7.3; Bulirsch and Stoer, Numerical Analysis (2002), §7.3.5.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from dataclasses import dataclass
+
+import casadi as ca
+import numpy as np
+from scipy.integrate import solve_ivp
+
+from optctl.errors import require
+from optctl.problem import Problem
+from optctl.solvers.collocation import solve_collocation
+from optctl.solvers.multiple_shooting import Guess
+from optctl.solvers.solution import Certificate, Solution, Status
+from optctl.trajectory import Trajectory
+
+_RTOL, _ATOL = 1e-12, 1e-13
+
+
+@dataclass(frozen=True)
+class Extremals:
+    """Generated functions of one problem."""
+
+    flow: ca.Function
+    """(y, p, t) → ẏ, y = (x, λ, cost)."""
+    jacobian: ca.Function
+    """(y, p, t) → ∂ẏ/∂(x, λ)."""
+    control: ca.Function
+    """(x, λ, p, t) → u*."""
+    hamiltonian: ca.Function
+    """(x, λ, p, t) → H(x, u*, λ)."""
+    end: ca.Function
+    """(x, λ, ν, p, T) → boundary conditions at T, their Jacobian with respect to (x, λ, ν)."""
+    n_end: int
+    autonomous: bool
+
+
+_BUILT: weakref.WeakKeyDictionary[Problem, Extremals] = weakref.WeakKeyDictionary()
+
+
+def _minimiser(problem: Problem, h: ca.SX, x: ca.SX, costate: ca.SX, p: ca.SX, t: ca.SX) -> ca.SX:
+    """u* = argmin H over the box."""
+    u = problem._u
+    low, high = ca.DM(problem.control_low), ca.DM(problem.control_high)
+    box = lambda v: ca.fmin(ca.fmax(v, low), high)  # noqa: E731
+    hessian, gradient = ca.hessian(h, u)
+    at_zero = lambda e: ca.substitute(e, u, ca.SX.zeros(problem.n_u))  # noqa: E731
+    if not ca.depends_on(ca.simplify(ca.vec(hessian)), u):
+        if hessian.nnz() == 0 or ca.simplify(ca.densify(hessian)).is_zero():
+            require(
+                bool(np.isfinite(problem.control_low).all() and np.isfinite(problem.control_high).all()),
+                "control_bounds", "be finite where the Hamiltonian is linear in the control", "are not",
+            )  # fmt: skip
+            return ca.if_else(at_zero(gradient) > 0, low, high)
+        if hessian.sparsity().is_diag():
+            return box(-at_zero(gradient) / ca.diag(at_zero(hessian)))
+        if not (np.isfinite(problem.control_low).any() or np.isfinite(problem.control_high).any()):
+            return -ca.solve(at_zero(hessian), at_zero(gradient))
+    step = ca.Function("step", [u, x, costate, p, t], [box(u - ca.solve(hessian + 1e-12 * ca.SX.eye(problem.n_u), gradient))])
+    value = ca.SX(box(ca.SX.zeros(problem.n_u)))
+    for _ in range(12):
+        value = step(value, x, costate, p, t)
+    return value
+
+
+def extremals(problem: Problem) -> Extremals:
+    """The functions, built once."""
+    if problem not in _BUILT:
+        _BUILT[problem] = _build(problem)
+    return _BUILT[problem]
+
+
+def _build(problem: Problem) -> Extremals:
+    n, x, u, p, t = problem.n_x, problem._x, problem._u, problem._p, problem._t
+    costate = ca.SX.sym("costate", n)
+    f, cost = problem.dynamics_function(x, u, p, t), problem.stage_cost_function(x, u, p, t)
+    h = cost + ca.dot(costate, f)
+    best = _minimiser(problem, h, x, costate, p, t)
+    h_x = ca.gradient(h, x)
+    with_best = ca.Function("with_best", [x, costate, u, p, t], [f, -h_x, cost, h])
+    rates = with_best(x, costate, best, p, t)
+    y = ca.SX.sym("y", 2 * n + 1)
+    flow = ca.Function("flow0", [x, costate, p, t], [ca.vertcat(*rates[:3])])
+    out = flow(y[:n], y[n : 2 * n], p, t)
+    nu = ca.SX.sym("nu", 0)
+    e = ca.SX.zeros(0, 1)
+    if problem.terminal_constraint_function is not None:
+        e = problem.terminal_constraint_function(x, p, t)
+        nu = ca.SX.sym("nu", e.numel())
+    phi = ca.SX(0) if problem.horizon == "infinite" else problem.terminal_cost_function(x, p, t)
+    lagrangian = phi + (ca.dot(nu, e) if e.numel() else 0)
+    conditions = ca.vertcat(costate - ca.gradient(lagrangian, x), e)
+    if problem.final_time is not None:
+        conditions = ca.vertcat(conditions, rates[3] + ca.gradient(lagrangian, t))
+    unknowns = ca.vertcat(x, costate, nu)
+    return Extremals(
+        flow=ca.Function("flow", [y, p, t], [out]),
+        jacobian=ca.Function("flow_jacobian", [y, p, t], [ca.densify(ca.jacobian(out, y[: 2 * n])[: 2 * n, :])]),
+        control=ca.Function("control", [x, costate, p, t], [best]),
+        hamiltonian=ca.Function("hamiltonian", [x, costate, p, t], [rates[3]]),
+        end=ca.Function("end", [x, costate, nu, p, t],
+                        [ca.densify(conditions), ca.densify(ca.jacobian(conditions, unknowns)), ca.densify(ca.jacobian(conditions, t))]),
+        n_end=e.numel(),
+        autonomous=not ca.depends_on(ca.vertcat(f, cost), t),
+    )  # fmt: skip
+
+
+def _arc(functions: Extremals, y0: np.ndarray, p: np.ndarray, start: float, stop: float) -> tuple[np.ndarray, np.ndarray]:
+    """Integrate (x, λ, cost) with sensitivities from start to stop: (y, ∂(x, λ)/∂(x, λ)₀)."""
+    m = len(y0) - 1
+
+    def rate(t: float, z: np.ndarray) -> np.ndarray:
+        y, s = z[: m + 1], z[m + 1 :].reshape(m, m)
+        return np.concatenate([np.asarray(functions.flow(y, p, t)).ravel(), (np.asarray(functions.jacobian(y, p, t)) @ s).ravel()])
+
+    with np.errstate(all="ignore"):
+        steep = lambda t, z: 1e8 - np.abs(z[: m + 1]).max()  # noqa: E731
+        steep.terminal = True
+        run = solve_ivp(rate, (start, stop), np.concatenate([y0, np.eye(m).ravel()]), method="DOP853", rtol=_RTOL, atol=_ATOL, events=steep)
+    if run.status != 0 or not np.isfinite(run.y[:, -1]).all():
+        return np.full(m + 1, np.nan), np.full((m, m), np.nan)
+    return run.y[: m + 1, -1], run.y[m + 1 :, -1].reshape(m, m)
+
+
+def solve_pontryagin(
+    problem: Problem,
+    x0: np.ndarray,
+    *,
+    params: np.ndarray | None = None,
+    guess: Trajectory | Guess | None = None,
+    segments: int | None = None,
+    tolerance: float = 1e-10,
+    max_iterations: int = 40,
+    time_limit: float = 60.0,
+) -> Solution:
+    """Newton on the boundary conditions. `guess`: a trajectory with costates (default: from collocation). `segments=1` is single
+    shooting; default: one per second or five, whichever is more."""
+    require(not problem.discrete, "problem", "have continuous dynamics", "is discrete")
+    require(
+        problem.path_constraints is None and not np.isfinite([problem.state_low, problem.state_high]).any(),
+        "problem", "have neither state bounds nor path constraints for indirect shooting", "has them",
+    )  # fmt: skip
+    started = time.perf_counter()
+    p = problem.param_values if params is None else np.asarray(params, dtype=float)
+    n, functions = problem.n_x, extremals(problem)
+    x0 = np.asarray(x0, dtype=float)
+    if guess is None or isinstance(guess, Guess) or guess.costates is None:
+        guess = solve_collocation(problem, x0, params=p, guess=guess, tolerance=1e-8, time_limit=time_limit / 2).trajectory
+    final = float(guess.times[-1] - guess.times[0])
+    m = max(5, int(np.ceil(final))) if segments is None else segments
+    require(isinstance(m, int) and m > 0, "segments", "be a positive integer", f"is {segments!r}")
+    free = problem.final_time is not None
+    interpolate = lambda values: np.stack(  # noqa: E731
+        [np.interp(np.linspace(0, final, m + 1), guess.times - guess.times[0], v) for v in values.T], axis=1
+    )
+    nodes = np.concatenate([interpolate(guess.states), interpolate(guess.costates)], axis=1)[:m]
+    nodes[0, :n] = x0
+    nu = np.zeros(functions.n_end)
+
+    def shoot(nodes: np.ndarray, nu: np.ndarray, final: float):  # noqa: ANN202
+        """Residual, its Jacobian in (λ_0, y_1, …, y_{m−1}, ν, T), and the cost."""
+        size = 2 * n * m - n + len(nu) + free
+        residual, jacobian, cost = [], np.zeros((size, size)), 0.0
+        h, row = final / m, 0
+        column = lambda k: slice(0, n) if k == 0 else slice(2 * n * k - n, 2 * n * (k + 1) - n)  # noqa: E731
+        for k in range(m):
+            y, s = _arc(functions, np.append(nodes[k], 0.0), p, k * h, (k + 1) * h)
+            if not np.isfinite(y).all():
+                return np.full(size, np.nan), jacobian, np.nan
+            cost += y[-1]
+            s = s[:, n:] if k == 0 else s
+            speed = np.asarray(functions.flow(y, p, (k + 1) * h)).ravel()[: 2 * n]
+            if not functions.autonomous and free:
+                require(False, "problem", "be autonomous when the final time is free (indirect shooting)", "depends on time")
+            if k < m - 1:
+                residual.append(y[: 2 * n] - nodes[k + 1])
+                jacobian[row : row + 2 * n, column(k)] = s
+                jacobian[row : row + 2 * n, column(k + 1)] = -np.eye(2 * n)
+                if free:
+                    jacobian[row : row + 2 * n, -1] = speed / m
+                row += 2 * n
+            else:
+                values, slope, in_time = (np.asarray(v) for v in functions.end(y[:n], y[n : 2 * n], nu, p, final))
+                residual.append(values.ravel())
+                jacobian[row:, column(k)] = slope[:, : 2 * n] @ s
+                if len(nu):
+                    jacobian[row:, 2 * n * m - n : 2 * n * m - n + len(nu)] = slope[:, 2 * n :]
+                if free:
+                    jacobian[row:, -1] += slope[:, : 2 * n] @ speed / m + in_time.ravel()
+        return np.concatenate(residual), jacobian, cost
+
+    if len(nu):  # least squares: λ(T) = φ_x + e_x'ν at the guess
+        values, slope, _ = (np.asarray(v) for v in functions.end(guess.states[-1], guess.costates[-1], nu, p, final))
+        nu = np.linalg.lstsq(slope[:n, 2 * n :], -values.ravel()[:n], rcond=None)[0]
+    status, iteration = Status.MAX_ITERATIONS, 0
+    residual, jacobian, cost = shoot(nodes, nu, final)
+    for iteration in range(1, max_iterations + 1):
+        size = float(np.max(np.abs(residual)))
+        if not np.isfinite(size):
+            status = Status.SHOOTING_FAILED
+            break
+        if size <= tolerance * (1 + np.abs(nodes).max()):
+            status = Status.CONVERGED
+            break
+        if time.perf_counter() - started > time_limit:
+            status = Status.TIME_LIMIT
+            break
+        step = np.linalg.lstsq(jacobian, -residual, rcond=1e-14)[0]
+        alpha, accepted = 1.0, False
+        for _ in range(8):
+            flat = np.concatenate([nodes.ravel()[n:], nu, [final] if free else []]) + alpha * step
+            new_nodes = np.concatenate([x0, flat[: 2 * n * m - n]]).reshape(m, 2 * n)
+            new_nu = flat[2 * n * m - n : 2 * n * m - n + len(nu)]
+            new_final = float(flat[-1]) if free else final
+            if not free or new_final > 0:
+                trial = shoot(new_nodes, new_nu, new_final)
+                if np.isfinite(trial[0]).all() and np.linalg.norm(trial[0]) < (1 - 1e-4 * alpha) * np.linalg.norm(residual):
+                    nodes, nu, final, (residual, jacobian, cost), accepted = new_nodes, new_nu, new_final, trial, True
+                    break
+            alpha *= 0.4
+        if not accepted:
+            status = Status.CONVERGED if size <= 1e-7 * (1 + np.abs(nodes).max()) else Status.SHOOTING_FAILED
+            break
+    return _solution(problem, functions, nodes, nu, final, p, residual, status, iteration, time.perf_counter() - started)
+
+
+def _solution(problem, functions, nodes, nu, final, p, residual, status, iterations, wall_time) -> Solution:  # noqa: ANN001
+    """Sample the arcs at the problem's own `steps` and measure the certificate."""
+    n, m, steps = problem.n_x, len(nodes), problem.steps
+    times = np.linspace(0, final, steps + 1)
+    y = np.full((steps + 1, 2 * n + 1), np.nan)
+    offset = 0.0
+    for k in range(m):
+        start, stop = final * k / m, final * (k + 1) / m
+        inside = np.flatnonzero((times >= start - 1e-12) & (times <= stop + 1e-12))
+        with np.errstate(all="ignore"):
+            steep = lambda t, z: 1e8 - np.abs(z).max()  # noqa: E731
+            steep.terminal = True
+            run = solve_ivp(
+                lambda t, z: np.asarray(functions.flow(z, p, t)).ravel(), (start, stop), np.append(nodes[k], offset),
+                method="DOP853", rtol=_RTOL, atol=_ATOL, dense_output=True, events=steep,
+            )  # fmt: skip
+        if run.status == 0:
+            y[inside] = run.sol(np.clip(times[inside], start, stop)).T
+            offset = run.y[-1, -1]
+        else:
+            status = Status.SHOOTING_FAILED
+    x, costates = y[:, :n], y[:, n : 2 * n]
+    middle = (times[:-1] + times[1:]) / 2
+    centre = (y[:-1] + y[1:]) / 2
+    controls = np.asarray(functions.control(centre[:, :n].T, centre[:, n : 2 * n].T, p, middle[None])).T
+    phi = float(problem.terminal_cost_function(x[-1], p, final)) if problem.horizon == "finite" else 0.0
+    hamiltonian = np.asarray(functions.hamiltonian(x.T, costates.T, p, times[None])).ravel()
+    last = len(functions_end := np.asarray(functions.end(x[-1], costates[-1], nu, p, final)[0]).ravel())
+    ends = functions_end[n : n + functions.n_end]
+    worst = float(np.max(np.abs(residual))) if np.isfinite(residual).all() else float("nan")
+    certificate = Certificate(
+        defect=worst, resimulation=worst, stationarity=0.0, costate_defect=worst,
+        hamiltonian_drift=float(np.ptp(hamiltonian)) if functions.autonomous else None,
+        transversality=float(np.max(np.abs(np.delete(functions_end, np.arange(n, n + functions.n_end))), initial=0.0)) if last else 0.0,
+        constraint_violation=float(np.max(np.abs(ends), initial=0.0)),
+    )  # fmt: skip
+    trajectory = Trajectory(
+        times=times, states=x, controls=controls, costs=np.diff(y[:, -1]), terminal_cost=np.asarray(phi), costates=costates
+    )
+    return Solution(
+        problem=problem.name, solver="pontryagin", trajectory=trajectory, status=status, certificate=certificate,
+        wall_time=wall_time, iterations=iterations,
+    )  # fmt: skip
