@@ -17,11 +17,11 @@ def test_common_subexpressions_are_computed_once_and_unneeded_ones_not_at_all():
 
 def test_structural_zeros_are_zero_and_order_is_by_columns():
     sparse = ca.SX(2, 2)
-    sparse[1, 0] = X  # [[0, 0], [x, 0]]
+    sparse[0, 1] = X  # [[0, x], [0, 0]]
     program = build_program(ca.Function("f", [X], [sparse]))
     values = [program.instructions[k] for k in program.outputs[0]]
     assert program.output_shapes == ((2, 2),)
-    assert [v.operation for v in values] == ["const", "input", "const", "const"]
+    assert [v.operation for v in values] == ["const", "const", "input", "const"]
     assert values[0].constant == 0.0
 
 
