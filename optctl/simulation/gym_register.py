@@ -1,5 +1,6 @@
-"""Gymnasium ids such as `optctl/cartpole` for every problem of the catalogue; `import gymnasium` calls `register` by itself.
+"""Gymnasium ids such as `optctl/cartpole` for every problem of the catalogue: `import optctl.simulation.gym_register` adds them.
 
+So does `gymnasium.make("optctl.simulation.gym_register:optctl/cartpole")`. Gymnasium has loaded no plugins by itself since 1.0.
 Importing this loads casadi, which the catalogue is written in, but neither torch nor warp: those wait for `gymnasium.make`.
 """
 
@@ -33,3 +34,6 @@ def gym_id(name: str, catalogue: Iterable[str]) -> str:
     """
     versioned = any(re.fullmatch(rf"{re.escape(name)}-v\d+", other) for other in catalogue)
     return f"optctl/{name}-plain" if versioned else f"optctl/{name}"
+
+
+register()

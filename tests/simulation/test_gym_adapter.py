@@ -14,9 +14,7 @@ from gymnasium.vector import AutoresetMode
 from optctl.envs import CATALOGUE, make
 from optctl.errors import ArgumentError
 from optctl.simulation.gym_adapter import GymEnv, GymVectorEnv
-from optctl.simulation.gym_register import gym_id, register
-
-register()
+from optctl.simulation.gym_register import gym_id
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
@@ -29,15 +27,19 @@ def test_every_problem_passes_the_environment_checker(name):
     assert env.unwrapped.problem.name == make(name).name
 
 
-def test_ids_are_registered_when_gymnasium_is_imported_through_the_entry_point():
-    """The plugin's function is what pyproject names, loads neither torch nor warp, and gives `pendulum` its own id."""
+def test_importing_the_register_adds_the_ids_without_loading_torch_or_warp():
+    """`pendulum` has an id of its own, because Gymnasium would take it for an older version of `pendulum-v1`."""
     code = (
-        "import sys, gymnasium; from optctl.simulation.gym_register import register; register(); register()\n"
+        "import sys, gymnasium; from optctl.simulation.gym_register import register; register()\n"
         "assert 'torch' not in sys.modules and 'warp' not in sys.modules\n"
         "print(*(k for k in gymnasium.registry if k.startswith('optctl/')))"
     )
     ids = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"optctl/pendulum-v1", "optctl/pendulum-plain", "optctl/cartpole"} <= set(ids) and len(ids) == len(CATALOGUE)
+
+
+def test_an_id_can_name_the_module_that_registers_it():
+    assert gymnasium.make("optctl.simulation.gym_register:optctl/cartpole").unwrapped.problem.name == "cartpole"
 
 
 def test_a_single_environment_ends_and_asks_for_a_reset():
