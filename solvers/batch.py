@@ -27,6 +27,10 @@ class Batched:
     """
 
     def __init__(self, function: ca.Function, threads: int | None = None) -> None:
+        if any(function.nnz_out(i) != function.numel_out(i) for i in range(function.n_out())):
+            inputs = function.mx_in()  # a buffer holds the nonzeros only: structural zeros would shift what follows
+            outputs = function.call(inputs)
+            function = ca.Function(function.name(), inputs, [ca.densify(output) for output in outputs])
         self.function = function
         self.threads = cores() if threads is None else threads
         self._maps: dict[int, ca.Function] = {}

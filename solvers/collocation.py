@@ -111,7 +111,9 @@ class Collocation:
         if problem.horizon == "finite":
             objective += problem.terminal_cost_function(nodes[:, -1], p, final)
         y_all = ca.MX.sym("y", n_x * len(rows), n)
-        costates = start(nodes[:, :-1], nodes[:, 1:], stages, gathered, ca.repmat(p, 1, n), starts, ca.repmat(h, 1, n), y_all)
+        costates = start(
+            nodes[:, :-1], nodes[:, 1:], stages, gathered, ca.repmat(p, 1, n), starts, ca.repmat(h, 1, n), y_all
+        )
         self.interval_values = ca.Function("interval_values", [w, p, y_all], [costs_all, costates])
         constraints, self.n_path, self.n_end = [ca.vec(g)], 0, 0
         grid = [(k, j) for k in range(n) for j in range(s) if not (method.shares_start and j == 0 and k > 0)]
@@ -120,7 +122,9 @@ class Collocation:
                 at = (nodes[:, k + 1] if j == s - 1 else nodes[:, k] if method.shares_start and j == 0
                       else stages[(j - method.shares_start) * n_x : (j - method.shares_start + 1) * n_x, k])  # fmt: skip
                 constraints.append(
-                    problem.path_constraint_function(at, controls[:, int(self.index[k, j])], p, h * (k + float(method.c[j])))
+                    problem.path_constraint_function(
+                        at, controls[:, int(self.index[k, j])], p, h * (k + float(method.c[j]))
+                    )
                 )
             self.n_path = sum(c.numel() for c in constraints[1:])
         if problem.terminal_constraint_function is not None:
@@ -129,7 +133,7 @@ class Collocation:
         self.n_defect = g.numel()
         self.program = NonlinearProgram(w, ca.vertcat(x0, p), objective, ca.vertcat(*constraints))
 
-    def _split(self, w):  # noqa: ANN001, ANN202
+    def _split(self, w):
         ends = np.cumsum(self.sizes)
         return w[: int(ends[0])], w[int(ends[0]) : int(ends[1])], w[int(ends[1]) : int(ends[2])], w[int(ends[2]) :]
 
@@ -143,9 +147,9 @@ class Collocation:
     def pack(self, guess: Guess, final: float) -> np.ndarray:
         """Interpolate a guess to every point."""
         old = np.linspace(0, final, len(guess.states))
-        state = lambda t: np.stack([np.interp(t, old, column) for column in guess.states.T], axis=-1)  # noqa: E731
+        state = lambda t: np.stack([np.interp(t, old, column) for column in guess.states.T], axis=-1)
         middle = (old[:-1] + old[1:]) / 2
-        control = lambda t: np.stack([np.interp(t, middle, column) for column in guess.controls.T], axis=-1)  # noqa: E731
+        control = lambda t: np.stack([np.interp(t, middle, column) for column in guess.controls.T], axis=-1)
         h = final / self.intervals
         first = 1 if self.method.shares_start else 0
         inner_times = h * (np.arange(self.intervals)[:, None] + self.method.c[first : first + self.inner][None])
@@ -159,7 +163,11 @@ class Collocation:
             nodes[0] = x0
             inner = np.tile(x_side, (self.intervals * self.inner, 1))
             controls = np.tile(scale * u_side, (self.columns, 1))
-            sides.append(np.concatenate([nodes.ravel(), inner.ravel(), controls.ravel(), [q.final_time[i]] if q.final_time else []]))
+            sides.append(
+                np.concatenate(
+                    [nodes.ravel(), inner.ravel(), controls.ravel(), [q.final_time[i]] if q.final_time else []]
+                )
+            )
         return sides[0], sides[1]
 
 
@@ -207,7 +215,7 @@ def solve_collocation(
     return _solution(c, result, p, time.perf_counter() - started, f"collocation ({scheme_name})")
 
 
-def _solution(c: Collocation, result, p: np.ndarray, wall_time: float, name: str) -> Solution:  # noqa: ANN001
+def _solution(c: Collocation, result, p: np.ndarray, wall_time: float, name: str) -> Solution:
     problem, n = c.problem, c.intervals
     nodes, stages, controls, final = c._split(result.w)
     nodes, controls = nodes.reshape(n + 1, problem.n_x), controls.reshape(c.columns, problem.n_u)
@@ -225,7 +233,12 @@ def _solution(c: Collocation, result, p: np.ndarray, wall_time: float, name: str
     middle = np.einsum("kju,j->ku", u, _lagrange(method.c, 0.5))
     end = float(problem.terminal_cost_function(nodes[-1], p, final)) if problem.horizon == "finite" else 0.0
     trajectory = Trajectory(
-        times=times, states=nodes, controls=middle, costs=costs.ravel(), terminal_cost=np.asarray(end), costates=costates
+        times=times,
+        states=nodes,
+        controls=middle,
+        costs=costs.ravel(),
+        terminal_cost=np.asarray(end),
+        costates=costates,
     )
 
     def rate(fraction: float, flat: np.ndarray) -> np.ndarray:
@@ -239,7 +252,10 @@ def _solution(c: Collocation, result, p: np.ndarray, wall_time: float, name: str
         mismatch = float(np.max(np.abs(run.y[:, -1].reshape(n, -1) - nodes[1:])))
     drift = None
     x, uu, pp, t = problem._x, problem._u, problem._p, problem._t
-    if not (ca.depends_on(problem.dynamics_function(x, uu, pp, t), t) or ca.depends_on(problem.stage_cost_function(x, uu, pp, t), t)):
+    if not (
+        ca.depends_on(problem.dynamics_function(x, uu, pp, t), t)
+        or ca.depends_on(problem.stage_cost_function(x, uu, pp, t), t)
+    ):
         k = slice(1, n) if method.shares_start else slice(0, n)
         if method.shares_start:
             f = np.asarray(problem.dynamics_function(nodes[k].T, u[k, 0].T, p, 0.0)).T
@@ -279,13 +295,17 @@ def _lagrange(points: np.ndarray, at: float) -> np.ndarray:
     )
 
 
-def _end_costate(c: Collocation, x: np.ndarray, p: np.ndarray, final: float, result, bound: np.ndarray) -> np.ndarray:  # noqa: ANN001
+def _end_costate(c: Collocation, x: np.ndarray, p: np.ndarray, final: float, result, bound: np.ndarray) -> np.ndarray:
     """λ(T) = φ_x + e_x'ν + the multipliers of state bounds at the end."""
     problem = c.problem
     xs = problem._x
     value = np.array(bound, dtype=float)
     if problem.horizon == "finite":
-        gradient = ca.Function("g", [xs, problem._p, problem._t], [ca.gradient(problem.terminal_cost_function(xs, problem._p, problem._t), xs)])
+        gradient = ca.Function(
+            "g",
+            [xs, problem._p, problem._t],
+            [ca.gradient(problem.terminal_cost_function(xs, problem._p, problem._t), xs)],
+        )
         value = value + np.asarray(gradient(x, p, final)).ravel()
     if problem.terminal_constraint_function is not None:
         e = problem.terminal_constraint_function(xs, problem._p, problem._t)

@@ -66,13 +66,13 @@ class _Batch:
     def value(self) -> np.ndarray:
         return _total(self.c, self.e)
 
-    def forward(self, i, k, gain, alpha, margin):  # noqa: ANN001, ANN201
+    def forward(self, i, k, gain, alpha, margin):
         x, u, c, e, logs = self.f.forward(
             self.x[i], self.u[i], k, gain, alpha[:, None], self.p[i], self.low, self.high, np.full((1, 1), margin)
         )
         return x, u, c.reshape(len(i), -1), e[:, 0], logs[:, 0]
 
-    def search(self, i, k, gain, slope, weight, margin):  # noqa: ANN001, ANN201
+    def search(self, i, k, gain, slope, weight, margin):
         """Backtracking on cost − weight · logs for the members i: (accepted, α, |change| at rounding level)."""
         start = self.value[i] - weight * self.logs[i] if margin else self.value[i]
         alpha, open_ = np.ones(len(i)), np.isfinite(k.sum(axis=(1, 2)) + gain.sum(axis=(1, 2)))
@@ -126,7 +126,7 @@ def solve_ddp(
     params: np.ndarray,
     *,
     follow: bool = False,
-    tolerance: float = 1e-8,
+    tolerance: float = 1e-10,
     max_iterations: int = 150,
     barrier: float = 1e-2,
     polish: int = 20,
@@ -152,14 +152,19 @@ def solve_ddp(
         _track(batch, 0.0)
     else:
         feedback = np.zeros((num, steps, n_x * n_u))
-        batch.x, batch.u, batch.c, batch.e, batch.logs = batch.forward(np.arange(num), zero, feedback, np.zeros(num), 0.0)
+        batch.x, batch.u, batch.c, batch.e, batch.logs = batch.forward(
+            np.arange(num), zero, feedback, np.zeros(num), 0.0
+        )
 
     iterations = np.zeros(num, dtype=int)
     if max_iterations and (high - low < 0.1 * _INFINITE).any():
         iterations += _interior(batch, barrier, max_iterations)
     gradient, converged = _clamped(batch, tolerance, polish if iterations.any() else max_iterations, iterations)
-    _, hess, _, gain, _, _ = f.clamped(batch.x, batch.u, p, np.zeros((1, 1)), low, high, np.ones((1, 1)))
-    costates, _ = f.adjoint(batch.x, batch.u, p)
+    costates, hess, _, gain, _, _ = f.clamped(batch.x, batch.u, p, np.zeros((1, 1)), low, high, np.ones((1, 1)))
+    # V_x of the feedback sweep: the open-loop adjoint would amplify rounding on unstable arcs, but is safe where P is not
+    loose = ~converged | ~np.isfinite(costates).all(axis=(1, 2))
+    if loose.any():
+        costates[loose] = f.adjoint(batch.x[loose], batch.u[loose], p[loose])[0]
     return DdpResult(
         states=batch.x, controls=batch.u, costs=batch.c, terminal_cost=batch.e, gradient=gradient, converged=converged,
         iterations=iterations, costates=costates, gains=np.swapaxes(gain.reshape(num, steps, n_x, n_u), -1, -2),
@@ -185,7 +190,7 @@ def _interior(batch: _Batch, barrier: float, max_iterations: int) -> np.ndarray:
         if not len(i):
             break
         one = np.ones((1, 1))
-        inputs = lambda j, theta: (  # noqa: E731
+        inputs = lambda j, theta: (
             batch.x[j], batch.u[j], batch.p[j], damping.mu[j, None], low, high, theta, z_low[j], z_high[j], b[j, None]
         )  # fmt: skip
         k, gain, slope, residual = f.interior(*inputs(i, one))
@@ -199,7 +204,9 @@ def _interior(batch: _Batch, barrier: float, max_iterations: int) -> np.ndarray:
         finished = easy & (b[i] <= floor[i])
         active[i[finished]] = False
         shrink = easy & ~finished
-        b[i[shrink]] = np.maximum(floor[i[shrink]], np.minimum(0.2 * b[i[shrink]], unit[i[shrink]] * (b[i[shrink]] / unit[i[shrink]]) ** 1.5))
+        b[i[shrink]] = np.maximum(
+            floor[i[shrink]], np.minimum(0.2 * b[i[shrink]], unit[i[shrink]] * (b[i[shrink]] / unit[i[shrink]]) ** 1.5)
+        )
         go = ~easy
         i, k, gain, slope = i[go], k[go], gain[go], slope[go]
         iterations[i] += 1
@@ -232,12 +239,18 @@ def _track(batch: _Batch, margin: float) -> None:
     x = np.where(np.isfinite(batch.x), batch.x, 0.0)
     spread = np.maximum(np.ptp(x, axis=1), 1e-3)
     width = np.minimum(batch.high - batch.low, 1e3)
-    gain = batch.f.tracking(x, batch.u, batch.p, 1 / spread**2, np.broadcast_to(0.1 / width**2, (num, width.shape[1])))[0]
+    gain = batch.f.tracking(x, batch.u, batch.p, 1 / spread**2, np.broadcast_to(0.1 / width**2, (num, width.shape[1])))[
+        0
+    ]
     everyone = np.arange(num)
-    batch.x, batch.u, batch.c, batch.e, batch.logs = batch.forward(everyone, np.zeros_like(batch.u), gain, np.zeros(num), margin)
+    batch.x, batch.u, batch.c, batch.e, batch.logs = batch.forward(
+        everyone, np.zeros_like(batch.u), gain, np.zeros(num), margin
+    )
 
 
-def _clamped(batch: _Batch, tolerance: float, max_iterations: int, iterations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _clamped(
+    batch: _Batch, tolerance: float, max_iterations: int, iterations: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Newton on the free controls: (projected gradient, converged)."""
     num = len(batch.u)
     damping, gradient = _Damping(num), np.full(num, np.inf)

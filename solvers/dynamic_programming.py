@@ -42,7 +42,7 @@ def _invariant(problem: Problem, x: np.ndarray, u: np.ndarray, shift: np.ndarray
     if np.isfinite(problem.state_low[shift > 0]).any() or np.isfinite(problem.state_high[shift > 0]).any():
         return False
     p = problem.param_values
-    near = lambda a, b: np.allclose(np.asarray(a), np.asarray(b), rtol=1e-9, atol=1e-9)  # noqa: E731
+    near = lambda a, b: np.allclose(np.asarray(a), np.asarray(b), rtol=1e-9, atol=1e-9)
     (a, c), (b, d) = problem.step_function(x.T, u.T, p, 0.0), problem.step_function((x + shift).T, u.T, p, 0.0)
     same = near(c, d) and near(np.asarray(a) + shift[:, None], b)
     for function in (problem.terminal_cost_function, problem.terminal_constraint_function):
@@ -96,7 +96,7 @@ class GridPolicy:
         return np.repeat(np.stack(chosen, axis=1), self.stride, axis=1)[:, : self.problem.steps]
 
 
-def _corners(x, low, spacing, counts, wrapped):  # noqa: ANN001, ANN202
+def _corners(x, low, spacing, counts, wrapped):
     """Indices and weights (2^n, B) of multilinear interpolation."""
     position = (x - low) / spacing
     position = np.where(wrapped, position, np.clip(position, 0, counts - 1.000001))
@@ -126,7 +126,9 @@ def _box(problem: Problem, p: np.ndarray, starts: np.ndarray) -> tuple[np.ndarra
     return low - margin, high + margin
 
 
-def grid_policy(problem: Problem, p: np.ndarray, starts: np.ndarray, nodes: int = 10_000, levels: int = 11) -> GridPolicy:
+def grid_policy(
+    problem: Problem, p: np.ndarray, starts: np.ndarray, nodes: int = 10_000, levels: int = 11
+) -> GridPolicy:
     """Solve the coarse dynamic programme once for all starts."""
     turn = periods(problem)
     wrapped = turn > 0
@@ -156,9 +158,7 @@ def grid_policy(problem: Problem, p: np.ndarray, starts: np.ndarray, nodes: int 
     after, cost = held(np.tile(grid, (len(controls), 1)), np.repeat(controls, size, axis=0), p[None])
     index, weight = _corners(after, low, spacing, counts, wrapped)
     rows = np.broadcast_to(np.arange(len(after)), index.shape)
-    transition = sparse.csr_matrix(
-        (weight.ravel(), (rows.ravel(), index.ravel())), shape=(len(after), size)
-    )
+    transition = sparse.csr_matrix((weight.ravel(), (rows.ravel(), index.ravel())), shape=(len(after), size))
     cost = np.where(np.isfinite(cost[:, 0]), cost[:, 0], 1e12)
     values = np.empty((stages + 1, size))
     if problem.horizon == "finite":

@@ -89,7 +89,9 @@ class OptimalController:
         control = plan.controls[:, k]
         if self._gains is not None:
             deviation, turn = states - plan.states[:, k], periods(self.problem)
-            deviation = np.where(turn > 0, deviation - turn * np.round(deviation / np.where(turn > 0, turn, 1.0)), deviation)
+            deviation = np.where(
+                turn > 0, deviation - turn * np.round(deviation / np.where(turn > 0, turn, 1.0)), deviation
+            )
             control = control - np.einsum("bij,bj->bi", self._gains[:, k], deviation)
         return np.clip(control, self.problem.control_low, self.problem.control_high)
 

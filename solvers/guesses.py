@@ -19,7 +19,11 @@ def target(problem: Problem, p: np.ndarray) -> np.ndarray | None:
     high = np.concatenate([problem.state_high, problem.control_high])
     if problem.terminal_constraint_function is not None:
         start = problem.initial_state.location + 0.5 * problem.initial_state.spread
-        nlp = {"x": free, "f": 1e-6 * ca.sumsqr(x - start) + ca.sumsqr(u), "g": problem.terminal_constraint_function(x, p, final)}
+        nlp = {
+            "x": free,
+            "f": 1e-6 * ca.sumsqr(x - start) + ca.sumsqr(u),
+            "g": problem.terminal_constraint_function(x, p, final),
+        }
     else:
         after, cost = problem.step_function(x, u, p, 0.0)
         nlp = {"x": free, "f": cost + problem.terminal_cost_function(x, p, final), "g": after - x}

@@ -96,14 +96,20 @@ def expand(problem: Problem, x: np.ndarray, u: np.ndarray, p: np.ndarray, discre
     """Linear dynamics and quadratic cost about (x, u)."""
     function, _ = _expansion(problem, discretised)
     values = [np.asarray(v) for v in function(x, u, p, 0.0)]
-    motion, jacobian, cost, gradient, hessian = values[0].ravel(), values[1], float(values[2]), values[3].ravel(), values[4]
+    motion, jacobian, cost, gradient, hessian = (
+        values[0].ravel(),
+        values[1],
+        values[2].item(),
+        values[3].ravel(),
+        values[4],
+    )
     end_values = [np.asarray(v) for v in function(x, u, p, problem.duration)][5:]
     n = problem.n_x
     half = 0.5 * (hessian + hessian.T) / 2
     return LinearQuadratic(
         A=jacobian[:, :n], B=jacobian[:, n:], c=motion - (x if discretised else 0.0),
         Q=half[:n, :n], N=half[:n, n:], R=half[n:, n:], q=gradient[:n] / 2, r=gradient[n:] / 2, s=cost,
-        Q_end=end_values[2] / 2, q_end=end_values[1].ravel() / 2, s_end=float(end_values[0]), discrete=discretised,
+        Q_end=end_values[2] / 2, q_end=end_values[1].ravel() / 2, s_end=end_values[0].item(), discrete=discretised,
     )  # fmt: skip
 
 
@@ -345,7 +351,12 @@ def solve_lqr(problem: Problem, x0: np.ndarray, *, params: np.ndarray | None = N
     times = np.arange(problem.steps + 1) * problem.dt
     costates = 2 * (np.einsum("tij,tj->ti", gain.P, states) + gain.v)
     trajectory = Trajectory(
-        times=times, states=states, controls=controls, costs=np.array(c), terminal_cost=np.asarray(end), costates=costates
+        times=times,
+        states=states,
+        controls=controls,
+        costs=np.array(c),
+        terminal_cost=np.asarray(end),
+        costates=costates,
     )
     slope = np.einsum("ij,tj->ti", m.B.T, costates[1:]) + 2 * (controls @ m.R + states[:-1] @ m.N + m.r)
     flow = costates[1:] @ m.A + 2 * (states[:-1] @ m.Q + controls @ m.N.T + m.q) - costates[:-1]

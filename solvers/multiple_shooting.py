@@ -162,7 +162,11 @@ class Transcription:
             constraint_violation=violation(problem, states, controls, p, times),
         )
         status = result.status
-        if status is not Status.CONVERGED and certificate.defect < 1e-9 and certificate.worst() < 1e-6 * (1 + abs(result.cost)):
+        if (
+            status is not Status.CONVERGED
+            and certificate.defect < 1e-9
+            and certificate.worst() < 1e-6 * (1 + abs(result.cost))
+        ):
             status = Status.CONVERGED
         return Solution(
             problem=problem.name, solver=name, trajectory=trajectory, status=status, certificate=certificate,

@@ -23,7 +23,7 @@ from optctl.solvers.ddp import DdpResult, solve_ddp
 from optctl.solvers.guesses import Neighbours
 from optctl.solvers.lqr import convex
 from optctl.solvers.parallel import solve_each, solve_list
-from optctl.solvers.solution import Solution, SolutionBatch, Status
+from optctl.solvers.solution import Solution, SolutionBatch, Status, gradient_functions
 from optctl.trajectory import Trajectory
 
 Progress = Callable[[int, int], None]
@@ -84,7 +84,9 @@ def _grid_guesses(best: _Best, index: np.ndarray) -> None:
     states = _open_loop(problem, best.x0[index], controls, best.params(index))
     best.run(index, states, controls, follow=True, barrier=1e-3)
     # where the barrier lost the basin, follow the guess more closely
-    _, costs, end = sweeps.sweeps(problem).rollout(best.x0[index], controls, np.broadcast_to(best.params(index), (len(index), problem.n_p)))
+    _, costs, end = sweeps.sweeps(problem).rollout(
+        best.x0[index], controls, np.broadcast_to(best.params(index), (len(index), problem.n_p))
+    )
     worse = best.values[index] > costs.reshape(len(index), -1).sum(axis=1) + end[:, 0]
     if worse.any():
         best.run(index[worse], states[worse], controls[worse], follow=True, barrier=1e-5)
@@ -171,6 +173,20 @@ def _solve_batch(
     return _batch_solution(best, proved, time.perf_counter() - started, tolerance)
 
 
+def _costate_defect(best: _Best) -> np.ndarray:
+    """max |H_x(x_k, u_k, λ_{k+1}) − λ_k| of every member."""
+    problem, r = best.problem, best.result
+    assert r is not None
+    flat = lambda a: a.reshape(-1, a.shape[-1]).T
+    num, steps = r.controls.shape[:2]
+    p = np.repeat(np.broadcast_to(best.p, (num, problem.n_p)), steps, axis=0).T
+    times = np.tile(np.arange(steps) * problem.dt, num)[None]
+    h_x = gradient_functions(problem)[0](
+        flat(r.states[:, :-1]), flat(r.controls), p, times, problem.dt, flat(r.costates[:, 1:])
+    )[2]
+    return np.abs(np.asarray(h_x).T.reshape(num, steps, -1) - r.costates[:, :-1]).max(axis=(1, 2))
+
+
 def _batch_solution(best: _Best, proved: bool, wall_time: float, tolerance: float) -> SolutionBatch:
     problem, r = best.problem, best.result
     assert r is not None
@@ -187,7 +203,7 @@ def _batch_solution(best: _Best, proved: bool, wall_time: float, tolerance: floa
     num = len(r.states)
     return SolutionBatch(
         problem, "ddp", trajectory, statuses,
-        {"defect": np.zeros(num), "stationarity": r.gradient, "costate_defect": np.zeros(num), "transversality": np.zeros(num)},
+        {"defect": np.zeros(num), "stationarity": r.gradient, "costate_defect": _costate_defect(best), "transversality": np.zeros(num)},
         best.p, wall_time, gains=r.gains, hessians=r.hessians, iterations=r.iterations,
         basins=np.array([max(1, len(values)) for values in best.seen]), proved=proved,
     )  # fmt: skip
@@ -202,7 +218,7 @@ def solve_many(
     guess: Trajectory | None = None,
     num_starts: int | None = None,
     seed: int = 0,
-    tolerance: float = 1e-8,
+    tolerance: float | None = None,
     rounds: int | None = None,
     processes: int | None = None,
     progress: Progress | None = None,
@@ -216,11 +232,11 @@ def solve_many(
     require(len(x0) > 0, "starts", "hold at least one start", "is empty")
     p = check_params(problem, params, len(x0))
     require(method == "auto" or method in SOLVERS, "method", f"be one of auto, {', '.join(SOLVERS)}", f"is {method!r}")
-    require(tolerance > 0, "tolerance", "be positive", f"is {tolerance!r}")
+    require(tolerance is None or tolerance > 0, "tolerance", "be positive", f"is {tolerance!r}")
     require(num_starts is None or num_starts > 0, "num_starts", "be a positive integer", f"is {num_starts!r}")
     if method in ("auto", "ddp") and sweeps.applies(problem):
         return _solve_batch(
-            problem, x0, p, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance, rounds=rounds,
+            problem, x0, p, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance or 1e-10, rounds=rounds,
             processes=processes, progress=progress,
         )  # fmt: skip
     require(
@@ -229,7 +245,7 @@ def solve_many(
     )  # fmt: skip
     name = "multiple_shooting" if method == "auto" else method
     return solve_each(
-        problem, x0, p, name, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance, processes=processes,
+        problem, x0, p, name, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance or 1e-10, processes=processes,
         progress=progress, options=options,
     )  # fmt: skip
 
@@ -248,7 +264,7 @@ def solve(
     guess: Trajectory | None = None,
     num_starts: int | None = None,
     seed: int = 0,
-    tolerance: float = 1e-8,
+    tolerance: float | None = None,
     **options: Any,
 ) -> Solution | SolutionBatch:
     """The best certified solution from x0 (n_x,), or a batch of them from x0 (B, n_x). Never raises for non-convergence.

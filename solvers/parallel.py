@@ -49,7 +49,9 @@ def guesses_for(problem: Problem, x0: np.ndarray, p: np.ndarray, goal: np.ndarra
     n = 0
     while True:
         controls = random_controls(problem, rng, 2)[1]
-        path = order[n % len(order)] + 0.1 * np.cumsum(rng.standard_normal((steps + 1, problem.n_x)), axis=0) / steps**0.5
+        path = (
+            order[n % len(order)] + 0.1 * np.cumsum(rng.standard_normal((steps + 1, problem.n_x)), axis=0) / steps**0.5
+        )
         path[0] = x0
         yield Guess(path, controls, times[n % 4]), ((10.0, 3.0) if bounded and n % 2 == 0 else ())
         n += 1
@@ -126,7 +128,9 @@ def solve_list(
         if workers > 1 and "fork" in multiprocessing.get_all_start_methods():
             try:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", DeprecationWarning)  # threads of other libraries: workers use none of them
+                    warnings.simplefilter(
+                        "ignore", DeprecationWarning
+                    )  # threads of other libraries: workers use none of them
                     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork")) as pool:
                         for n, solution in enumerate(pool.map(_work, range(total))):
                             solutions.append(solution)

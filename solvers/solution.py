@@ -27,15 +27,21 @@ class Status(enum.Enum):
     """Why a solver stopped; the sentence carries the remedy."""
 
     CONVERGED = "Converged to the requested tolerance."
-    ACCEPTABLE = "Stopped at an acceptable point short of the requested tolerance: try a better guess, or scale the problem."
-    STALLED = "No descent at a point that is not stationary (a kink in the cost or dynamics?): try other starts or smooth it."
+    ACCEPTABLE = (
+        "Stopped at an acceptable point short of the requested tolerance: try a better guess, or scale the problem."
+    )
+    STALLED = (
+        "No descent at a point that is not stationary (a kink in the cost or dynamics?): try other starts or smooth it."
+    )
     MAX_ITERATIONS = "Ran out of iterations: raise `max_iterations`, or start from a better guess."
     TIME_LIMIT = "Ran out of time: raise `time_limit`, shorten the horizon, or try another method."
     INFEASIBLE = (
         "No feasible trajectory was found: check the bounds, the terminal set and the horizon, or try more starts "
         "(`num_starts`)."
     )
-    DIVERGED = "The iterates diverged or became NaN: check the scaling and the guess, or try multiple shooting or collocation."
+    DIVERGED = (
+        "The iterates diverged or became NaN: check the scaling and the guess, or try multiple shooting or collocation."
+    )
     SHOOTING_FAILED = (
         "The boundary conditions of the costate equation were not met: use more segments, a direct solution as guess, or "
         "collocation."
@@ -174,7 +180,13 @@ class SolutionBatch(Sequence):
         self.members = members
         self.problem, self.solver, self.trajectory, self.statuses = problem, solver, trajectory, statuses
         self.residuals, self.params, self.wall_time = residuals, params, wall_time
-        self.gains, self.hessians, self.iterations, self.basins, self.proved = gains, hessians, iterations, basins, proved
+        self.gains, self.hessians, self.iterations, self.basins, self.proved = (
+            gains,
+            hessians,
+            iterations,
+            basins,
+            proved,
+        )
 
     @property
     def values(self) -> np.ndarray:
@@ -189,7 +201,7 @@ class SolutionBatch(Sequence):
     def __len__(self) -> int:
         return len(self.statuses)
 
-    def __getitem__(self, i):  # noqa: ANN001, ANN204
+    def __getitem__(self, i):
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
         i = range(len(self))[i]

@@ -171,12 +171,18 @@ def _build(problem: Problem, steps: int) -> Sweeps:
          ca.norm_inf(q_u - z_low + z_high), -_pivots(b_uu)[2], ca.mmax(ca.fabs(ca.vertcat(z_low / near, z_high / far) - barrier))],
         {"cse": True},
     )  # fmt: skip
-    adjoint = ca.Function("adjoint", [costate, x, u, p, t], [ca.densify(h_z[:n_x]), ca.densify(h_z[n_x:])], {"cse": True})
+    adjoint = ca.Function(
+        "adjoint", [costate, x, u, p, t], [ca.densify(h_z[:n_x]), ca.densify(h_z[n_x:])], {"cse": True}
+    )
     weight_x, weight_u = ca.SX.sym("q", n_x), ca.SX.sym("r", n_u)
     a_mat, b_mat = jacobian[:, :n_x], jacobian[:, n_x:]
-    gain = _modulus_solve(ca.densify(ca.diag(weight_u) + b_mat.T @ hessian @ b_mat), ca.densify(b_mat.T @ hessian @ a_mat))
+    gain = _modulus_solve(
+        ca.densify(ca.diag(weight_u) + b_mat.T @ hessian @ b_mat), ca.densify(b_mat.T @ hessian @ a_mat)
+    )
     p_new = ca.diag(weight_x) + a_mat.T @ hessian @ (a_mat - b_mat @ gain)
-    track = ca.Function("track", [hessian, x, u, p, t, weight_x, weight_u], [ca.densify(p_new + p_new.T) / 2, gain], {"cse": True})
+    track = ca.Function(
+        "track", [hessian, x, u, p, t, weight_x, weight_u], [ca.densify(p_new + p_new.T) / 2, gain], {"cse": True}
+    )
     x_ref, feed, gain_in, alpha = ca.SX.sym("xr", n_x), ca.SX.sym("k", n_u), ca.SX.sym("K", n_u, n_x), ca.SX.sym("a")
     margin = ca.SX.sym("margin")
     wanted = u + alpha * feed - gain_in @ (x - x_ref)
@@ -198,13 +204,11 @@ def _build(problem: Problem, steps: int) -> Sweeps:
     x0, a = ca.MX.sym("x0", n_x), ca.MX.sym("alpha")
     ks, gains, m = ca.MX.sym("k", n_u, steps), ca.MX.sym("K", n_u, n_x * steps), ca.MX.sym("mu")
     lo, hi, th = ca.MX.sym("low", n_u), ca.MX.sym("high", n_u), ca.MX.sym("theta")
-    backwards = lambda value: value[:, ::-1]  # noqa: E731
-    over = lambda value: ca.repmat(value, 1, steps)  # noqa: E731
+    backwards = lambda value: value[:, ::-1]
+    over = lambda value: ca.repmat(value, 1, steps)
 
     path, costs = problem.step_function.mapaccum("rollout", steps)(x0, us, over(pm), times)
-    rollout = ca.Function(
-        "rollout", [x0, us, pm], [ca.horzcat(x0, path), costs, end(path[:, -1], pm, end_time)[0]]
-    )
+    rollout = ca.Function("rollout", [x0, us, pm], [ca.horzcat(x0, path), costs, end(path[:, -1], pm, end_time)[0]])
 
     margin_ = ca.MX.sym("margin")
     path, controls, costs, logs = advance.mapaccum("advance", steps)(
@@ -217,7 +221,7 @@ def _build(problem: Problem, steps: int) -> Sweeps:
 
     _, lam_end, p_end = end(xs[:, -1], pm, end_time)
     back_x, back_u, back_t = backwards(xs[:, :-1]), backwards(us), backwards(times)
-    blocks = lambda value: backwards(ca.reshape(value, -1, steps))  # noqa: E731
+    blocks = lambda value: backwards(ca.reshape(value, -1, steps))
     lam, hess, k_all, gain_all, slopes, gradients = clamped.mapaccum("clamped", steps, 2)(
         lam_end, p_end, back_x, back_u, over(pm), back_t, over(m), over(lo), over(hi), over(th)
     )
@@ -228,7 +232,19 @@ def _build(problem: Problem, steps: int) -> Sweeps:
     )  # fmt: skip
     zl, zh, b = ca.MX.sym("z_low", n_u, steps), ca.MX.sym("z_high", n_u, steps), ca.MX.sym("b")
     _, _, k_all, gain_all, slopes, dual, pivot, gaps = interior.mapaccum("interior", steps, 2)(
-        lam_end, p_end, back_x, back_u, over(pm), back_t, over(m), over(lo), over(hi), over(th), backwards(zl), backwards(zh), over(b)
+        lam_end,
+        p_end,
+        back_x,
+        back_u,
+        over(pm),
+        back_t,
+        over(m),
+        over(lo),
+        over(hi),
+        over(th),
+        backwards(zl),
+        backwards(zh),
+        over(b),
     )
     interior_sweep = ca.Function(
         "interior", [xs, us, pm, m, lo, hi, th, zl, zh, b],
