@@ -1,8 +1,8 @@
 """Evaluate one CasADi function on a batch, batch axis first, on all cores, without copies or pickling.
 
 A CasADi matrix is column-major, so a numpy array (B, columns, rows) is exactly the horizontal stack that `Function.map(B)`
-reads. The batch goes through in padded chunks of a few fixed sizes, so a member's bits do not depend on its neighbours, and
-maps are built once. Threads are CasADi's own: they live for one call, so they neither disturb a later fork nor other libraries.
+reads. The batch goes through in chunks of a few fixed sizes, so that maps are built once; a member's bits do not depend on its
+neighbours. Threads are CasADi's own: they live for one call, so they neither disturb a later fork nor other libraries.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import casadi as ca
 import numpy as np
 
-_CHUNKS = (1, 2, 4, 8, 16, 32)
+_CHUNKS = (1, 2, 4, 8, 16, 32, 64, 1024)
 
 
 def cores() -> int:
@@ -46,28 +46,26 @@ class Batched:
     def __call__(self, *arguments: np.ndarray) -> list[np.ndarray]:
         f = self.function
         num = max(np.shape(a)[0] for a in arguments)
-        size = next((c for c in _CHUNKS if c >= num), _CHUNKS[-1])
-        padded = -(-num // size) * size
         inputs = []
         for i, a in enumerate(arguments):
             rows, columns = f.size_in(i)
             array = np.asarray(a, dtype=np.float64).reshape(np.shape(a)[0], columns * rows)
-            rest = padded - len(array)
             if len(array) == 1:
-                array = np.broadcast_to(array, (padded, columns * rows))
-            elif rest:
-                array = np.concatenate([array, np.broadcast_to(array[-1:], (rest, columns * rows))])
+                array = np.broadcast_to(array, (num, columns * rows))
             inputs.append(np.ascontiguousarray(array))
-        outputs = [np.zeros((padded, f.size2_out(i) * f.size1_out(i))) for i in range(f.n_out())]
-        buffer, evaluate = self._map(size).buffer()
-        for start in range(0, padded, size):
+        outputs = [np.zeros((num, f.size2_out(i) * f.size1_out(i))) for i in range(f.n_out())]
+        start = 0
+        while start < num:
+            size = next(c for c in reversed(_CHUNKS) if c <= num - start)
+            buffer, evaluate = self._map(size).buffer()
             for i, a in enumerate(inputs):
                 buffer.set_arg(i, memoryview(a[start : start + size]))
             for i, a in enumerate(outputs):
                 buffer.set_res(i, memoryview(a[start : start + size]))
             evaluate()
+            start += size
         shapes = [f.size_out(i) for i in range(f.n_out())]
         return [
-            a[:num].reshape((num, rows) if columns == 1 else (num, columns, rows))
+            a.reshape((num, rows) if columns == 1 else (num, columns, rows))
             for a, (rows, columns) in zip(outputs, shapes, strict=True)
         ]  # fmt: skip

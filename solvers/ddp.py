@@ -77,7 +77,7 @@ class _Batch:
         start = self.value[i] - weight * self.logs[i] if margin else self.value[i]
         alpha, open_ = np.ones(len(i)), np.isfinite(k.sum(axis=(1, 2)) + gain.sum(axis=(1, 2)))
         accepted, still = np.zeros(len(i), dtype=bool), np.zeros(len(i), dtype=bool)
-        for _ in range(6):
+        for _ in range(5):
             j = np.flatnonzero(open_)
             if not len(j):
                 break
@@ -102,10 +102,10 @@ class _Damping:
     def update(self, i: np.ndarray, accepted: np.ndarray) -> None:
         up, down = i[~accepted], i[accepted]
         self.factor[up] = np.maximum(2.0, 2.0 * self.factor[up])
-        self.mu[up] = np.maximum(1e-6, self.mu[up] * self.factor[up])
+        self.mu[up] = np.maximum(1e-4, self.mu[up] * self.factor[up])
         self.factor[down] = np.minimum(0.5, 0.5 * self.factor[down])
         self.mu[down] *= self.factor[down]
-        self.mu[self.mu < 1e-8] = 0.0
+        self.mu[self.mu < 1e-6] = 0.0
 
 
 def rollout_controls(problem: Problem, x0: np.ndarray, controls: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -136,8 +136,8 @@ def solve_ddp(
     """Iterate from reference trajectories `states` (B, N+1, n_x) and `controls` (B, N, n_u).
 
     With `follow`, the first pass tracks the reference by LQR feedback from `states[:, 0]`; otherwise only `states[:, 0]`
-    counts and the controls are applied open loop. `barrier` is the first barrier weight relative to (1 + |J|)/N: small for a good guess. Converged: projected gradient at most
-    tolerance · (1 + |J|).
+    counts and the controls are applied open loop. `barrier` is the first barrier weight relative to (1 + |J|)/N: small for a
+    good guess. Converged: projected gradient at most tolerance · (1 + |J|).
     """
     num, steps, _ = controls.shape
     n_x, n_u = problem.n_x, problem.n_u
@@ -271,7 +271,7 @@ def _clamped(
             break
         accepted, _, still = batch.search(i, k, gain, slope, np.zeros(len(i)), 0.0)
         iterations[i] += 1
-        idle[i] = np.where(still, idle[i] + 1, 0)
+        idle[i] = np.where(still | ~accepted, idle[i] + 1, 0)
         damping.update(i, accepted)
         active[i[(damping.mu[i] > 1e3) | (idle[i] >= 3)]] = False
     return gradient, converged

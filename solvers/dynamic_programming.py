@@ -58,6 +58,15 @@ def time_invariant(problem: Problem) -> bool:
     return not any(ca.depends_on(output, symbols[3]) for output in f(*symbols))
 
 
+_KINKS = ("FMIN", "FMAX", "FABS", "FLOOR", "CEIL", "SIGN", "FMOD", "REMAINDER", "LT", "LE", "EQ", "NE", "IF_ELSE_ZERO")
+
+
+def smooth(problem: Problem) -> bool:
+    """No operation with a kink or jump in one step: then a start that stalls is the solver's failure, not the problem's."""
+    f, kinks = problem.step_function, {getattr(ca, f"OP_{name}") for name in _KINKS}
+    return not any(f.instruction_id(i) in kinks for i in range(f.n_instructions()))
+
+
 def applies(problem: Problem) -> bool:
     return problem.n_x <= 3 and problem.n_u <= 2 and problem.final_time is None and time_invariant(problem)
 

@@ -85,7 +85,7 @@ class OptimalController:
         require(self.solutions is not None, "states", "follow a reset", "`reset` was not called")
         assert self.solutions is not None
         plan = self.solutions.trajectory
-        k = min(int(round(time / self.problem.dt)), plan.controls.shape[1] - 1)
+        k = min(round(time / self.problem.dt), plan.controls.shape[1] - 1)
         control = plan.controls[:, k]
         if self._gains is not None:
             deviation, turn = states - plan.states[:, k], periods(self.problem)

@@ -135,9 +135,9 @@ def convex(problem: Problem, params: np.ndarray) -> bool:
     x, u, p, t = problem._x, problem._u, problem._p, problem._t
     z = ca.vertcat(x, u)
     shapes = []
-    if problem.terminal_constraint_function is not None:
-        if ca.depends_on(ca.vec(ca.simplify(ca.jacobian(problem.terminal_constraint_function(x, p, t), x))), x):
-            return False
+    end = problem.terminal_constraint_function
+    if end is not None and ca.depends_on(ca.vec(ca.simplify(ca.jacobian(end(x, p, t), x))), x):
+        return False
     if problem.path_constraint_function is not None:
         for row in ca.vertsplit(problem.path_constraint_function(x, u, p, t)):
             hessian = ca.hessian(row, z)[0]
@@ -325,7 +325,7 @@ def lqr_controller(
         z = np.where(turn > 0, z - turn * np.round(z / np.where(turn > 0, turn, 1.0)), z)
         K, k = gain.K, gain.k
         if K.ndim == 3:
-            i = min(int(round(time / problem.dt)), len(K) - 1)
+            i = min(round(time / problem.dt), len(K) - 1)
             K, k = K[i], k[i]
         return np.clip(u_ref - z @ K.T - k, problem.control_low, problem.control_high)
 

@@ -107,6 +107,19 @@ def _direct_guesses(
     best.run(index, states, controls, follow=True, barrier=1e-6)
 
 
+def _rescue(best: _Best, num: int | None, seed: int, processes: int | None, report: Progress) -> None:
+    """In a smooth problem no start may stall: a stronger barrier, then multiple shooting."""
+    if not dynamic_programming.smooth(best.problem):
+        return
+    for attempt in (1e-2, 1e-5, None):
+        assert best.result is not None
+        lost = np.flatnonzero(~best.result.converged)
+        if len(lost) and attempt is not None:
+            best.run(lost, best.result.states[lost], best.result.controls[lost], follow=True, barrier=attempt)
+        elif len(lost):
+            _direct_guesses(best, lost, num, seed, processes, report)
+
+
 def _neighbour_round(best: _Best, candidates: int, tries: int, only: np.ndarray | None = None) -> int:
     """Every start follows its nearest solved trajectories; promising ones are solved. Returns how many improved."""
     problem, result = best.problem, best.result
@@ -160,6 +173,7 @@ def _solve_batch(
         for _ in range(1 if rounds is None else rounds):
             if total < 4 or not _neighbour_round(best, 4, 1):
                 break
+        _rescue(best, num_starts, seed, processes, report)
     else:
         seeds = everyone if total <= 8 else np.linspace(0, total - 1, 8).astype(int)
         _direct_guesses(best, seeds, num_starts, seed, processes, lambda done, of: report(done, total))

@@ -192,16 +192,15 @@ def solve_pontryagin(
     nu = np.zeros(functions.n_end)
 
     def shoot(nodes: np.ndarray, nu: np.ndarray, final: float):
-        """Residual, its Jacobian in (λ_0, y_1, …, y_{m−1}, ν, T), and the cost."""
+        """Residual, its Jacobian in (λ_0, y_1, …, y_{m−1}, ν, T)."""
         size = 2 * n * m - n + len(nu) + free
-        residual, jacobian, cost = [], np.zeros((size, size)), 0.0
+        residual, jacobian = [], np.zeros((size, size))
         h, row = final / m, 0
         column = lambda k: slice(0, n) if k == 0 else slice(2 * n * k - n, 2 * n * (k + 1) - n)
         for k in range(m):
             y, s = _arc(functions, np.append(nodes[k], 0.0), p, k * h, (k + 1) * h, started + time_limit)
             if not np.isfinite(y).all():
-                return np.full(size, np.nan), jacobian, np.nan
-            cost += y[-1]
+                return np.full(size, np.nan), jacobian
             s = s[:, n:] if k == 0 else s
             speed = np.asarray(functions.flow(y, p, (k + 1) * h)).ravel()[: 2 * n]
             if not functions.autonomous and free:
@@ -223,14 +222,14 @@ def solve_pontryagin(
                     jacobian[row:, 2 * n * m - n : 2 * n * m - n + len(nu)] = slope[:, 2 * n :]
                 if free:
                     jacobian[row:, -1] += slope[:, : 2 * n] @ speed / m + in_time.ravel()
-        return np.concatenate(residual), jacobian, cost
+        return np.concatenate(residual), jacobian
 
     if len(nu):  # least squares: λ(T) = φ_x + e_x'ν at the guess
         values, slope, _ = (np.asarray(v) for v in functions.end(guess.states[-1], guess.costates[-1], nu, p, final))
         nu = np.linalg.lstsq(slope[:n, 2 * n :], -values.ravel()[:n], rcond=None)[0]
     status, iteration = Status.MAX_ITERATIONS, 0
-    residual, jacobian, cost = shoot(nodes, nu, final)
-    for iteration in range(1, max_iterations + 1):
+    residual, jacobian = shoot(nodes, nu, final)
+    for iteration in range(1, max_iterations + 1):  # noqa: B007
         size = float(np.max(np.abs(residual)))
         if not np.isfinite(size):
             late = time.perf_counter() - started > time_limit
@@ -254,7 +253,7 @@ def solve_pontryagin(
                 if np.isfinite(trial[0]).all() and np.linalg.norm(trial[0]) < (1 - 1e-4 * alpha) * np.linalg.norm(
                     residual
                 ):
-                    nodes, nu, final, (residual, jacobian, cost), accepted = new_nodes, new_nu, new_final, trial, True
+                    nodes, nu, final, (residual, jacobian), accepted = new_nodes, new_nu, new_final, trial, True
                     break
             alpha *= 0.4
         if not accepted:
