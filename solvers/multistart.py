@@ -49,13 +49,18 @@ class _Best:
             rows = np.zeros(len(self.x0), dtype=int)
             self.result = result.take(rows)
         for j, (i, value) in enumerate(zip(index, result.value, strict=True)):
-            if not np.isfinite(value):
+            if not np.isfinite(value) or not np.isfinite(result.gradient[j]):
                 continue
             if result.converged[j] and all(abs(value - v) > 1e-4 * (1 + abs(v)) for v in self.seen[i]):
                 self.seen[i].append(float(value))
             tiny = 1e-9 * (1 + abs(value))
             cleaner = value < self.values[i] + tiny and result.gradient[j] < self.result.gradient[i]
-            if value < self.values[i] - tiny or cleaner:
+            finished = (
+                result.converged[j]
+                and not self.result.converged[i]
+                and value < self.values[i] + 1e-3 * (1 + abs(value))
+            )
+            if value < self.values[i] - tiny or cleaner or finished:
                 improved[j] = value < self.values[i] - 1e-6 * (1 + abs(value))
                 self.values[i] = value
                 for name, array in self.result.__dict__.items():
@@ -105,6 +110,31 @@ def _direct_guesses(
     states = np.stack([s.trajectory.states for s in found])
     controls = np.stack([s.trajectory.controls for s in found])
     best.run(index, states, controls, follow=True, barrier=1e-6)
+    # on the most unstable arcs no rollout reproduces the plan: then the plan itself stands, with its defect
+    best.offer(index, _adopted(best, index, found))
+
+
+def _adopted(best: _Best, index: np.ndarray, found: list[Solution]) -> DdpResult:
+    """Multiple shooting's own points as they are."""
+    problem, stack = best.problem, lambda field: np.stack([getattr(s.trajectory, field) for s in found])
+    p = np.broadcast_to(best.params(index), (len(index), problem.n_p))
+    low, high = (b[None].clip(-1e20, 1e20) for b in (problem.control_low, problem.control_high))
+    states, controls = stack("states"), stack("controls")
+    num, steps, n_u = controls.shape
+    one = np.ones((1, 1))
+    _, hessians, _, gains, _, _ = sweeps.sweeps(problem).clamped(states, controls, p, 1e-6 * one, low, high, 0 * one)
+    return DdpResult(
+        states=states,
+        controls=controls,
+        costs=stack("costs"),
+        terminal_cost=stack("terminal_cost"),
+        gradient=np.array([s.certificate.stationarity if s.ok else np.inf for s in found]),
+        converged=np.array([s.ok for s in found]),
+        iterations=np.array([s.iterations for s in found]),
+        gains=np.swapaxes(gains.reshape(num, steps, problem.n_x, n_u), -1, -2),
+        costates=stack("costates"),
+        hessians=hessians.reshape(num, steps + 1, problem.n_x, problem.n_x),
+    )
 
 
 def _rescue(best: _Best, num: int | None, seed: int, processes: int | None, report: Progress) -> None:
@@ -141,7 +171,11 @@ def _neighbour_round(best: _Best, candidates: int, tries: int, only: np.ndarray 
     if not len(pick):
         return 0
     source = (np.arange(len(index))[:, None] * num + order).ravel()[pick]
-    return int(best.run(rows[source], first.states[source], first.controls[source], follow=True, barrier=1e-4).sum())
+    return int(
+        best.run(
+            rows[source], first.states[source], first.controls[source], follow=True, barrier=1e-4, max_iterations=60
+        ).sum()
+    )
 
 
 def _solve_batch(
@@ -183,22 +217,24 @@ def _solve_batch(
         assert best.result is not None
         lost = np.flatnonzero(~best.result.converged | ~np.isfinite(best.values))
         _direct_guesses(best, np.setdiff1d(lost, seeds), num_starts, seed, processes, report)
+        _rescue(best, 8, seed + 1, processes, report)
     report(total, total)
     return _batch_solution(best, proved, time.perf_counter() - started, tolerance)
 
 
-def _costate_defect(best: _Best) -> np.ndarray:
-    """max |H_x(x_k, u_k, λ_{k+1}) − λ_k| of every member."""
+def _defects(best: _Best) -> dict[str, np.ndarray]:
+    """max |F(x_k, u_k) − x_{k+1}| and max |H_x(x_k, u_k, λ_{k+1}) − λ_k| of every member."""
     problem, r = best.problem, best.result
     assert r is not None
     flat = lambda a: a.reshape(-1, a.shape[-1]).T
     num, steps = r.controls.shape[:2]
     p = np.repeat(np.broadcast_to(best.p, (num, problem.n_p)), steps, axis=0).T
     times = np.tile(np.arange(steps) * problem.dt, num)[None]
-    h_x = gradient_functions(problem)[0](
+    after, _, h_x, _ = gradient_functions(problem)[0](
         flat(r.states[:, :-1]), flat(r.controls), p, times, problem.dt, flat(r.costates[:, 1:])
-    )[2]
-    return np.abs(np.asarray(h_x).T.reshape(num, steps, -1) - r.costates[:, :-1]).max(axis=(1, 2))
+    )
+    gap = lambda a, b: np.abs(np.asarray(a).T.reshape(num, steps, -1) - b).max(axis=(1, 2))
+    return {"defect": gap(after, r.states[:, 1:]), "costate_defect": gap(h_x, r.costates[:, :-1])}
 
 
 def _batch_solution(best: _Best, proved: bool, wall_time: float, tolerance: float) -> SolutionBatch:
@@ -217,7 +253,7 @@ def _batch_solution(best: _Best, proved: bool, wall_time: float, tolerance: floa
     num = len(r.states)
     return SolutionBatch(
         problem, "ddp", trajectory, statuses,
-        {"defect": np.zeros(num), "stationarity": r.gradient, "costate_defect": _costate_defect(best), "transversality": np.zeros(num)},
+        {"stationarity": r.gradient, **_defects(best), "transversality": np.zeros(num)},
         best.p, wall_time, gains=r.gains, hessians=r.hessians, iterations=r.iterations,
         basins=np.array([max(1, len(values)) for values in best.seen]), proved=proved,
     )  # fmt: skip
