@@ -57,11 +57,11 @@ class Batched:
         start = 0
         while start < num:
             size = next(c for c in reversed(_CHUNKS) if c <= num - start)
-            buffer, evaluate = self._map(size).buffer()
+            buffer, evaluate = self._map(size).buffer()  # CasADi's stubs show the C signature of set_arg
             for i, a in enumerate(inputs):
-                buffer.set_arg(i, memoryview(a[start : start + size]))
+                buffer.set_arg(i, memoryview(a[start : start + size]))  # type: ignore[call-arg,arg-type]
             for i, a in enumerate(outputs):
-                buffer.set_res(i, memoryview(a[start : start + size]))
+                buffer.set_res(i, memoryview(a[start : start + size]))  # type: ignore[call-arg,arg-type]
             evaluate()
             start += size
         shapes = [f.size_out(i) for i in range(f.n_out())]

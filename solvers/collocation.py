@@ -81,6 +81,7 @@ class Collocation:
         stages = ca.reshape(stages, n_x * self.inner, n)
         final = final if self.free_time else problem.duration
         h = final / n
+        assert problem.dynamics_function is not None  # not discrete
         point = ca.Function(
             "rates", [problem._x, problem._u, problem._p, problem._t],
             [problem.dynamics_function(problem._x, problem._u, problem._p, problem._t),
@@ -217,6 +218,8 @@ def solve_collocation(
 
 def _solution(c: Collocation, result, p: np.ndarray, wall_time: float, name: str) -> Solution:
     problem, n = c.problem, c.intervals
+    motion = problem.dynamics_function
+    assert motion is not None  # not discrete
     nodes, stages, controls, final = c._split(result.w)
     nodes, controls = nodes.reshape(n + 1, problem.n_x), controls.reshape(c.columns, problem.n_u)
     stages = stages.reshape(n, c.inner, problem.n_x)
@@ -243,7 +246,7 @@ def _solution(c: Collocation, result, p: np.ndarray, wall_time: float, name: str
 
     def rate(fraction: float, flat: np.ndarray) -> np.ndarray:
         held = np.einsum("kju,j->ku", u, _lagrange(method.c, fraction))
-        f = problem.dynamics_function(flat.reshape(n, -1).T, held.T, p, (times[:-1] + fraction * h)[None])
+        f = motion(flat.reshape(n, -1).T, held.T, p, (times[:-1] + fraction * h)[None])
         return (h * np.asarray(f).T).ravel()
 
     mismatch = float("nan")
@@ -252,17 +255,14 @@ def _solution(c: Collocation, result, p: np.ndarray, wall_time: float, name: str
         mismatch = float(np.max(np.abs(run.y[:, -1].reshape(n, -1) - nodes[1:])))
     drift = None
     x, uu, pp, t = problem._x, problem._u, problem._p, problem._t
-    if not (
-        ca.depends_on(problem.dynamics_function(x, uu, pp, t), t)
-        or ca.depends_on(problem.stage_cost_function(x, uu, pp, t), t)
-    ):
+    if not (ca.depends_on(motion(x, uu, pp, t), t) or ca.depends_on(problem.stage_cost_function(x, uu, pp, t), t)):
         k = slice(1, n) if method.shares_start else slice(0, n)
         if method.shares_start:
-            f = np.asarray(problem.dynamics_function(nodes[k].T, u[k, 0].T, p, 0.0)).T
+            f = np.asarray(motion(nodes[k].T, u[k, 0].T, p, 0.0)).T
             cost = np.asarray(problem.stage_cost_function(nodes[k].T, u[k, 0].T, p, 0.0)).ravel()
             hamiltonian = cost + (costates[k] * f).sum(axis=1)
         else:  # Radau controls belong to the end of the interval
-            f = np.asarray(problem.dynamics_function(nodes[1:].T, u[:, -1].T, p, 0.0)).T
+            f = np.asarray(motion(nodes[1:].T, u[:, -1].T, p, 0.0)).T
             cost = np.asarray(problem.stage_cost_function(nodes[1:].T, u[:, -1].T, p, 0.0)).ravel()
             hamiltonian = cost + (costates[1:] * f).sum(axis=1)
         drift = float(np.ptp(hamiltonian)) if len(hamiltonian) else 0.0

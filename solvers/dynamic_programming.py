@@ -164,16 +164,16 @@ def grid_policy(
         axis=-1,
     )  # fmt: skip
     size = len(grid)
-    after, cost = held(np.tile(grid, (len(controls), 1)), np.repeat(controls, size, axis=0), p[None])
-    index, weight = _corners(after, low, spacing, counts, wrapped)
-    rows = np.broadcast_to(np.arange(len(after)), index.shape)
-    transition = sparse.csr_matrix((weight.ravel(), (rows.ravel(), index.ravel())), shape=(len(after), size))
-    cost = np.where(np.isfinite(cost[:, 0]), cost[:, 0], 1e12)
+    arrived, costs = held(np.tile(grid, (len(controls), 1)), np.repeat(controls, size, axis=0), p[None])
+    index, weight = _corners(arrived, low, spacing, counts, wrapped)
+    rows = np.broadcast_to(np.arange(len(arrived)), index.shape)
+    transition = sparse.csr_matrix((weight.ravel(), (rows.ravel(), index.ravel())), shape=(len(arrived), size))
+    paid = np.where(np.isfinite(costs[:, 0]), costs[:, 0], 1e12)
     values = np.empty((stages + 1, size))
     if problem.horizon == "finite":
         values[-1] = np.asarray(problem.terminal_cost_function(grid.T, p, problem.duration)).ravel()
     else:
         values[-1] = 0.0
     for stage in reversed(range(stages)):
-        values[stage] = (cost + transition @ values[stage + 1]).reshape(len(controls), size).min(axis=0)
+        values[stage] = (paid + transition @ values[stage + 1]).reshape(len(controls), size).min(axis=0)
     return GridPolicy(problem, p, stride, low, spacing, counts, wrapped, values, controls, held)

@@ -74,6 +74,7 @@ def _pieces(problem: Problem, discretised: bool) -> tuple[ca.SX, ca.SX, ca.SX]:
     if discretised:
         motion, cost = problem.step_function(x, u, p, t)
     else:
+        assert problem.dynamics_function is not None  # not discrete
         motion, cost = problem.dynamics_function(x, u, p, t), problem.stage_cost_function(x, u, p, t)
     end = ca.SX(0) if problem.horizon == "infinite" else problem.terminal_cost_function(x, p, t)
     return motion, cost, end
@@ -261,8 +262,10 @@ def _reference(problem: Problem, linearize_at: object, p: np.ndarray) -> tuple[n
     if isinstance(linearize_at, tuple) and len(linearize_at) == 2 and np.ndim(linearize_at[0]):
         x, u = (np.asarray(v, dtype=float) for v in linearize_at)
     else:
-        x = target(problem, p) if linearize_at is None else np.asarray(linearize_at, dtype=float)
-        require(x is not None, "linearize_at", "be given", "no equilibrium was found")
+        found = target(problem, p) if linearize_at is None else np.asarray(linearize_at, dtype=float)
+        require(found is not None, "linearize_at", "be given", "no equilibrium was found")
+        assert found is not None
+        x = found
         require(
             np.shape(x) == (problem.n_x,), "linearize_at", f"have shape ({problem.n_x},) or be a pair (x, u)",
             f"has shape {np.shape(x)}",
@@ -345,7 +348,8 @@ def solve_lqr(problem: Problem, x0: np.ndarray, *, params: np.ndarray | None = N
     for K, k in zip(gain.K, gain.k, strict=True):
         u.append(-K @ x[-1] - k)
         after, cost = problem.step_function(x[-1], u[-1], p, 0.0)
-        x.append(np.asarray(after).ravel()), c.append(float(cost))
+        x.append(np.asarray(after).ravel())
+        c.append(float(cost))
     states, controls = np.stack(x), np.stack(u)
     end = float(problem.terminal_cost_function(x[-1], p, problem.duration)) if problem.horizon == "finite" else 0.0
     times = np.arange(problem.steps + 1) * problem.dt

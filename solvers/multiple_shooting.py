@@ -113,8 +113,8 @@ class Transcription:
 
     def solve(self, x0: np.ndarray, p: np.ndarray, guess: Guess, *, scale: float = 1.0, **options: object) -> NlpResult:
         final = guess.final_time
-        if self.free_time and final is None:
-            final = float(np.mean(self.problem.final_time))  # type: ignore[arg-type]
+        if final is None and self.problem.final_time is not None:
+            final = float(np.mean(self.problem.final_time))
         start = self.pack(np.nan_to_num(guess.states), np.nan_to_num(guess.controls), final)
         theta = np.concatenate([x0, p])
         return self.program.solve(start, theta, self.bounds(x0, scale), self.g_bounds(), **options)  # type: ignore[arg-type]
@@ -149,24 +149,21 @@ class Transcription:
             costate_defect = max(costate_defect, float(np.max(np.abs(h_x[0] - costates[0]))))
         else:  # path multipliers enter both: the whole KKT residual says it
             stationarity = costate_defect = result.gradient
-        transversality = None
+        transversality = result.gradient
         if self.n_end == 0 and not np.isfinite([problem.state_low, problem.state_high]).any():
             phi_x = np.asarray(end(states[-1], p, final)).ravel() if problem.horizon == "finite" else 0.0
             transversality = float(np.max(np.abs(y[-1] - phi_x)))
+        defect = float(np.max(np.abs(after - states[1:])))
         certificate = Certificate(
-            defect=float(np.max(np.abs(after - states[1:]))),
+            defect=defect,
             resimulation=resimulation(problem, trajectory, p),
             stationarity=stationarity,
             costate_defect=costate_defect,
-            transversality=transversality if transversality is not None else result.gradient,
+            transversality=transversality,
             constraint_violation=violation(problem, states, controls, p, times),
         )
         status = result.status
-        if (
-            status is not Status.CONVERGED
-            and certificate.defect < 1e-9
-            and certificate.worst() < 1e-6 * (1 + abs(result.cost))
-        ):
+        if status is not Status.CONVERGED and defect < 1e-9 and certificate.worst() < 1e-6 * (1 + abs(result.cost)):
             status = Status.CONVERGED
         return Solution(
             problem=problem.name, solver=name, trajectory=trajectory, status=status, certificate=certificate,

@@ -9,12 +9,14 @@ Source: Wächter and Biegler, Math. Program. 106 (2006) 25.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import casadi as ca
 import numpy as np
 
 from optctl.solvers.solution import Status
 
+_Symbol = TypeVar("_Symbol", ca.MX, ca.SX)
 _STATUS = {
     "Solve_Succeeded": Status.CONVERGED,
     "Solved_To_Acceptable_Level": Status.ACCEPTABLE,
@@ -46,11 +48,11 @@ class NlpResult:
     """Largest entry of ∇J + ∇g'y + z."""
 
 
-class NonlinearProgram:
+class NonlinearProgram(Generic[_Symbol]):
     """`solve(guess, …)` with the solver of the given tolerance, made at first use."""
 
-    def __init__(self, w: ca.MX | ca.SX, theta: ca.MX | ca.SX, cost: ca.MX | ca.SX, g: ca.MX | ca.SX) -> None:
-        self.nlp = {"x": w, "p": theta, "f": cost, "g": g}
+    def __init__(self, w: _Symbol, theta: _Symbol, cost: _Symbol, g: _Symbol) -> None:
+        self.nlp: dict[str, _Symbol] = {"x": w, "p": theta, "f": cost, "g": g}
         y, z = type(w).sym("y", g.numel()), type(w).sym("z", w.numel())
         lagrangian = cost + ca.dot(y, g)
         self._gradient = ca.Function("kkt", [w, theta, y, z], [ca.gradient(lagrangian, w) + z, g])
@@ -59,7 +61,7 @@ class NonlinearProgram:
     def _solver(self, tolerance: float, max_iterations: int, time_limit: float, warm: bool) -> ca.Function:
         key = (tolerance, max_iterations, time_limit, warm)
         if key not in self._solvers:
-            options = {
+            options: dict[str, Any] = {
                 "print_level": 0, "sb": "yes", "tol": tolerance, "max_iter": max_iterations, "max_wall_time": time_limit,
                 "bound_relax_factor": 0.0, "honor_original_bounds": "yes", "mu_strategy": "adaptive",
                 "constr_viol_tol": min(1e-8, tolerance), "dual_inf_tol": 1e-6, "compl_inf_tol": min(1e-8, tolerance),

@@ -54,7 +54,7 @@ _BUILT: weakref.WeakKeyDictionary[Problem, Extremals] = weakref.WeakKeyDictionar
 def _minimiser(problem: Problem, h: ca.SX, x: ca.SX, costate: ca.SX, p: ca.SX, t: ca.SX) -> ca.SX:
     """u* = argmin H over the box."""
     u = problem._u
-    low, high = ca.DM(problem.control_low), ca.DM(problem.control_high)
+    low, high = ca.SX(problem.control_low), ca.SX(problem.control_high)
     box = lambda v: ca.fmin(ca.fmax(v, low), high)
     hessian, gradient = ca.hessian(h, u)
     at_zero = lambda e: ca.substitute(e, u, ca.SX.zeros(problem.n_u))
@@ -88,6 +88,7 @@ def extremals(problem: Problem) -> Extremals:
 def _build(problem: Problem) -> Extremals:
     n, x, u, p, t = problem.n_x, problem._x, problem._u, problem._p, problem._t
     costate = ca.SX.sym("costate", n)
+    assert problem.dynamics_function is not None  # not discrete
     f, cost = problem.dynamics_function(x, u, p, t), problem.stage_cost_function(x, u, p, t)
     h = cost + ca.dot(costate, f)
     best = _minimiser(problem, h, x, costate, p, t)
@@ -180,7 +181,8 @@ def solve_pontryagin(
         guess = solve_collocation(
             problem, x0, params=p, guess=guess, tolerance=1e-8, time_limit=time_limit / 2
         ).trajectory
-    final = float(guess.times[-1] - guess.times[0])
+    assert guess.costates is not None
+    final, end_costate = float(guess.times[-1] - guess.times[0]), guess.costates[-1]
     m = max(5, int(np.ceil(final))) if segments is None else segments
     require(isinstance(m, int) and m > 0, "segments", "be a positive integer", f"is {segments!r}")
     free = problem.final_time is not None
@@ -189,7 +191,7 @@ def solve_pontryagin(
     )
     nodes = np.concatenate([interpolate(guess.states), interpolate(guess.costates)], axis=1)[:m]
     nodes[0, :n] = x0
-    nu = np.zeros(functions.n_end)
+    nu: np.ndarray = np.zeros(functions.n_end)
 
     def shoot(nodes: np.ndarray, nu: np.ndarray, final: float):
         """Residual, its Jacobian in (λ_0, y_1, …, y_{m−1}, ν, T)."""
@@ -225,7 +227,7 @@ def solve_pontryagin(
         return np.concatenate(residual), jacobian
 
     if len(nu):  # least squares: λ(T) = φ_x + e_x'ν at the guess
-        values, slope, _ = (np.asarray(v) for v in functions.end(guess.states[-1], guess.costates[-1], nu, p, final))
+        values, slope, _ = (np.asarray(v) for v in functions.end(guess.states[-1], end_costate, nu, p, final))
         nu = np.linalg.lstsq(slope[:n, 2 * n :], -values.ravel()[:n], rcond=None)[0]
     status, iteration = Status.MAX_ITERATIONS, 0
     residual, jacobian = shoot(nodes, nu, final)

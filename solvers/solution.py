@@ -262,6 +262,7 @@ def resimulation(problem: Problem, trajectory: Trajectory, p: np.ndarray) -> flo
     if not np.isfinite(x).all():
         return float("nan")
     n, rate = len(u), problem.dynamics_function
+    assert rate is not None  # not discrete
     h = np.diff(t)
 
     def f(s: float, flat: np.ndarray) -> np.ndarray:  # all intervals at once, s = fraction of the interval

@@ -94,7 +94,8 @@ def _newton_step(q_uu: ca.SX, q_u: ca.SX, q_ux: ca.SX, u: ca.SX, low: ca.SX, hig
 def _pivots(matrix: ca.SX) -> tuple[ca.SX, list[ca.SX], ca.SX]:
     """L, the moduli of the pivots of LDL', and the least signed pivot."""
     n = matrix.size1()
-    lower, pivots, least = ca.SX.eye(n), [], ca.SX.inf()
+    lower, least = ca.SX.eye(n), ca.SX.inf()
+    pivots: list[ca.SX] = []
     for j in range(n):
         d = matrix[j, j] - sum((lower[j, m] ** 2 * pivots[m] for m in range(j)), ca.SX(0))
         least = ca.fmin(least, d)

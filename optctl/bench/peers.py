@@ -9,6 +9,7 @@ import json
 import sys
 import time
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
@@ -83,4 +84,5 @@ def envs(num_envs: int, length: int = 100, seconds: float = 2.0) -> None:
 
 
 if __name__ == "__main__":
-    {"sac": sac, "envs": envs}[sys.argv[1]](*map(int, sys.argv[2:]))
+    peers: dict[str, Callable[..., None]] = {"sac": sac, "envs": envs}
+    peers[sys.argv[1]](*map(int, sys.argv[2:]))

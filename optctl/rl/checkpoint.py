@@ -7,12 +7,10 @@ the old file and flushes the folder: killed at any moment, it leaves the old or 
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import zlib
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +19,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from optctl.errors import FileError
+from optctl.files import write_atomically
+
 FORMAT, VERSION = "optctl-checkpoint", 1
 
 State = Mapping[str, Any]  # nested: tensors, int, float, bool, str, None, and dicts of them
 
 
-class CheckpointError(Exception):
+class CheckpointError(FileError):
     """A checkpoint cannot be written or read; the message is one sentence for the user."""
 
 
@@ -48,7 +49,10 @@ def save(path: str | os.PathLike, state: State, metadata: Mapping[str, Any] | No
         "metadata": json.dumps(dict(metadata or {})),
         "checksum": str(_checksum(tensors)),
     }
-    _write_atomically(path, safetensors.torch.save(tensors, header))
+    try:
+        write_atomically(path, safetensors.torch.save(tensors, header), "Checkpoint")
+    except FileError as error:
+        raise CheckpointError(*error.args) from error.__cause__
 
 
 def load(
@@ -125,33 +129,3 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
         total = zlib.crc32(name.encode(), total)
         total = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, total)
     return total
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
-        reasons = {
-            errno.ENOSPC: "the disk is full",
-            errno.EDQUOT: "the disk quota is used up",
-            errno.EROFS: f"folder {path.parent} is read-only",
-            errno.EACCES: f"folder {path.parent} is read-only",
-            errno.EPERM: f"folder {path.parent} is read-only",
-            errno.ENOENT: f"folder {path.parent} does not exist",
-        }
-        reason = reasons.get(error.errno or 0, error.strerror or str(error))
-        raise CheckpointError(f"Checkpoint {path} cannot be written: {reason}.") from error
