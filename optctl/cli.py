@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,7 +96,7 @@ def solve_command(arguments: list[str]) -> int:
         for start, solution in zip(starts, solutions, strict=True):
             _say(f"x0 = {np.array2string(start, precision=4)}\n{solution}")
         converged = sum(s.ok for s in solutions)
-        mean = np.mean([s.value for s in solutions])
+        mean = solutions.values.mean()
         _say(f"{converged} of {len(solutions)} converged in {time.perf_counter() - began:.2f} s; mean cost {mean:.6g}")
         if path is not None:
             _save_solutions(solutions, path)
@@ -105,7 +105,7 @@ def solve_command(arguments: list[str]) -> int:
     return _parse("solve", solve, arguments)
 
 
-def _save_solutions(solutions: list[Any], path: Path) -> None:
+def _save_solutions(solutions: Sequence[Any], path: Path) -> None:
     import io
 
     import numpy as np
@@ -137,7 +137,7 @@ def train_command(arguments: list[str]) -> int:
     from optctl.settings import settings
     from optctl.training import train as run_training
 
-    defaults = settings(agent, problem, warm_start="--warm-start" in arguments)
+    defaults = settings(agent, make(problem), warm_start="--warm-start" in arguments)
 
     def train(settings: Any, warm_start: bool, seed: int, device: str, out: Path | None, resume: bool) -> int:
         """Train an agent on a problem; Ctrl-C saves, --resume continues."""
@@ -164,7 +164,7 @@ def train_command(arguments: list[str]) -> int:
 
     arg = tyro.conf.arg
     train.__annotations__ = {
-        "settings": Annotated[options, arg(prefix_name=False)],
+        "settings": Annotated[options, arg(name="")],
         "warm_start": Annotated[bool, arg(help="Begin from optimal trajectories (options warm.*).")],
         "seed": Annotated[int, arg(help="Seed of everything random.")],
         "device": Annotated[str, arg(help="cpu, cuda or cuda:N.")],
@@ -298,7 +298,9 @@ def _compare(
 def _curve(name: str, policies: list[Any]) -> dict[str, Any]:
     """Learning curves of one method, a row per seed."""
     runs = [policy.run.curve for policy in policies]
-    return {"name": name} | {key: [[point[key] for point in run] for run in runs] for key in ("steps", "seconds", "cost")}
+    return {"name": name} | {
+        key: [[point[key] for point in run] for run in runs] for key in ("steps", "seconds", "cost")
+    }
 
 
 def bench_command(arguments: list[str]) -> int:
@@ -352,7 +354,12 @@ class _TrainingBar:
     def __init__(self, title: str) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+        )
         from rich.console import Console
 
         self.progress = Progress(*columns, console=Console(stderr=True))

@@ -80,11 +80,12 @@ def exponential(rate: Rate, x: ca.SX, t: ca.SX, h: float | ca.SX) -> tuple[ca.SX
     polynomial of degree 18, exact to float64 rounding while ‖h A‖ ≤ 1: choose `substeps` so. The cost is integrated along the
     exact solution by Gauss–Legendre quadrature with five nodes (order 10; exact for costs quadratic in x up to that order).
     """
-    f, _ = rate(x, t)
-    a = ca.jacobian(f, x)
-    if ca.depends_on(ca.vec(a), x) or ca.depends_on(f, t):
+    symbol, clock = ca.SX.sym("x", x.numel()), ca.SX.sym("t")
+    affine, _ = rate(symbol, clock)
+    a = ca.jacobian(affine, symbol)
+    if ca.depends_on(ca.vec(a), symbol) or ca.depends_on(affine, clock):
         raise ValueError("The exponential integrator needs dynamics that are affine in the state and free of time.")
-    terms = [x, h * f]  # h^k x^(k) / k!
+    terms = [x, h * rate(x, t)[0]]  # h^k x^(k) / k!
     for k in range(2, _TAYLOR_DEGREE + 1):
         terms.append(h / k * (a @ terms[-1]))
 

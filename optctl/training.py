@@ -37,15 +37,15 @@ CHECKPOINT = "checkpoint.safetensors"
 class TrainConfig:
     """How long an agent trains, on how many environments, and how it is watched."""
 
-    num_envs: int = 64
+    num_envs: int = 128
     """Parallel environments, >= 1."""
-    iterations: int = 1500
+    iterations: int = 600
     """Vector steps of all environments, >= 1: the budget, so that a run is reproducible."""
     budget_seconds: float | None = None
     """Stop earlier, after so many seconds of training; then the number of iterations depends on the machine."""
-    replay_capacity: int = 200_000
+    replay_capacity: int = 100_000
     """Transitions kept, >= 1."""
-    evaluate_every: int = 100
+    evaluate_every: int = 25
     """Iterations between evaluations, >= 1."""
     evaluation_starts: int = 100
     """Starts of an evaluation, >= 1, the same every time."""
@@ -83,9 +83,9 @@ class Policy:
 class TrainingRun:
     """One run: environment, agent, loop, learning curve and clock.
 
-        run = TrainingRun("sac", problem, seed=0)
-        for metrics in run.iterate():
-            ...
+    run = TrainingRun("sac", problem, seed=0)
+    for metrics in run.iterate():
+        ...
     """
 
     def __init__(
@@ -144,18 +144,20 @@ class TrainingRun:
             self.loop.obs.copy_(self.env.reset(seed=self.seed)[0])
             self.seconds += time.perf_counter() - start
         if not self.curve:
-            self._log({})
+            self._log()
 
     def iterate(self) -> Iterator[dict[str, Any]]:
         """One vector step and its updates per item, until the budget is spent. Evaluations are not counted in `seconds`."""
-        self.prepare()
+        with one_thread():
+            self.prepare()
         steps = iter(self.loop)
         while not self.finished:
-            start = time.perf_counter()
-            metrics = next(steps)
-            self.seconds += time.perf_counter() - start
-            if self.loop.iteration % self.config.evaluate_every == 0 or self.finished:
-                self._log(metrics)
+            with one_thread():
+                start = time.perf_counter()
+                metrics = next(steps)
+                self.seconds += time.perf_counter() - start
+                if self.loop.iteration % self.config.evaluate_every == 0 or self.finished:
+                    self._log()
             yield metrics
 
     @property
@@ -163,7 +165,7 @@ class TrainingRun:
         spent = self.config.budget_seconds is not None and self.seconds >= self.config.budget_seconds
         return spent or self.loop.iteration >= self.config.iterations
 
-    def _log(self, metrics: dict[str, Any]) -> None:
+    def _log(self) -> None:
         point = {
             "iteration": self.loop.iteration,
             "steps": self.loop.iteration * self.config.num_envs,
@@ -191,7 +193,9 @@ class TrainingRun:
         })  # fmt: skip
 
     @classmethod
-    def load(cls, path: str | Path, problem: Problem | None = None, *, device: str = "cpu", **changes: Any) -> TrainingRun:
+    def load(
+        cls, path: str | Path, problem: Problem | None = None, *, device: str = "cpu", **changes: Any
+    ) -> TrainingRun:
         """The run saved at `path` (a file, or a folder that holds one). A problem outside the catalogue must be given.
 
         `changes` replace fields of its `TrainConfig`, such as a longer budget.
@@ -235,6 +239,17 @@ def _catalogue_problem(name: str) -> Problem:
             "which is not in the catalogue."
         )
     return make(name)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Networks of control problems are so small that a second torch thread costs more than it brings."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager
@@ -284,7 +299,7 @@ def train(
     if isinstance(problem, str):
         problem = _catalogue_problem(problem)
     require(agent in AGENTS, "agent", f"be one of {', '.join(AGENTS)}", f"is {agent!r}")
-    defaults = settings(agent, problem.name, warm_start=bool(warm_start))
+    defaults = settings(agent, problem, warm_start=bool(warm_start))
     config = config or defaults.train
     if budget_seconds is not None:
         config = dataclasses.replace(config, budget_seconds=budget_seconds)

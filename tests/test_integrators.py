@@ -107,6 +107,13 @@ def test_substeps_refine_the_step():
     assert errors[1] < errors[0] / 1000  # order four: 8⁴ = 4096
 
 
+def test_exponential_with_substeps_is_the_same_map():
+    problem = optctl.make("mass-spring")
+    point = (np.array([0.3, -1.0, 0.2, 0.7]), [0.5], problem.param_values, 0.0)
+    for one, three in zip(problem.step_function(*point), problem.replace(substeps=3).step_function(*point), strict=True):
+        assert np.array(one) == pytest.approx(np.array(three), abs=1e-13)
+
+
 def test_the_wrong_system_is_refused():
     with pytest.raises(optctl.problem.ProblemError, match="affine in the state"):
         optctl.make("pendulum").replace(integrator="exponential")

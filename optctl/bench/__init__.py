@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +64,11 @@ def _first_below(curve: list[dict[str, float]], cost: float) -> float:
 
 def _train(name: str, problem: Any, seed: int, starts: np.ndarray, every: int) -> Any:
     """One run of `sac` or `sac-warm` with its tuned settings, evaluated on the given starts every so many iterations."""
-    from dataclasses import replace
-
     from optctl.settings import settings
     from optctl.training import TrainingRun
 
     agent, warm, _ = name.partition("-warm")
-    s = settings(agent, problem.name, warm_start=bool(warm))
+    s = settings(agent, problem, warm_start=bool(warm))
     run = TrainingRun(
         agent, problem, warm_start=s.warm if warm else False, agent_config=s.agent, loop_config=s.loop,
         config=replace(s.train, evaluate_every=every), seed=seed,
@@ -84,7 +83,7 @@ def _reference_cost(problem: Any, starts: np.ndarray) -> float:
     """Mean cost of the best-found optimum over the starts."""
     from optctl.solvers import solve_many
 
-    return float(np.mean([s.value for s in solve_many(problem, starts)]))
+    return float(solve_many(problem, starts).values.mean())
 
 
 # --- benchmarks ---------------------------------------------------------------------------------------------------------
@@ -114,22 +113,37 @@ def envs(
         for size in num_envs:
             peer = _peer(peer_python, "envs", size) if name == "pendulum-v1" and size == max(num_envs) else []
             rates = measure(make(name), size, device=device)
-            figures.append({"problem": name, "num_envs": size, "rates": rates, "peer": peer})
-            ratio = rates["step"] / peer[0]["steps_per_second"] if peer else None
+            figures.append({"problem": name, "num_envs": size, "rates": asdict(rates), "peer": peer})
+            ratio = rates.step / peer[0]["steps_per_second"] if peer else None
             rows.append(
-                [name, f"{size:,}", *(f"{rates[k] / 1e6:.1f} M" for k in ("bare", "step", "random_actions")),
-                 f"{rates['step'] / rates['bare']:.2f}", f"{ratio:.1f}×" if ratio else "not measured"]
+                [name, f"{size:,}", *(f"{rate / 1e6:.1f} M" for rate in (rates.bare, rates.step, rates.step_random)),
+                 f"{rates.step / rates.bare:.2f}", f"{1e6 * rates.step_seconds:.1f} µs", f"{1e6 * rates.addition_seconds:.1f} µs",
+                 f"{ratio:.1f}×" if ratio else "not measured"]
             )  # fmt: skip
     table = _table(
         "Environment steps per second",
-        ("problem", "environments", "bare kernel", "public step", "step with random actions", "step ÷ bare", "step ÷ gymnax scan"),
+        (
+            "problem",
+            "environments",
+            "bare kernel",
+            "public step",
+            "step with random actions",
+            "step ÷ bare",
+            "one step",
+            "a torch addition",
+            "step ÷ gymnax scan",
+        ),
         rows,
     )
     return _finish("envs", "optctl bench envs", table, {"rows": figures}, out)
 
 
 def sac(
-    seeds: int = 10, peer_seeds: int = 1, peer_steps: int = 7000, peer_python: Path | None = None, out: Path | None = None
+    seeds: int = 10,
+    peer_seeds: int = 1,
+    peer_steps: int = 7000,
+    peer_python: Path | None = None,
+    out: Path | None = None,
 ) -> int:
     """SAC from scratch on pendulum-v1: seconds until the mean return on the midpoint starts is −150; beside SB3.
 
@@ -156,7 +170,8 @@ def sac(
         runs.append({"seed": seed, "seconds_to_target": _first_below(run.curve, -PENDULUM_TARGET), "final": -run.curve[-1]["cost"],
                      "best": best, "seconds": run.seconds, "curve": run.curve})  # fmt: skip
         r = runs[-1]
-        print(f"seed {seed}: {PENDULUM_TARGET:g} after {r['seconds_to_target']:.1f} s; final {r['final']:.1f} at {r['seconds']:.1f} s")
+        reached, final = r["seconds_to_target"], r["final"]
+        print(f"seed {seed}: {PENDULUM_TARGET:g} after {reached:.1f} s; final {final:.1f} at {r['seconds']:.1f} s")
     times = np.array([r["seconds_to_target"] for r in runs])
     finals = np.array([r["final"] for r in runs])
     rows = [["optctl SAC", seeds, f"{np.median(times):.1f} s", f"{times.max():.1f} s", f"{finals.min():.1f}", f"{finals.mean():.1f}",
@@ -233,7 +248,9 @@ def lqr(seeds: int = 10, out: Path | None = None) -> int:
         print(f"seed {seed}: gap {gaps[-1]:.3%} in {seconds[-1]:.1f} s")
     rows = [[seeds, f"{iqm(np.array(gaps)):.2%}", f"{max(gaps):.2%}", f"{np.mean(seconds):.1f} s", f"{best:.6f}"]]
     table = _table(
-        "SAC from scratch on the double integrator", ("seeds", "gap (IQM)", "largest gap", "time of a run", "optimum (bound)"), rows
+        "SAC from scratch on the double integrator",
+        ("seeds", "gap (IQM)", "largest gap", "time of a run", "optimum (bound)"),
+        rows,
     )
     return _finish("lqr", "optctl bench lqr", table, {"gaps": gaps, "seconds": seconds, "optimum": best}, out)
 
@@ -257,7 +274,7 @@ def solvers(num_starts: int = 60, out: Path | None = None) -> int:
         seconds = time.perf_counter() - began
         verdicts = [s.verdict.value for s in solutions]
         counts = {v: verdicts.count(v) for v in dict.fromkeys(verdicts)}
-        mean = float(np.mean([s.value for s in solutions]))
+        mean = float(solutions.values.mean())
         rows.append([name, num_starts, ", ".join(f"{n} {v}" for v, n in counts.items()), f"{mean:.4f}", f"{seconds:.1f} s",
                      f"{1000 * seconds / num_starts:.0f} ms"])  # fmt: skip
         figures.append({"problem": name, "verdicts": counts, "mean_cost": mean, "seconds": seconds})
@@ -291,14 +308,19 @@ def page(out: Path = Path("out/bench"), docs: Path = Path("docs/results.md")) ->
         out: Folder with the JSON files.
         docs: The page.
     """
-    parts = ["# Results\n", "Made by `optctl bench page` from runs; each table names its command. Times are wall-clock.\n"]
+    parts = [
+        "# Results\n",
+        "Made by `optctl bench page` from runs; each table names its command. Times are wall-clock.\n",
+    ]
     for name in BENCHES:
         path = out / f"{name}.json"
         if path.exists():
             record = json.loads(path.read_text())
             about = record["machine"]
             parts.append(record["table"])
-            parts.append(f"`{record['command']}`, {about['processor']}, {about['cores']} cores, torch {about.get('torch', '-')}.\n")
+            parts.append(
+                f"`{record['command']}`, {about['processor']}, {about['cores']} cores, torch {about.get('torch', '-')}.\n"
+            )
     write_atomically(docs, "\n".join(parts).encode())
     print(f"written: {docs}")
     return 0

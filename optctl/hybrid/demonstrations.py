@@ -14,8 +14,7 @@ where q_k = ∂Q/∂x at the demonstrated action and w_k = dV/dx; at γ = 1 both
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import casadi as ca
 import numpy as np
@@ -58,13 +57,6 @@ class Demonstrations:
     def __len__(self) -> int:
         return len(self.state)
 
-    def select(self, index: np.ndarray) -> Demonstrations:
-        return Demonstrations(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
-
-    @staticmethod
-    def concatenate(parts: Sequence[Demonstrations]) -> Demonstrations:
-        return Demonstrations(**{f.name: np.concatenate([getattr(d, f.name) for d in parts]) for f in fields(Demonstrations)})
-
 
 def demonstrations_from(
     problem: Problem,
@@ -73,20 +65,23 @@ def demonstrations_from(
     hessians: np.ndarray,
     *,
     gamma: float = 1.0,
-    copies: int = 4,
+    perturbed: float = 0.5,
     spread: float = 0.1,
     seed: int = 0,
     params: object = None,
-    rest: float = 1e-3,
+    rest: float = 1e-5,
 ) -> Demonstrations:
-    """Demonstrations from a batch (B, …) of optimal trajectories, and `copies` perturbed states around each of their states.
+    """Demonstrations from a batch (B, …) of optimal trajectories, and for each of their states `perturbed` states more, drawn around
+    those from which no bound is active any more.
 
     gains (B, T, n_u, n_x), hessians (B, T + 1, n_x, n_x). Perturbations are normal with standard deviation `spread` times that of
-    the demonstrated states. Where an infinite horizon has come to rest (its cost-to-go below 10⁻³ of the start's), the rest of the
-    trajectory says little and is left out.
+    the demonstrated states. Where an infinite horizon has come to rest (a cost-to-go below `rest` times the mean one at the
+    start), the trajectory says nothing new and is left out.
     """
     require(trajectories.costates is not None, "trajectories", "carry costates", "they have none")
-    require(len(trajectories.batch_shape) == 1, "trajectories", "have one batch axis", f"has {trajectories.batch_shape}")
+    require(
+        len(trajectories.batch_shape) == 1, "trajectories", "have one batch axis", f"has {trajectories.batch_shape}"
+    )
     num, length = trajectories.controls.shape[:2]
     p = np.broadcast_to(check_params(problem, params, num), (num, problem.n_p))
     rng = np.random.default_rng(seed)
@@ -94,31 +89,37 @@ def demonstrations_from(
 
     value = np.cumsum(trajectories.costs[:, ::-1], axis=1)[:, ::-1] + trajectories.terminal_cost[:, None]
     discounted, gradient = _discounted(problem, trajectories, gains, p, gamma)
-    moving = np.ones((num, length), bool) if finite else value >= rest * np.maximum(value[:, :1], 1e-12)
+    moving = np.ones((num, length), bool) if finite else value >= rest * np.abs(value[:, :1]).mean()
+    scale = spread * trajectories.states[moving[:, : length + 1].nonzero()].std(axis=0)
+    # A bound that is active later on shifts its switching time, which the second-order sweep does not see.
+    margin = 1e-6 * np.where(
+        np.isfinite(problem.control_high - problem.control_low), problem.control_high - problem.control_low, 1
+    )
+    active = (trajectories.controls <= problem.control_low + margin) | (
+        trajectories.controls >= problem.control_high - margin
+    )
+    free = moving & ~np.logical_or.accumulate(active.any(axis=-1)[:, ::-1], axis=1)[:, ::-1]
     b, k = np.nonzero(moving)
-
-    states, controls = trajectories.states[b, k], trajectories.controls[b, k]
-    scale = spread * trajectories.states[b, k].std(axis=0)
-    parts = []
-    for copy in range(copies + 1):
-        delta = scale * rng.standard_normal(states.shape) if copy else np.zeros_like(states)
-        change = -np.einsum("nij,nj->ni", gains[b, k], delta)
-        bend = np.einsum("nij,nj->ni", hessians[b, k], delta)
-        lam, grad = trajectories.costates[b, k], gradient[b, k]  # type: ignore[index]
-        parts.append(
-            _decisions(
-                problem,
-                states + delta,
-                np.clip(controls + change, problem.control_low, problem.control_high),
-                k * problem.dt,
-                p[b],
-                value=value[b, k] + (lam * delta).sum(-1) + 0.5 * (bend * delta).sum(-1),
-                costate=lam + bend,
-                discounted_value=discounted[b, k] + (grad * delta).sum(-1) + 0.5 * (bend * delta).sum(-1),
-                discounted_gradient=grad + bend,
-            )
-        )
-    return Demonstrations.concatenate(parts)
+    chosen = rng.integers(0, max(1, free.sum()), round(perturbed * len(b)) if free.any() else 0)
+    near_b, near_k = (index[chosen] for index in np.nonzero(free))
+    b, k = np.concatenate([b, near_b]), np.concatenate([k, near_k])
+    delta = scale * rng.standard_normal((len(b), problem.n_x))
+    delta[: moving.sum()] = 0.0
+    bend = np.einsum("nij,nj->ni", hessians[b, k], delta)
+    curvature = 0.5 * (bend * delta).sum(-1)
+    costate, slope = trajectories.costates[b, k], gradient[b, k]  # type: ignore[index]
+    controls = trajectories.controls[b, k] - np.einsum("nij,nj->ni", gains[b, k], delta)
+    return _decisions(
+        problem,
+        trajectories.states[b, k] + delta,
+        np.clip(controls, problem.control_low, problem.control_high),
+        k * problem.dt,
+        p[b],
+        value=value[b, k] + (costate * delta).sum(-1) + curvature,
+        costate=costate + bend,
+        discounted_value=discounted[b, k] + (slope * delta).sum(-1) + curvature,
+        discounted_gradient=slope + bend,
+    )
 
 
 def _discounted(
@@ -129,7 +130,9 @@ def _discounted(
     n_x = problem.n_x
     x, u, q, t = problem._x, problem._u, problem._p, problem._t
     after, cost = problem.step_function(x, u, q, t)
-    slopes = ca.Function("slopes", [x, u, q, t], [ca.jacobian(after, ca.vertcat(x, u)), ca.gradient(cost, ca.vertcat(x, u))])
+    slopes = ca.Function(
+        "slopes", [x, u, q, t], [ca.jacobian(after, ca.vertcat(x, u)), ca.gradient(cost, ca.vertcat(x, u))]
+    )
     flat = lambda a: a.reshape(num * length, -1).T
     times = np.tile(np.arange(length) * problem.dt, num)[None]
     jac, grad = slopes(

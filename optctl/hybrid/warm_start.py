@@ -1,11 +1,12 @@
 """Warm start: demonstrations → cloned actor → critic fitted to it before any improvement → fine-tuning that keeps its teacher.
 
 1. **Clone.** The actor regresses the demonstrated actions, with little exploration noise.
-2. **Fit the critic** to the policy as cloned, and only the critic: temporal differences on demonstrations and on rollouts of the clone,
-   plus regression on the demonstrated cost-to-go and on its gradient (the costate): a critic that is wrong at the first actor update is
-   what makes naive warm starts collapse (Nakamoto et al. 2023, arXiv 2303.05479; Zhou et al. 2024, arXiv 2412.07762).
-3. **Fine-tune** with a share of each batch from the demonstrations (Ball et al. 2023, RLPD, arXiv 2302.02948), falling to nothing, while acting
-   and target take whichever of clone and actor the critic values more (Hu et al. 2023, IBRL, arXiv 2311.02198).
+2. **Fit the critic** to the policy as cloned, and only the critic: temporal differences on demonstrations and on rollouts of the
+   clone, plus regression on the demonstrated cost-to-go and on its gradient (the costate): a critic that is wrong at the first actor
+   update is what makes naive warm starts collapse (Nakamoto et al. 2023, arXiv 2303.05479; Zhou et al. 2024, arXiv 2412.07762).
+3. **Fine-tune** with a share of each batch from the demonstrations (Ball et al. 2023, RLPD, arXiv 2302.02948), falling to nothing,
+   cloning still in the actor's loss, while acting and target take whichever of clone and actor the critic values more (Hu et al.
+   2023, IBRL, arXiv 2311.02198).
 
 Gradient regression: Parag et al. 2022 and Grandesso et al. 2023 (CACTO, arXiv 2211.06625; CACTO-SL, arXiv 2312.10666).
 Each part has a switch in `WarmStartConfig`, so that it can be ablated.
@@ -23,38 +24,40 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import huber_loss
 
 from optctl.errors import require
 from optctl.hybrid.demonstrations import Demonstrations, demonstrations_from
 from optctl.problem import Problem
 from optctl.rl.buffers import Replay, Transition
-from optctl.rl.networks import Actor
+from optctl.rl.loops import Experience
 from optctl.rl.optimizer import Adam
-from optctl.trajectory import Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStartConfig:
     """Settings of the warm start; every part can be switched off."""
 
-    num_starts: int = 48
+    num_starts: int = 128
     """Optimal trajectories solved, >= 1."""
-    copies: int = 4
-    """Perturbed states around each demonstrated state, >= 0."""
-    spread: float = 0.1
+    steps: int | None = None
+    """Intervals of each, >= 1; `None`: the problem's own. Fewer are enough where an infinite horizon comes to rest early."""
+    perturbed: float = 0.3
+    """Perturbed states around the demonstrated ones, per demonstrated state, >= 0."""
+    spread: float = 0.05
     """Their standard deviation in units of that of the demonstrated states, >= 0."""
     clone: bool = True
     """Clone the actor from the demonstrations."""
-    clone_updates: int = 2000
-    clone_batch: int = 256
-    clone_lr: float = 3e-3
+    clone_updates: int = 7000
+    clone_batch: int = 128
+    clone_lr: float = 1e-2
     """Falls to zero linearly."""
     initial_std: float = 0.1
     """Standard deviation of the cloned policy before the tanh, > 0."""
     fit_critic: bool = True
     """Fit the critic to the cloned policy before any improvement."""
-    critic_updates: int = 1500
-    critic_batch: int = 128
+    critic_updates: int = 200
+    critic_batch: int = 256
     rollout_steps: int = 50
     """Steps of all environments with the cloned policy before the fit, >= 1."""
     value_weight: float = 1.0
@@ -65,19 +68,26 @@ class WarmStartConfig:
     """Share of each batch from demonstrations at the start of fine-tuning, in [0, 1]."""
     share_iterations: int = 500
     """Iterations over which that share falls to zero, >= 1."""
+    cloning_weight: float = 5.0
+    """Weight of cloning the demonstrations in the actor's loss while fine-tuning; 0 switches it off."""
     teacher: bool = True
     """Act and bootstrap with whichever of clone and actor the critic values more."""
 
     def __post_init__(self) -> None:
-        for name, least in (("num_starts", 1), ("copies", 0), ("clone_updates", 0), ("clone_batch", 1), ("critic_updates", 0), ("critic_batch", 2),
-                            ("rollout_steps", 1), ("share_iterations", 1), ("spread", 0), ("value_weight", 0),
+        for name, least in (("num_starts", 1), ("perturbed", 0), ("clone_updates", 0), ("clone_batch", 1), ("critic_updates", 0), ("critic_batch", 2),
+                            ("rollout_steps", 1), ("share_iterations", 1), ("spread", 0), ("value_weight", 0), ("cloning_weight", 0),
                             ("costate_weight", 0)):  # fmt: skip
             value = getattr(self, name)
             require(math.isfinite(value) and value >= least, name, f"be at least {least}", f"is {value!r}")
         for name in ("clone_lr", "initial_std"):
             value = getattr(self, name)
             require(0 < value < math.inf, name, "be positive", f"is {value!r}")
-        require(0 <= self.demonstration_share <= 1, "demonstration_share", "be in [0, 1]", f"is {self.demonstration_share!r}")
+        require(
+            0 <= self.demonstration_share <= 1,
+            "demonstration_share",
+            "be in [0, 1]",
+            f"is {self.demonstration_share!r}",
+        )
 
 
 class MixedReplay:
@@ -91,7 +101,8 @@ class MixedReplay:
     def demonstrate(self, transition: Transition) -> None:
         """Set the demonstrations."""
         num, obs_dim = transition.obs.shape
-        self.demonstrations = Replay(num, obs_dim, transition.action.shape[1], device=transition.obs.device, dtype=transition.obs.dtype)
+        options = {"device": transition.obs.device, "dtype": transition.obs.dtype}
+        self.demonstrations = Replay(num, obs_dim, transition.action.shape[1], **options)
         self.demonstrations.add(transition)
 
     def __len__(self) -> int:
@@ -107,13 +118,18 @@ class MixedReplay:
 
     def mix(self, batch_size: int, num_batches: int, share: float, generator: torch.Generator) -> Transition:
         """Batches with this share from the demonstrations."""
-        demonstrated = round(batch_size * share) if self.demonstrations is not None else 0
+        demonstrated = round(batch_size * share)
         parts = []
-        if demonstrated > 0:
+        if self.demonstrations is not None and demonstrated > 0:
             parts.append(self.demonstrations.sample(demonstrated, num_batches, generator))
-        if demonstrated < batch_size:
+        if not parts or demonstrated < batch_size:
+            demonstrated = demonstrated if parts else 0
             parts.append(self.online.sample(batch_size - demonstrated, num_batches, generator))
-        return Transition(*(torch.cat(fields, dim=1) for fields in zip(*parts, strict=True))) if len(parts) > 1 else parts[0]
+        return (
+            Transition(*(torch.cat(fields, dim=1) for fields in zip(*parts, strict=True)))
+            if len(parts) > 1
+            else parts[0]
+        )
 
     def state_dict(self) -> dict[str, Any]:
         state = {"online": self.online.state_dict(), "done": self.done}
@@ -127,7 +143,9 @@ class MixedReplay:
         if "demonstrations" in state:
             rows = state["demonstrations"]["rows"]
             own = self.online
-            self.demonstrations = Replay(len(rows), own.obs_dim, own.action_dim, device=own.rows.device, dtype=own.rows.dtype)
+            self.demonstrations = Replay(
+                len(rows), own.obs_dim, own.action_dim, device=own.rows.device, dtype=own.rows.dtype
+            )
             self.demonstrations.load_state_dict(state["demonstrations"])
 
 
@@ -142,19 +160,21 @@ class Targets:
         # Gradients are compared in units in which the value varies by its own spread over the spread of each state.
         self.state_scale = tensor(data.state.std(axis=0) + 1e-6)
         self.transition = Transition(
-            self.obs, self.action, tensor(data.reward), tensor(data.next_obs), torch.as_tensor(data.terminated, device=device)
+            self.obs,
+            self.action,
+            tensor(data.reward),
+            tensor(data.next_obs),
+            torch.as_tensor(data.terminated, device=device),
         )
 
     def pick(self, size: int, generator: torch.Generator) -> Tensor:
         return torch.randint(len(self.obs), (size,), generator=generator, device=self.obs.device)
 
-    def cloning_loss(self, actor: Actor, obs: Tensor, index: Tensor, log_std: float) -> Tensor:
-        """mean |tanh(μ) − a*|² + 0.01 mean (log σ − log σ₀)², `obs` normalised."""
-        mean, spread = actor(obs[index])
-        return (mean.tanh() - self.action[index]).square().mean() + 0.01 * (spread - log_std).square().mean()
-
     def critic_loss(self, agent: Any, index: Tensor, value_weight: float, costate_weight: float) -> Tensor:
-        """w_v mean (Q + s J)² + w_c mean |S_x (∂Q/∂x + s ∂J/∂x)|² at the demonstrated actions; s the reward scale, S_x state scales."""
+        """w_v mean (Q + s J)² + w_c mean huber(S_x (∂Q/∂x + s ∂J/∂x)) at the demonstrated actions.
+
+        s is the reward scale, S_x the spread of each state. Huber, because costates are huge where trajectories part.
+        """
         scale = agent.config.reward_scale
         raw = self.obs[index].requires_grad_()
         q = agent.critic(agent.normalizer(raw), self.action[index])
@@ -162,26 +182,35 @@ class Targets:
         if costate_weight:
             per_obs = torch.stack([torch.autograd.grad(member.sum(), raw, create_graph=True)[0] for member in q])
             per_state = torch.einsum("eby,byx->ebx", per_obs, self.jacobian[index])
-            loss = loss + costate_weight * (self.state_scale * (per_state + scale * self.gradient[index])).square().mean()
+            error = self.state_scale * (per_state + scale * self.gradient[index])
+            loss = loss + costate_weight * huber_loss(error, torch.zeros_like(error))
         return loss
 
 
 def clone(agent: Any, targets: Targets, config: WarmStartConfig, generator: torch.Generator) -> float:
-    """Fit the agent's actor to the demonstrations; the final loss."""
-    obs = agent.normalizer(targets.obs)
-    optimizer = Adam(agent.actor.mlp.flat, config.clone_lr)
-    loss = torch.zeros(())
-    for k in range(config.clone_updates):
+    """Fit the agent's actor to the demonstrations: mean |a(μ) − a*|² + 0.01 mean (log σ − log σ₀)²; the final loss.
+
+    The gradient is written out (see `optctl.rl.networks`): at this size it is twice as fast as autograd.
+    """
+    mlp, size = agent.actor.mlp, config.clone_batch
+    obs, action = agent.normalizer(targets.obs).mT.contiguous(), targets.action.mT.contiguous()
+    wanted = math.log(config.initial_std)
+    optimizer = Adam(mlp.flat, config.clone_lr)
+    picks = targets.pick(config.clone_updates * size, generator).view(-1, size)
+    error = torch.zeros(1)
+    for k, index in enumerate(picks):
         optimizer.lr.fill_(config.clone_lr * (1 - k / config.clone_updates))
-        index = targets.pick(config.clone_batch, generator)
-        loss = targets.cloning_loss(agent.actor, obs, index, math.log(config.initial_std))
-        (gradient,) = torch.autograd.grad(loss, agent.actor.mlp.flat)
-        optimizer.step(gradient)
+        out, tape = mlp.forward(obs[:, index])
+        mean, log_std = out[0].chunk(2)
+        squashed = mean.tanh()
+        error = agent.actor.bounded(squashed) - action[:, index]
+        slopes = torch.cat((2 * agent.actor.stretch * error * (1 - squashed.square()), 0.02 * (log_std - wanted)))
+        optimizer.step(mlp.backward(tape, slopes.unsqueeze(0) / error.numel()))
     agent.reset_followers()
-    return float(loss.detach())
+    return float(error.square().mean())
 
 
-def collect(env: Any, agent: Any, replay: Replay, steps: int, seed: int) -> None:
+def collect(env: Any, agent: Any, replay: Experience, steps: int, seed: int) -> None:
     """Run the policy as it is, with its exploration noise, for `steps` steps of all environments."""
     obs = env.reset(seed=seed)[0].clone()
     for _ in range(steps):
@@ -242,7 +271,7 @@ class WarmStart:
             seconds[part], clock = now - clock, now
 
         tell(f"solving {config.num_starts} optimal trajectories")
-        data = demonstrate(problem, config.num_starts, gamma=agent.config.gamma, copies=config.copies, spread=config.spread, seed=seed)
+        data = demonstrate(problem, config, gamma=agent.config.gamma, seed=seed)
         lap("solve")
         targets = Targets(data, agent.device, agent.dtype)
         self.replay.demonstrate(targets.transition)
@@ -259,8 +288,24 @@ class WarmStart:
             collect(env, agent, self.replay, config.rollout_steps, seed)
             fit_critic(agent, self.replay, targets, config, generator)
             lap("critic")
+        self._keep_cloning()
         self.done = True
         return seconds
+
+    def _keep_cloning(self) -> None:
+        """Add mean |tanh(μ) − a*|² on demonstrations to the actor's loss: improvement must not forget them."""
+        weight = self.config.cloning_weight
+        if weight == 0:
+            return
+
+        def penalty(agent: Any, obs: Tensor, batch: Transition) -> Tensor:
+            demonstrations = self.replay.demonstrations
+            assert demonstrations is not None  # since `run`, or loaded with the replay
+            shown = demonstrations.sample(obs.shape[0], 1, agent.generator)
+            mean, _ = agent.actor(agent.normalizer(shown.obs[0]))
+            return weight * (agent.actor.bounded(mean.tanh()) - shown.action[0]).square().mean()
+
+        self.agent.actor_penalty = penalty
 
     def state_dict(self) -> dict[str, Any]:
         teacher = self.agent.teacher
@@ -273,6 +318,7 @@ class WarmStart:
         self.done = bool(state["done"])
         if self.done:
             self.agent.normalizer.freeze()
+            self._keep_cloning()
         if "actor" in state:
             teacher = Teacher(self.agent)
             teacher.actor.mlp.values.copy_(state["actor"])
@@ -280,13 +326,14 @@ class WarmStart:
             self.agent.teacher = teacher
 
 
-def demonstrate(
-    problem: Problem, num_starts: int, *, gamma: float = 1.0, copies: int = 4, spread: float = 0.1, seed: int = 0
-) -> Demonstrations:
-    """Solve from `num_starts` random starts and make demonstrations of every optimum found."""
+def demonstrate(problem: Problem, config: WarmStartConfig, *, gamma: float = 1.0, seed: int = 0) -> Demonstrations:
+    """Solve from `config.num_starts` random starts and make demonstrations of every optimum found."""
     from optctl.solvers import solve_many, tvlqr
 
-    starts = problem.initial_state.sample(np.random.default_rng(seed), num_starts)
+    if config.steps is not None:
+        require(problem.horizon == "infinite", "steps", "be None for a finite horizon", f"is {config.steps}")
+        problem = problem.replace(steps=config.steps)
+    starts = problem.initial_state.sample(np.random.default_rng(seed), config.num_starts)
     solutions = solve_many(problem, starts, seed=seed)
     solved = np.flatnonzero(np.isfinite(solutions.values))
     require(len(solved) > 0, "problem", "have optimal trajectories to learn from", "no start could be solved")
@@ -294,7 +341,8 @@ def demonstrate(
     if solutions.gains is not None and solutions.hessians is not None:
         gains, hessians = solutions.gains[solved], solutions.hessians[solved]
     else:
-        gains, hessians = tvlqr(problem, trajectories)
+        feedback = tvlqr(problem, trajectories)
+        gains, hessians = feedback.K, feedback.P
     return demonstrations_from(
-        problem, trajectories, gains, hessians, gamma=gamma, copies=copies, spread=spread, seed=seed
+        problem, trajectories, gains, hessians, gamma=gamma, perturbed=config.perturbed, spread=config.spread, seed=seed
     )  # fmt: skip

@@ -160,14 +160,15 @@ class ActorTape(NamedTuple):
     noise: Tensor
     raw_log_std: Tensor  # before it is clamped
     log_std: Tensor
-    action: Tensor
+    action: Tensor  # tanh(u)
 
 
 class Actor:
-    """Squashed-Gaussian policy: observation -> mean and log standard deviation of u, a = tanh(u).
+    """Squashed-Gaussian policy: observation -> mean and log standard deviation of u, a = clamp(stretch tanh(u), -1, 1).
 
-    The log standard deviation is clamped to `log_std_range`. Source: Haarnoja et al. 2018, arXiv 1812.05905, appendix C.
-    `options` go to the `MLP`.
+    The log standard deviation is clamped to `log_std_range`. Source: Haarnoja et al. 2018, arXiv 1812.05905, appendix C. tanh only
+    approaches its bounds, where bang-bang optima live: a `stretch` a little above 1 reaches them. Gradients pass the clamp
+    unchanged, and the density leaves the constant -log(stretch) out. `options` go to the `MLP`.
     """
 
     def __init__(
@@ -177,9 +178,10 @@ class Actor:
         *,
         hidden: Sequence[int] = (64, 64),
         log_std_range: tuple[float, float] = (-5.0, 2.0),
+        stretch: float = 1.0,
         **options,
     ):
-        self.action_dim, self.log_std_range = action_dim, log_std_range
+        self.action_dim, self.log_std_range, self.stretch = action_dim, log_std_range, stretch
         self.mlp = MLP((obs_dim, *hidden, 2 * action_dim), **options)
 
     def __call__(self, obs: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,8 +191,12 @@ class Actor:
 
     @torch.no_grad()
     def mean_action(self, obs: Tensor) -> Tensor:
-        """(batch, obs_dim) -> tanh(mean), (batch, action_dim): the deterministic policy."""
-        return self.mlp.forward(obs.mT)[0][0, : self.action_dim].tanh().mT
+        """(batch, obs_dim) -> clamp(stretch tanh(mean)), (batch, action_dim): the deterministic policy."""
+        return self.bounded(self.mlp.forward(obs.mT)[0][0, : self.action_dim].tanh()).mT
+
+    def bounded(self, squashed: Tensor) -> Tensor:
+        """clamp(stretch * squashed, -1, 1)."""
+        return squashed if self.stretch == 1.0 else (self.stretch * squashed).clamp(-1.0, 1.0)
 
     @torch.no_grad()
     def forward(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, ActorTape]:
@@ -199,7 +205,7 @@ class Actor:
         mean, raw_log_std = output[0].split(self.action_dim)
         log_std, noise = raw_log_std.clamp(*self.log_std_range), noise.mT
         action, log_prob = tanh_gaussian_sample(mean, log_std, noise, dim=0)
-        return action.mT, log_prob, ActorTape(tape, noise, raw_log_std, log_std, action)
+        return self.bounded(action).mT, log_prob, ActorTape(tape, noise, raw_log_std, log_std, action)
 
     @torch.no_grad()
     def backward(self, tape: ActorTape, grad_action: Tensor, grad_log_prob: Tensor) -> Tensor:
@@ -211,7 +217,7 @@ class Actor:
         mlp_tape, noise, raw_log_std, log_std, action = tape
         log_std = log_std[:, :rows]
         grad_mean, grad_log_std = tanh_gaussian_gradient(
-            action[:, :rows], log_std, noise[:, :rows], grad_action.mT, grad_log_prob
+            action[:, :rows], log_std, noise[:, :rows], self.stretch * grad_action.mT, grad_log_prob
         )
         grad_log_std = torch.where(log_std == raw_log_std[:, :rows], grad_log_std, 0)
         return self.mlp.backward(mlp_tape, torch.cat((grad_mean, grad_log_std)).unsqueeze(0))

@@ -1,8 +1,8 @@
 """Problems as Gymnasium environments: one at a time (`GymEnv`) and vectorised (`GymVectorEnv`), numpy in and out.
 
 Both step the generated kernels of `VectorEnv`. Actions are in [−1, 1] and scaled to the control bounds: for `optctl/pendulum-v1`
-the torque is twice the action, everything else is Gymnasium's Pendulum-v1. After `import optctl.simulation.gym_register`:
-`gymnasium.make("optctl/cartpole")`, `gymnasium.make_vec("optctl/cartpole", num_envs=64)`; or use the classes with a `Problem` of
+the torque is twice the action, everything else is Gymnasium's Pendulum-v1. After `import optctl.gym`:
+`gymnasium.make("optctl/cartpole-v0")`, `gymnasium.make_vec("optctl/cartpole-v0", num_envs=64)`; or use the classes with a `Problem` of
 one's own.
 """
 

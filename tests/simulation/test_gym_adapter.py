@@ -13,13 +13,13 @@ from gymnasium.vector import AutoresetMode
 
 from optctl.envs import CATALOGUE, make
 from optctl.errors import ArgumentError
+from optctl.gym import gym_id
 from optctl.simulation.gym_adapter import GymEnv, GymVectorEnv
-from optctl.simulation.gym_register import gym_id
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_problem_passes_the_environment_checker(name):
-    env = gymnasium.make(gym_id(name, CATALOGUE), render_mode="rgb_array")
+    env = gymnasium.make(gym_id(name), render_mode="rgb_array")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*A Box observation space m(in|ax)imum value is .*infinity.*")
@@ -30,16 +30,16 @@ def test_every_problem_passes_the_environment_checker(name):
 def test_importing_the_register_adds_the_ids_without_loading_torch_or_warp():
     """`pendulum` has an id of its own, because Gymnasium would take it for an older version of `pendulum-v1`."""
     code = (
-        "import sys, gymnasium; from optctl.simulation.gym_register import register; register()\n"
+        "import sys, gymnasium; from optctl.gym import register; register()\n"
         "assert 'torch' not in sys.modules and 'warp' not in sys.modules\n"
         "print(*(k for k in gymnasium.registry if k.startswith('optctl/')))"
     )
     ids = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {"optctl/pendulum-v1", "optctl/pendulum-plain", "optctl/cartpole"} <= set(ids) and len(ids) == len(CATALOGUE)
+    assert {"optctl/pendulum-v1", "optctl/pendulum-v0", "optctl/cartpole-v0"} <= set(ids) and len(ids) == len(CATALOGUE)
 
 
 def test_an_id_can_name_the_module_that_registers_it():
-    assert gymnasium.make("optctl.simulation.gym_register:optctl/cartpole").unwrapped.problem.name == "cartpole"
+    assert gymnasium.make("optctl.gym:optctl/cartpole-v0").unwrapped.problem.name == "cartpole"
 
 
 def test_a_single_environment_ends_and_asks_for_a_reset():
@@ -110,7 +110,7 @@ def test_gymnasiums_vector_wrappers_work_on_top():
 
 
 def test_pictures():
-    env = gymnasium.make("optctl/cartpole", render_mode="rgb_array")
+    env = gymnasium.make("optctl/cartpole-v0", render_mode="rgb_array")
     env.reset(seed=0)
     first = env.render()
     env.step(np.ones(1, np.float32))

@@ -41,6 +41,7 @@ class SACConfig:
     least_temperature: float = 0.0  # the temperature is kept at least here, >= 0
     target_entropy: float | None = None  # nats per action vector; None: -action_dim [H]
     log_std_range: tuple[float, float] = (-5.0, 2.0)  # log standard deviation before the tanh [H: (-20, 2)]
+    stretch: float = 1.1  # actions are clamp(stretch tanh(u), -1, 1), in [1, 2]: above 1 they reach their bounds exactly [here]
     average_rate: float = 0.005  # rate at which the evaluated policy follows the actor, in (0, 1]; 1: is the actor
     reward_scale: float = 1.0  # rewards are multiplied by it before learning, > 0
     normalize_obs: bool = True  # standardise observations by running moments
@@ -59,6 +60,7 @@ class SACConfig:
         check("activation", f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS)
         check("gamma", "in (0, 1]", lambda v: 0 < v <= 1)
         check("polyak", "in (0, 1]", lambda v: 0 < v <= 1)
+        check("stretch", "in [1, 2]", lambda v: 1 <= v <= 2)
         check("average_rate", "in (0, 1]", lambda v: 0 < v <= 1)
         for name in ("actor_lr", "critic_lr", "temperature_lr", "initial_temperature", "reward_scale"):
             check(name, "positive and finite", lambda v: 0 < v < math.inf)
@@ -101,7 +103,7 @@ class SAC:
 
         options: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
         options |= {"generator": self.generator, "device": self.device, "dtype": dtype}
-        actor_options = options | {"log_std_range": config.log_std_range}
+        actor_options = options | {"log_std_range": config.log_std_range, "stretch": config.stretch}
         critic_options = options | {"members": config.members, "layer_norm": config.critic_layer_norm}
         self.actor = Actor(obs_dim, action_dim, **actor_options)
         self.average_actor = Actor(obs_dim, action_dim, **actor_options)
