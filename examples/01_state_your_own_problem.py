@@ -14,7 +14,10 @@ harvest = optctl.Problem(
     state={"rabbits": "1", "foxes": "1"},
     control={"harvest": "1/s"},
     params={"growth": 1.0, "predation": 1.0},
-    dynamics=lambda x, u, p: [p.growth * x[0] - p.predation * x[0] * x[1], p.predation * x[0] * x[1] - x[1] - u[0] * x[1]],
+    dynamics=lambda x, u, p: [
+        p.growth * x[0] - p.predation * x[0] * x[1],
+        p.predation * x[0] * x[1] - x[1] - u[0] * x[1],
+    ],
     stage_cost=lambda x, u, p: (x[0] - 1) ** 2 + (x[1] - 1) ** 2 + u[0] ** 2,
     control_bounds={"harvest": (0.0, 1.0)},
     observation=lambda x, p: [ca.log(x[0]), ca.log(x[1])],

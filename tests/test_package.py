@@ -31,7 +31,11 @@ def test_catalogue_modules_exist_once():
 
 
 def test_constraints_pin_the_direct_dependencies():
-    pinned = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = project["dependencies"] + project["optional-dependencies"]["test"]
     names = {w.split(">")[0].split("=")[0].strip().lower() for w in wanted}

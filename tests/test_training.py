@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def parameters(run) -> torch.Tensor:
 
 
 def finished(**options) -> TrainingRun:
-    run = TrainingRun("sac", optctl.make("double-integrator"), config=SHORT, **options)
+    run = TrainingRun("sac", optctl.make("double-integrator"), **{"config": SHORT} | options)
     for _ in run.iterate():
         pass
     return run
@@ -72,9 +73,14 @@ train("sac", "double-integrator", config=config, seed=1, out=sys.argv[1], resume
 
 
 def test_killed_at_an_arbitrary_moment_and_resumed_it_ends_with_the_same_bits(tmp_path):
-    whole = train("sac", "double-integrator", seed=1, config=TrainConfig(num_envs=16, iterations=400, evaluate_every=100, evaluation_starts=8))
+    whole = train(
+        "sac",
+        "double-integrator",
+        seed=1,
+        config=TrainConfig(num_envs=16, iterations=400, evaluate_every=100, evaluation_starts=8),
+    )
     file = tmp_path / "checkpoint.safetensors"
-    for delay in (0.1, 0.35, 0.6):  # three kills, each at another moment of the work or of a save
+    for delay in (0.1, 0.4):  # two kills, each at another moment of the work or of a save
         process = subprocess.Popen([sys.executable, "-c", COMMAND, str(tmp_path)])
         before = file.stat().st_mtime_ns if file.exists() else 0
         while process.poll() is None and (not file.exists() or file.stat().st_mtime_ns == before):
@@ -111,7 +117,9 @@ def test_a_policy_is_the_same_after_loading(tmp_path):
 
 
 def test_a_budget_in_seconds_ends_the_run():
-    policy = train("sac", "double-integrator", config=TrainConfig(iterations=10**9, evaluation_starts=4), budget_seconds=0.3)
+    policy = train(
+        "sac", "double-integrator", config=TrainConfig(iterations=10**9, evaluation_starts=4), budget_seconds=0.3
+    )
     assert policy.run.seconds >= 0.3 and policy.run.loop.iteration < 10**6
 
 
@@ -123,11 +131,9 @@ def test_names_of_comparisons():
 def test_each_part_of_the_warm_start_can_be_switched_off():
     for off in (
         {"clone": False}, {"fit_critic": False}, {"value_weight": 0.0}, {"costate_weight": 0.0},
-        {"teacher": False}, {"demonstration_share": 0.0}, {"copies": 0},
+        {"teacher": False}, {"demonstration_share": 0.0}, {"perturbed": 0.0}, {"cloning_weight": 0.0},
     ):  # fmt: skip
-        from dataclasses import replace
-
-        run = finished(warm_start=replace(WARM, **off))
+        run = finished(config=replace(SHORT, iterations=20), warm_start=replace(WARM, **off))
         assert np.isfinite(run.curve[-1]["cost"]), off
 
 
@@ -158,20 +164,25 @@ def test_missing_and_damaged_checkpoints(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/sys").exists(), reason="needs a read-only place")
-def test_an_output_folder_that_cannot_be_written_fails_before_the_work():
-    began = time.monotonic()
+def test_an_output_folder_that_cannot_be_written_fails_before_the_work(monkeypatch):
+    monkeypatch.setattr(TrainingRun, "iterate", lambda run: pytest.fail("the work began"))
     with pytest.raises(optctl.errors.FileError, match="cannot be written"):
         train("sac", "double-integrator", out="/proc/sys/optctl")
-    assert time.monotonic() - began < 5
 
 
 BAD = {
     "agent": (lambda: train("sak", "double-integrator"), "`agent` must be one of sac, but is 'sak'"),
     "problem": (lambda: train("sac", "nothing"), "checkpoint|catalogue"),
-    "seed": (lambda: TrainingRun("sac", optctl.make("dean"), seed=-1), "`seed` must be a non-negative integer, but is -1"),
+    "seed": (
+        lambda: TrainingRun("sac", optctl.make("dean"), seed=-1),
+        "`seed` must be a non-negative integer, but is -1",
+    ),
     "num_envs": (lambda: TrainConfig(num_envs=0), "`num_envs` must be a positive integer, but is 0"),
     "budget": (lambda: TrainConfig(budget_seconds=-1.0), "`budget_seconds` must be positive or None, but is -1.0"),
-    "share": (lambda: WarmStartConfig(demonstration_share=2.0), r"`demonstration_share` must be in \[0, 1\], but is 2.0"),
+    "share": (
+        lambda: WarmStartConfig(demonstration_share=2.0),
+        r"`demonstration_share` must be in \[0, 1\], but is 2.0",
+    ),
     "starts": (lambda: WarmStartConfig(num_starts=0), "`num_starts` must be at least 1, but is 0"),
 }
 

@@ -16,7 +16,9 @@ def wave(problem):
     """A smooth control that stays inside the bounds and leaves nothing at rest."""
     amplitude = 0.5 * (problem.action_high - problem.action_low) / 2
     phase = np.arange(problem.n_u)
-    return FeedbackController(lambda x, t: np.broadcast_to(amplitude * np.sin(1.3 * t + phase), (len(x), problem.n_u)), "wave")
+    return FeedbackController(
+        lambda x, t: np.broadcast_to(amplitude * np.sin(1.3 * t + phase), (len(x), problem.n_u)), "wave"
+    )
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
@@ -39,7 +41,9 @@ def test_a_trajectory_agrees_with_dop853(name):
 
         def rate(t, z, u=u):
             point = (z[:-1], u, problem.param_values, t)
-            return np.append(np.array(problem.dynamics_function(*point)).ravel(), float(problem.stage_cost_function(*point)))
+            return np.append(
+                np.array(problem.dynamics_function(*point)).ravel(), float(problem.stage_cost_function(*point))
+            )
 
         t = k * problem.dt
         z = solve_ivp(rate, (t, t + problem.dt), np.append(x, 0.0), method="DOP853", rtol=1e-12, atol=1e-12).y[:, -1]
@@ -58,9 +62,9 @@ def test_jacobian_of_the_step_agrees_with_finite_differences(name):
     exact = np.array(jacobian(point, control, problem.param_values))
     h = 1e-6
     for j in range(problem.n_x + problem.n_u):
-        shift = h * np.eye(problem.n_x + problem.n_u)[j]
+        dx, du = np.split(h * np.eye(problem.n_x + problem.n_u)[j], [problem.n_x])
         ends = [
-            np.array(problem.step_function(point + s * shift[: problem.n_x], control + s * shift[problem.n_x :], problem.param_values, 0)[0])
+            np.array(problem.step_function(point + s * dx, control + s * du, problem.param_values, 0)[0])
             for s in (1, -1)
         ]
         assert exact[:, j] == pytest.approx((ends[0] - ends[1]).ravel() / (2 * h), abs=1e-7)

@@ -2,13 +2,13 @@
 
 import casadi as ca
 import numpy as np
+import optima
 import pytest
 
 from optctl import envs, rollout
 from optctl.errors import ArgumentError
 from optctl.problem import Fixed, Problem
 from optctl.solvers import Verdict, linear_quadratic, lqr, lqr_controller, solve
-from tests.solvers import optima
 
 
 def _discrete(A, B, Q, R, **rest):

@@ -1,6 +1,7 @@
 """Swing-ups from many starts; determinism; bad input."""
 
 import numpy as np
+import optima
 import pytest
 
 from optctl import envs, rollout
@@ -8,7 +9,6 @@ from optctl.controller import Controller
 from optctl.errors import ArgumentError
 from optctl.solvers import CONTROLLERS, Status, Verdict, solve, solve_many, tvlqr
 from optctl.solvers.dynamic_programming import periods
-from tests.solvers import optima
 
 
 @pytest.fixture(scope="module")

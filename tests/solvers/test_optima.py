@@ -1,10 +1,10 @@
 """Known optima, each by every method that applies; costates against finite differences of the optimal cost."""
 
 import numpy as np
+import optima
 import pytest
 
 from optctl.solvers import Status, Verdict, solve
-from tests.solvers import optima
 
 SMOOTH = [
     (optima.minimum_energy(), 6.0, (-12.0, -6.0)),
