@@ -110,7 +110,9 @@ def test_substeps_refine_the_step():
 def test_exponential_with_substeps_is_the_same_map():
     problem = optctl.make("mass-spring")
     point = (np.array([0.3, -1.0, 0.2, 0.7]), [0.5], problem.param_values, 0.0)
-    for one, three in zip(problem.step_function(*point), problem.replace(substeps=3).step_function(*point), strict=True):
+    for one, three in zip(
+        problem.step_function(*point), problem.replace(substeps=3).step_function(*point), strict=True
+    ):
         assert np.array(one) == pytest.approx(np.array(three), abs=1e-13)
 
 

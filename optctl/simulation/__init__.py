@@ -24,9 +24,9 @@ _HOME = {
 __all__ = [*_HOME]
 
 if TYPE_CHECKING:
+    from optctl.gym import register  # noqa: F401
     from optctl.simulation.compiled import CompiledFunction, CompiledProblem, Linearization, compile_problem  # noqa: F401
     from optctl.simulation.gym_adapter import GymEnv, GymVectorEnv  # noqa: F401
-    from optctl.simulation.gym_register import register  # noqa: F401
     from optctl.simulation.program import TranslationError  # noqa: F401
     from optctl.simulation.vector_env import VectorEnv, make_vec  # noqa: F401
 
