@@ -52,8 +52,8 @@ def learning_curves(comparison: Comparison | None, curves: Sequence[Mapping[str,
         lows.append(optimum)
         highs.append(optimum)
     low, high = min(lows, default=0.0), max(highs, default=1.0)
-    if low > 0 and high > 10 * low:
-        axes[0, 0].set_yscale("log")
+    if np.isfinite([low, high, optimum]).all() and high - optimum > 0.05 * abs(optimum) > 0:
+        _stretch_near(axes[0], optimum, low, high)
     elif np.isfinite([low, high]).all() and high > low:
         axes[0, 0].set_ylim(low - 0.06 * (high - low), high + 0.04 * (high - low))
     axes[0, 0].set_ylabel("mean cost (minus the return)")
@@ -62,6 +62,22 @@ def learning_curves(comparison: Comparison | None, curves: Sequence[Mapping[str,
     axes[0, 1].xaxis.set_major_formatter(_thousands())
     legend(figure, handles)
     return figure
+
+
+def _stretch_near(axes: Any, optimum: float, low: float, high: float) -> None:
+    """A cost axis that resolves what is near the optimum: logarithmic in the gap beyond one percent, with the gaps as ticks."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter
+
+    unit, base = 0.01 * abs(optimum), min(low, optimum) - 0.005 * abs(optimum)
+    forward = lambda y: np.log1p(np.maximum(y - base, 0.0) / unit)
+    backward = lambda z: base + unit * np.expm1(z)
+    gaps = np.array([0.0, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0])
+    ticks = [v for v in optimum + gaps * abs(optimum) if v <= high]
+    for axis in axes:
+        axis.set_yscale("function", functions=(forward, backward))
+        axis.set_ylim(base, backward(1.03 * forward(high)))
+        axis.yaxis.set_major_locator(FixedLocator(ticks))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.4g}  ({(v - optimum) / abs(optimum):.0%})"))
 
 
 def _thousands() -> Any:

@@ -42,6 +42,7 @@ TUNED: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         "agent": {"target_entropy": 0.0, "polyak": 0.1, "decay_updates": 8000, "final_lr": 0.02, "reward_scale": 1.0},
         "train": {"num_envs": 256, "replay_capacity": 50_000, "iterations": 1000},
     },
+    ("sac", "pendulum"): {"agent": {"gamma": 0.995}, "train": {"iterations": 1500}},
     ("sac", "pendulum-v1"): {"agent": {"reward_scale": 0.1}},
     ("sac-warm", "pendulum-v1"): {"agent": {"reward_scale": 0.1}, "warm": {"steps": 100}},
 }
