@@ -62,7 +62,7 @@ def _first_below(curve: list[dict[str, float]], cost: float) -> float:
     return next((point["seconds"] for point in curve if point["cost"] <= cost), float("inf"))
 
 
-def _train(name: str, problem: Any, seed: int, starts: np.ndarray, every: int) -> Any:
+def _train(name: str, problem: Any, seed: int, starts: np.ndarray, every: int, **warm_changes: Any) -> Any:
     """One run of `sac` or `sac-warm` with its tuned settings, evaluated on the given starts every so many iterations."""
     from optctl.settings import settings
     from optctl.training import TrainingRun
@@ -70,7 +70,7 @@ def _train(name: str, problem: Any, seed: int, starts: np.ndarray, every: int) -
     agent, warm, _ = name.partition("-warm")
     s = settings(agent, problem, warm_start=bool(warm))
     run = TrainingRun(
-        agent, problem, warm_start=s.warm if warm else False, agent_config=s.agent, loop_config=s.loop,
+        agent, problem, warm_start=replace(s.warm, **warm_changes) if warm else False, agent_config=s.agent, loop_config=s.loop,
         config=replace(s.train, evaluate_every=every), seed=seed,
     )  # fmt: skip
     run.starts = starts
@@ -228,6 +228,50 @@ def warm(seeds: int = 10, every: int = 5, reference: bool = True, out: Path | No
     return _finish("warm", "optctl bench warm", table, {"runs": runs, "reference": best}, out)
 
 
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "everything": {},
+    "no cloning": {"clone": False},
+    "no fit of the critic": {"fit_critic": False},
+    "no cost-to-go in the fit": {"value_weight": 0.0},
+    "no costate in the fit": {"costate_weight": 0.0},
+    "no cloning while fine-tuning": {"cloning_weight": 0.0},
+    "no demonstrations in the batches": {"demonstration_share": 0.0},
+    "no teacher": {"teacher": False},
+    "no perturbed states": {"perturbed": 0.0},
+    "a quarter of the trajectories": {"num_starts": 32},
+}
+"""The parts of the warm start, each left out in turn."""
+
+
+def ablation(seeds: int = 3, out: Path | None = None) -> int:
+    """The warm start on pendulum-v1 with each of its parts left out: teacher, worst fall below it, final return.
+
+    Args:
+        seeds: Runs of each variant, with seeds 0, 1, …
+        out: Folder for ablation.json.
+    """
+    from optctl.envs import make
+
+    problem = make("pendulum-v1")
+    starts = problem.initial_state.midpoints(MIDPOINTS)
+    rows, figures = [], []
+    for name, changes in ABLATIONS.items():
+        runs = [_train("sac-warm", problem, seed, starts, 5, **changes) for seed in range(seeds)]
+        costs = [np.array([point["cost"] for point in run.curve]) for run in runs]
+        teacher, final = np.mean([c[0] for c in costs]), np.mean([c[-1] for c in costs])
+        fall = max(c.max() / c[0] - 1 for c in costs)
+        seconds = np.mean([run.seconds for run in runs])
+        rows.append([name, f"{-teacher:.2f}", f"{fall:.2%}", f"{-final:.2f}", f"{seconds:.1f} s"])
+        figures.append({"variant": name, "changes": changes, "curves": [c.tolist() for c in costs], "seconds": seconds})
+        print(*rows[-1], sep="  ")
+    table = _table(
+        f"The warm start on pendulum-v1 without its parts ({seeds} seeds)",
+        ("variant", "teacher", "worst fall below it", "mean final", "time"),
+        rows,
+    )
+    return _finish("ablation", "optctl bench ablation", table, {"rows": figures}, out)
+
+
 def lqr(seeds: int = 10, out: Path | None = None) -> int:
     """SAC from scratch on the double integrator: gap to the Riccati optimum, interquartile mean over seeds.
 
@@ -296,6 +340,7 @@ def everything(peer_python: Path | None = None, out: Path = Path("out/bench"), d
     lqr(out=out)
     sac(peer_python=peer_python, out=out)
     warm(out=out)
+    ablation(out=out)
     if docs is not None:
         page(out=out, docs=docs)
     return 0
@@ -332,6 +377,7 @@ BENCHES: dict[str, Callable[..., int]] = {
     "lqr": lqr,
     "sac": sac,
     "warm": warm,
+    "ablation": ablation,
     "all": everything,
     "page": page,
 }
