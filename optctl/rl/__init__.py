@@ -1,5 +1,5 @@
 """Reinforcement learning on batched environments: operators, networks, replay, loops, agents.
 
-Everything here knows torch and the `VectorEnv` contract of docs/design.md, and nothing else of the package: an agent trains
-on any vectorised environment with the same signature. Observations and actions are batch first; actions lie in [-1, 1].
+Everything here knows torch and the `VectorEnv` contract of docs/design.md, and of the package only its errors and files: an agent
+trains on any vectorised environment with the same signature. Observations and actions are batch first; actions lie in [-1, 1].
 """

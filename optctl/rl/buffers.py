@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from optctl.errors import ArgumentError
+
 
 class Transition(NamedTuple):
     """A batch of (s, a, r, s', terminated), with any leading axes: (batch, …) or (num_batches, batch, …)."""
@@ -53,7 +55,7 @@ class Replay:
         columns = (obs, action, reward.unsqueeze(-1), next_obs, terminated.to(self.rows.dtype).unsqueeze(-1))
         rows = torch.cat(columns, 1)
         if rows.shape[0] > self.capacity:
-            raise ValueError(
+            raise ArgumentError(
                 f"Argument `transition` must hold at most `capacity` = {self.capacity} transitions, but holds {rows.shape[0]}."
             )
         index = (torch.arange(rows.shape[0], device=rows.device) + self.added) % self.capacity
@@ -82,7 +84,7 @@ class Replay:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         if state["rows"].shape[0] > self.capacity or state["rows"].shape[1] != self.rows.shape[1]:
-            raise ValueError(
+            raise ArgumentError(
                 f"Argument `state` must hold at most {self.capacity} rows of {self.rows.shape[1]} columns, "
                 f"but holds {tuple(state['rows'].shape)}: the capacity or the environment is another."
             )

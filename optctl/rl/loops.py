@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from optctl.errors import require
 from optctl.rl.buffers import Transition
 
 
@@ -38,8 +39,7 @@ class OffPolicyConfig:
 
     def __post_init__(self):
         for name, least in (("batch_size", 1), ("updates_per_step", 1), ("warmup_steps", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"Argument `{name}` must be at least {least}, but is {getattr(self, name)!r}.")
+            require(getattr(self, name) >= least, name, f"be at least {least}", f"is {getattr(self, name)!r}")
 
 
 class OffPolicyLoop:

@@ -66,24 +66,27 @@ def test_layer_norm_standardises_the_hidden_layer():
     torch.testing.assert_close(hidden.var(1, correction=0), torch.ones(1, 5, dtype=torch.float64), atol=1e-5, rtol=0)
 
 
-def test_actor_gradient_equals_autograd_also_where_log_std_is_clamped():
-    actor = Actor(3, 2, log_std_range=(-0.1, 0.1), generator=generator(), dtype=torch.float64)
+@pytest.mark.parametrize("stretch", [1.0, 1.5])
+def test_actor_gradient_equals_autograd_also_where_log_std_or_action_is_clamped(stretch):
+    actor = Actor(3, 2, log_std_range=(-0.1, 0.1), stretch=stretch, generator=generator(), dtype=torch.float64)
     obs, noise, weight = randn(40, 3), randn(40, 2, seed=2), randn(40, 2, seed=3)
     mean, log_std = actor(obs)
     assert 0 < (log_std.abs() == 0.1).double().mean() < 1
     raw = mean + log_std.exp() * noise
     normal = torch.distributions.Normal(mean, log_std.exp())
     expected_log_prob = (normal.log_prob(raw) - torch.log(1 - raw.tanh() ** 2)).sum(-1)
-    (expected,) = torch.autograd.grad((weight * raw.tanh()).sum() + 0.7 * expected_log_prob.sum(), actor.mlp.flat)
+    stretched = stretch * raw.tanh()  # the gradient passes the clamp unchanged
+    (expected,) = torch.autograd.grad((weight * stretched).sum() + 0.7 * expected_log_prob.sum(), actor.mlp.flat)
     action, log_prob, tape = actor.forward(obs, noise)
-    torch.testing.assert_close(action, raw.tanh().detach())
+    torch.testing.assert_close(action, stretched.detach().clamp(-1, 1))
+    assert (action.abs() == 1).any() == (stretch > 1)
     torch.testing.assert_close(log_prob, expected_log_prob.detach())
     torch.testing.assert_close(actor.backward(tape, weight, torch.tensor([0.7], dtype=torch.float64)), expected)
 
 
 def test_actor_mean_action_is_its_sample_without_noise():
-    actor = Actor(3, 2, generator=generator(), dtype=torch.float64)
-    obs = randn(4, 3)
+    actor = Actor(3, 2, stretch=1.5, generator=generator(), dtype=torch.float64)
+    obs = 5 * randn(4, 3)
     torch.testing.assert_close(actor.mean_action(obs), actor.forward(obs, torch.zeros(4, 2, dtype=torch.float64))[0])
 
 

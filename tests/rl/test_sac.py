@@ -30,7 +30,7 @@ def test_catalogue_names_the_agent_and_its_configuration():
 def test_actions_lie_in_the_unit_box_and_only_exploration_is_random():
     sac, obs = agent(action_dim=2), torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
     a, b = sac.act(obs, explore=True), sac.act(obs, explore=True)
-    assert a.shape == (50, 2) and a.abs().max() < 1 and not torch.equal(a, b)
+    assert a.shape == (50, 2) and a.abs().max() <= 1 and not torch.equal(a, b)
     assert torch.equal(sac.act(obs), sac.act(obs, explore=False))
 
 
@@ -58,21 +58,20 @@ def test_critic_learns_the_value_of_a_constant_reward():
 
 def test_actor_climbs_the_critic():
     # reward -(a - 0.5)^2 and every transition ends: the best action is 0.5 everywhere
-    sac = agent(initial_temperature=1e-3, temperature_lr=1e-12, actor_lr=3e-3, critic_lr=3e-3)
+    sac = agent(initial_temperature=1e-3, temperature_lr=1e-12, actor_lr=3e-3, critic_lr=3e-3, average_rate=0.05)
     data = batch(1, 512)
     action = torch.rand(1, 512, 1, generator=torch.Generator().manual_seed(1)) * 2 - 1
     data = data._replace(action=action, reward=-((action[..., 0] - 0.5) ** 2), terminated=torch.ones(1, 512))
     for _ in range(600):
         sac.update(data)
-    assert (sac.act(data.obs[0]) - 0.5).abs().mean() < 0.1
+    assert (sac.act(data.obs[0]) - 0.5).abs().mean() < 0.08
 
 
 def test_temperature_holds_the_entropy_at_its_target():
     sac = agent(target_entropy=-0.3, temperature_lr=1e-2, actor_lr=3e-3)
     data = batch(1, 256)
-    for _ in range(600):
-        metrics = sac.update(data)
-    assert -metrics["log_prob"].mean().item() == pytest.approx(-0.3, abs=0.1)
+    entropy = [-sac.update(data)["log_prob"].mean().item() for _ in range(600)]
+    assert sum(entropy[400:]) / 200 == pytest.approx(-0.3, abs=0.05)  # one batch alone is off by 0.1 and more
 
 
 def test_evaluation_uses_the_averaged_actor():
@@ -220,6 +219,7 @@ def test_state_of_another_shape_is_refused():
         ("gamma", math.nan, r"in \(0, 1\]"),
         ("average_rate", 0.0, r"in \(0, 1\]"),
         ("polyak", 0.0, r"in \(0, 1\]"),
+        ("stretch", 0.9, r"in \[1, 2\]"),
         ("critic_lr", 0.0, "positive and finite"),
         ("reward_scale", math.inf, "positive and finite"),
         ("members", 0, "at least 1"),

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optctl.errors import ArgumentError, require
 from optctl.rl.buffers import Transition
 from optctl.rl.networks import ACTIVATIONS, Actor, Critic
 from optctl.rl.normalizer import Normalizer
@@ -41,7 +42,7 @@ class SACConfig:
     least_temperature: float = 0.0  # the temperature is kept at least here, >= 0
     target_entropy: float | None = None  # nats per action vector; None: -action_dim [H]
     log_std_range: tuple[float, float] = (-5.0, 2.0)  # log standard deviation before the tanh [H: (-20, 2)]
-    stretch: float = 1.1  # actions are clamp(stretch tanh(u), -1, 1), in [1, 2]: above 1 they reach their bounds exactly [here]
+    stretch: float = 1.1  # actions are clamp(stretch tanh(u), -1, 1): above 1 they reach the bounds; in [1, 2] [here]
     average_rate: float = 0.005  # rate at which the evaluated policy follows the actor, in (0, 1]; 1: is the actor
     reward_scale: float = 1.0  # rewards are multiplied by it before learning, > 0
     normalize_obs: bool = True  # standardise observations by running moments
@@ -53,8 +54,7 @@ class SACConfig:
                 right = holds(value)
             except TypeError:
                 right = False
-            if not right:
-                raise ValueError(f"Argument `{name}` must be {what}, but is {value!r}.")
+            require(right, name, f"be {what}", f"is {value!r}")
 
         check("hidden", "a tuple of positive widths", lambda v: len(v) > 0 and all(w > 0 for w in v))
         check("activation", f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS)
@@ -248,7 +248,7 @@ class SAC:
         for name in ("actor", "average_actor", "critic", "target_critic"):
             parameters = getattr(self, name).mlp.values
             if parameters.shape != state[name].shape:
-                raise ValueError(
+                raise ArgumentError(
                     f"Argument `state` must hold {name} parameters of shape {tuple(parameters.shape)}, but holds "
                     f"{tuple(state[name].shape)}: it was saved with another configuration or environment."
                 )
