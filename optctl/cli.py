@@ -370,12 +370,12 @@ class _TrainingBar:
         return self
 
     def update(self, run: Any) -> None:
-        if run.loop.iteration % 10 == 0 or run.finished:
-            cost = f"cost {run.curve[-1]['cost']:.5g}" if run.curve else ""
-            self.progress.update(
-                self.task, total=run.config.iterations, completed=run.loop.iteration,
-                note=f"{run.loop.iteration * run.config.num_envs:,} steps, {cost}",
-            )  # fmt: skip
+        iteration = run.loop.iteration
+        if iteration == 0:
+            self.progress.update(self.task, note=run.stage)
+        elif iteration % 10 == 0 or run.finished:
+            note = f"{iteration * run.config.num_envs:,} steps, cost {run.curve[-1]['cost']:.5g}"
+            self.progress.update(self.task, total=run.config.iterations, completed=iteration, note=note)
 
     def __exit__(self, *details: Any) -> None:
         self.progress.stop()

@@ -25,7 +25,10 @@ class Settings:
     warm: WarmStartConfig
 
 
-_WARM = {
+Changes = dict[str, dict[str, Any]]
+"""Part of `Settings` → its changed fields."""
+
+_WARM: Changes = {
     "agent": {
         "hidden": (64,) * 4,
         "initial_temperature": 1e-3,
@@ -37,7 +40,7 @@ _WARM = {
 }
 """Fine-tuning a clone: deeper, because a clone is exact where it can be, with hardly any entropy, and short."""
 
-TUNED: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
+TUNED: dict[tuple[str, str], Changes] = {
     ("sac", "double-integrator"): {
         "agent": {"target_entropy": 0.0, "polyak": 0.1, "decay_updates": 8000, "final_lr": 0.02, "reward_scale": 1.0},
         "train": {"num_envs": 256, "replay_capacity": 50_000, "iterations": 1000},
@@ -62,7 +65,7 @@ def settings(agent: str, problem: Problem, *, warm_start: bool = False) -> Setti
     """The settings of `agent` on `problem`: defaults for a cold or a warm start, then what was tuned for the pair."""
     base = Settings(agent=AGENTS[agent][1](), loop=OffPolicyConfig(), train=TrainConfig(), warm=WarmStartConfig())
     tuned = TUNED.get((f"{agent}-warm" if warm_start else agent, problem.name), {})
-    for changes in (_WARM if warm_start else {}, tuned):
+    for changes in ([_WARM] if warm_start else []) + [tuned]:
         base = replace(base, **{part: replace(getattr(base, part), **fields) for part, fields in changes.items()})
     if "reward_scale" not in tuned.get("agent", {}):
         base = replace(base, agent=replace(base.agent, reward_scale=natural_reward_scale(problem)))

@@ -122,6 +122,8 @@ class TrainingRun:
         self.curve: list[dict[str, float]] = []
         self.seconds = 0.0
         self.timings: dict[str, float] = {}
+        self.stage = ""
+        self.watch: Callable[[TrainingRun], None] | None = None
         self.starts = problem.initial_state.sample(np.random.default_rng(12345), self.config.evaluation_starts)
 
     @property
@@ -136,11 +138,17 @@ class TrainingRun:
         starts = self.starts if starts is None else starts
         return float(rollout(self.problem, self.policy(), starts).total_cost.mean())
 
-    def prepare(self, progress: Callable[[str], None] | None = None) -> None:
+    def prepare(self) -> None:
         """The warm start: solve, clone, fit the critic. Once; a resumed run has it behind it."""
+
+        def tell(stage: str) -> None:
+            self.stage = stage
+            if self.watch is not None:
+                self.watch(self)
+
         if self.warm and not self.warm.done:
             start = time.perf_counter()
-            self.timings = self.warm.run(self.env, seed=self.seed, progress=progress)
+            self.timings = self.warm.run(self.env, seed=self.seed, progress=tell)
             self.loop.obs.copy_(self.env.reset(seed=self.seed)[0])
             self.seconds += time.perf_counter() - start
         if not self.curve:
@@ -322,6 +330,7 @@ def train(
     if starts is not None:
         run.starts = check_states(problem, starts, "starts")
     saved = time.monotonic()
+    run.watch = progress
     with interruptible() as stopped:
         for _ in run.iterate():
             if progress is not None:

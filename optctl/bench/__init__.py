@@ -217,8 +217,18 @@ def warm(seeds: int = 10, every: int = 5, reference: bool = True, out: Path | No
               f"{r['worst_fall']:.2%}, {r['seconds']:.1f} s in all")  # fmt: skip
     column = lambda key: np.array([r[key] for r in runs])
     parts = {part: np.mean([r["timings"].get(part, 0.0) for r in runs]) for part in ("solve", "clone", "critic")}
-    rows = [[seeds, *(f"{v:.1f} s" for v in parts.values()), f"{column('seconds').mean():.1f} s", f"{column('teacher').mean():.2f}",
-             f"{column('worst_fall').max():.2%}", f"{column('final').mean():.2f}", f"{column('gap').max():.2%}", f"{-best:.2f}"]]  # fmt: skip
+    rows = [
+        [
+            seeds,
+            *(f"{v:.1f} s" for v in parts.values()),
+            f"{column('seconds').mean():.1f} s",
+            f"{column('teacher').mean():.2f}",
+            f"{column('worst_fall').max():.2%}",
+            f"{column('final').mean():.2f}",
+            f"{column('gap').max():.2%}",
+            f"{-best:.2f}",
+        ]
+    ]
     table = _table(
         "SAC from optimal trajectories on pendulum-v1",
         ("seeds", "solve", "clone", "fit critic", "everything", "teacher", "worst fall below it", "mean final", "largest final gap",

@@ -89,15 +89,12 @@ def demonstrations_from(
 
     value = np.cumsum(trajectories.costs[:, ::-1], axis=1)[:, ::-1] + trajectories.terminal_cost[:, None]
     discounted, gradient = _discounted(problem, trajectories, gains, p, gamma)
-    moving = np.ones((num, length), bool) if finite else value >= rest * np.abs(value[:, :1]).mean()
+    moving: np.ndarray = np.ones((num, length), bool) if finite else value >= rest * np.abs(value[:, :1]).mean()
     scale = spread * trajectories.states[moving[:, : length + 1].nonzero()].std(axis=0)
     # A bound that is active later on shifts its switching time, which the second-order sweep does not see.
-    margin = 1e-6 * np.where(
-        np.isfinite(problem.control_high - problem.control_low), problem.control_high - problem.control_low, 1
-    )
-    active = (trajectories.controls <= problem.control_low + margin) | (
-        trajectories.controls >= problem.control_high - margin
-    )
+    margin = 1e-6 * (problem.action_high - problem.action_low)
+    below, above = problem.control_low + margin, problem.control_high - margin
+    active = (trajectories.controls <= below) | (trajectories.controls >= above)
     free = moving & ~np.logical_or.accumulate(active.any(axis=-1)[:, ::-1], axis=1)[:, ::-1]
     b, k = np.nonzero(moving)
     chosen = rng.integers(0, max(1, free.sum()), round(perturbed * len(b)) if free.any() else 0)

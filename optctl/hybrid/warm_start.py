@@ -74,11 +74,21 @@ class WarmStartConfig:
     """Act and bootstrap with whichever of clone and actor the critic values more."""
 
     def __post_init__(self) -> None:
-        for name, least in (("num_starts", 1), ("perturbed", 0), ("clone_updates", 0), ("clone_batch", 1), ("critic_updates", 0), ("critic_batch", 2),
-                            ("rollout_steps", 1), ("share_iterations", 1), ("spread", 0), ("value_weight", 0), ("cloning_weight", 0),
-                            ("costate_weight", 0)):  # fmt: skip
+        least = dict.fromkeys(("num_starts", "clone_batch", "rollout_steps", "share_iterations"), 1) | {
+            "critic_batch": 2
+        }
+        names = (
+            "perturbed",
+            "spread",
+            "clone_updates",
+            "critic_updates",
+            "value_weight",
+            "costate_weight",
+            "cloning_weight",
+        )
+        for name, bound in (least | dict.fromkeys(names, 0)).items():
             value = getattr(self, name)
-            require(math.isfinite(value) and value >= least, name, f"be at least {least}", f"is {value!r}")
+            require(math.isfinite(value) and value >= bound, name, f"be at least {bound}", f"is {value!r}")
         for name in ("clone_lr", "initial_std"):
             value = getattr(self, name)
             require(0 < value < math.inf, name, "be positive", f"is {value!r}")
@@ -101,8 +111,8 @@ class MixedReplay:
     def demonstrate(self, transition: Transition) -> None:
         """Set the demonstrations."""
         num, obs_dim = transition.obs.shape
-        options = {"device": transition.obs.device, "dtype": transition.obs.dtype}
-        self.demonstrations = Replay(num, obs_dim, transition.action.shape[1], **options)
+        device, dtype = transition.obs.device, transition.obs.dtype
+        self.demonstrations = Replay(num, obs_dim, transition.action.shape[1], device=device, dtype=dtype)
         self.demonstrations.add(transition)
 
     def __len__(self) -> int:
