@@ -136,7 +136,7 @@ def _box(problem: Problem, p: np.ndarray, starts: np.ndarray) -> tuple[np.ndarra
 
 
 def grid_policy(
-    problem: Problem, p: np.ndarray, starts: np.ndarray, nodes: int = 10_000, levels: int = 11
+    problem: Problem, p: np.ndarray, starts: np.ndarray, nodes: int = 40_000, levels: int = 7
 ) -> GridPolicy:
     """Solve the coarse dynamic programme once for all starts."""
     turn = periods(problem)
@@ -149,7 +149,7 @@ def grid_policy(
     levels = levels if problem.n_u == 1 else 5
     axes = [np.linspace(a, b, levels) for a, b in zip(problem.action_low, problem.action_high, strict=True)]
     controls = np.stack([g.ravel() for g in np.meshgrid(*axes, indexing="ij")], axis=-1)
-    stride = max(1, min(4, problem.steps // 25))
+    stride = max(1, min(2, problem.steps // 50))
     stages = -(-problem.steps // stride)
 
     x, u, q = ca.SX.sym("x", problem.n_x), ca.SX.sym("u", problem.n_u), ca.SX.sym("p", problem.n_p)
