@@ -24,16 +24,16 @@ _HOME = {
     "solve": "optctl.solvers",
     "train": "optctl.training",
     "load_agent": "optctl.training",
-    "compare": "optctl.compare",
+    "compare": "optctl.evaluation",
     "make": "optctl.envs",
 }
 
 __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
-    from optctl.compare import compare
     from optctl.controller import Controller, FeedbackController, rollout
     from optctl.envs import make
+    from optctl.evaluation import compare
     from optctl.problem import Fixed, Normal, Problem, Uniform
     from optctl.simulation import compile_problem, make_vec
     from optctl.solvers import solve

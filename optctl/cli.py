@@ -88,6 +88,7 @@ def solve_command(arguments: list[str]) -> int:
 
         p = make(problem)
         require(num_starts >= 1, "num_starts", "be at least 1", f"is {num_starts}")
+        require(seed >= 0, "seed", "not be negative", f"is {seed}")
         starts = check_states(p, x0) if x0 else p.initial_state.sample(np.random.default_rng(seed), num_starts)
         path = None if out is None else _output_folder(out) / "solutions.npz"
         began = time.perf_counter()
@@ -189,9 +190,10 @@ def evaluate_command(arguments: list[str]) -> int:
             reference: Solve every start for the gap; --no-reference gives the cost alone.
             device: cpu, cuda or cuda:N.
         """
-        from optctl.compare import compare
+        from optctl.evaluation import compare
         from optctl.training import load_agent
 
+        require(seed >= 0, "seed", "not be negative", f"is {seed}")
         policy = load_agent(checkpoint, device=device)
         with _spinner(f"evaluating {policy.name} on {policy.problem.name}") as spinner:
             comparison = compare(
@@ -252,25 +254,26 @@ def _compare(
 ) -> int:  # fmt: skip
     import numpy as np
 
-    from optctl.compare import CONTROLLERS, compare
     from optctl.envs import make
+    from optctl.evaluation import CONTROLLERS, compare
     from optctl.rl.agents import AGENTS
     from optctl.training import load_agent, train_named
 
     problem = make(name)
     require(seeds >= 1, "seeds", "be at least 1", f"is {seeds}")
     require(num_starts >= 1, "num_starts", "be at least 1", f"is {num_starts}")
+    require(seed >= 0, "seed", "not be negative", f"is {seed}")
     starts = problem.initial_state.sample(np.random.default_rng(seed), num_starts)
     trained = [agent + suffix for agent in AGENTS for suffix in ("", "-warm")]
     for controller in controllers:
         if not Path(controller).exists():
-            _known(controller, [*CONTROLLERS, *trained], "controller")
+            _known(controller, dict.fromkeys([*CONTROLLERS, *trained]), "controller")
     folder = None if out is None else _output_folder(out)
     began = time.perf_counter()
     entries: dict[str, Any] = {}
     curves: list[dict[str, Any]] = []
     for controller in controllers:
-        if controller in CONTROLLERS:
+        if controller in CONTROLLERS and controller not in trained:
             entries[controller] = controller
         elif controller in trained:
             policies = []
@@ -279,6 +282,8 @@ def _compare(
                     policy = train_named(
                         controller, problem, seed=seed + k, device=device, starts=starts, progress=bar.update
                     )
+                if not policy.run.finished:
+                    raise KeyboardInterrupt
                 policies.append(policy)
             entries[controller] = policies
             curves.append(_curve(controller, policies))

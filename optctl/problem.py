@@ -255,6 +255,13 @@ class Problem:
             )  # fmt: skip
         if self.final_time is not None:
             low, high = self.final_time
+            require(not self.discrete, "final_time", "be absent when `transition` is given", f"is {self.final_time}")
+            require(
+                self.horizon == "finite",
+                "final_time",
+                "be absent when the horizon is infinite",
+                f"is {self.final_time}",
+            )
             require(
                 0 < low <= high < np.inf, "final_time", "be (low, high) with 0 < low <= high", f"is {self.final_time}"
             )
@@ -267,6 +274,10 @@ class Problem:
         require(
             self.terminal_cost is None or self.horizon == "finite",
             "terminal_cost", "be absent when the horizon is infinite", "was given",
+        )  # fmt: skip
+        require(
+            self.terminal_constraints is None or self.horizon == "finite",
+            "terminal_constraints", "be absent when the horizon is infinite", "was given",
         )  # fmt: skip
         self._check_functions()
 

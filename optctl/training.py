@@ -150,6 +150,7 @@ class TrainingRun:
             start = time.perf_counter()
             self.timings = self.warm.run(self.env, seed=self.seed, progress=tell)
             self.loop.obs.copy_(self.env.reset(seed=self.seed)[0])
+            self._review()
             self.seconds += time.perf_counter() - start
         if not self.curve:
             self._log()
@@ -163,10 +164,22 @@ class TrainingRun:
             with one_thread():
                 start = time.perf_counter()
                 metrics = next(steps)
+                self._review()
                 self.seconds += time.perf_counter() - start
                 if self.loop.iteration % self.config.evaluate_every == 0 or self.finished:
                     self._log()
             yield metrics
+
+    def _review(self) -> None:
+        """Every so many iterations, the warm start takes back what is worse on its validation starts."""
+        if (
+            self.warm is None
+            or not self.warm.config.review_every
+            or self.loop.iteration % self.warm.config.review_every
+        ):
+            return
+        starts = self.problem.initial_state.sample(np.random.default_rng(54321), self.warm.config.review_starts)
+        self.warm.review(self.evaluate(starts))
 
     @property
     def finished(self) -> bool:
@@ -298,9 +311,10 @@ def train(
 ) -> Policy:
     """Train `agent` (a name in `optctl.rl.agents.AGENTS`) on `problem` and return it as a controller.
 
-    What is not given comes from `optctl.settings`. With `out`, checkpoints go to `out/checkpoint.safetensors`, and `resume` continues
-    the one found there. Ctrl-C finishes the step, saves and returns what there is. `starts` (S, n_x) are those of the learning curve.
-    `policy.run` is the run (learning curve, timings).
+    What is not given comes from `optctl.settings`; `budget_seconds` only ends a run earlier. With `out`, checkpoints go to
+    `out/checkpoint.safetensors`, and `resume` continues the run found there (if there is one) up to the iterations of `config`.
+    Ctrl-C finishes the step, saves and returns what there is: `policy.run.finished` is then False. `starts` (S, n_x) are those of
+    the learning curve; `policy.run` is the run (learning curve, timings).
     """
     from optctl.settings import settings
 
@@ -312,10 +326,21 @@ def train(
     if budget_seconds is not None:
         config = dataclasses.replace(config, budget_seconds=budget_seconds)
     path = Path(out) / CHECKPOINT if out is not None else None
+    require(path is not None or not resume, "resume", "come with `out`, the folder of the run", "`out` was not given")
     if path is not None:
         check_writable(path.parent)
+        require(resume or not path.exists(), "out", "hold no other run, or come with `resume`", f"{path} exists")
     if resume and path is not None and path.exists():
-        run = TrainingRun.load(path, problem, device=device)
+        extent = {"iterations": config.iterations, "budget_seconds": config.budget_seconds}
+        run = TrainingRun.load(path, problem, device=device, **extent)
+        given = agent_config or run.agent_config
+        require(
+            given in (run.agent_config, defaults.agent),
+            "agent_config",
+            "be that of the run that is resumed",
+            f"is {given}",
+        )
+        require(agent == run.name, "agent", f"be `{run.name}`, which the run in {path.parent} trains", f"is {agent!r}")
     else:
         run = TrainingRun(
             agent,

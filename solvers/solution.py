@@ -265,11 +265,23 @@ def resimulation(problem: Problem, trajectory: Trajectory, p: np.ndarray) -> flo
     assert rate is not None  # not discrete
     h = np.diff(t)
 
+    class _Hopeless(Exception):
+        """The dynamics left the numbers, or the accuracy cannot be had."""
+
+    calls = 0
+
     def f(s: float, flat: np.ndarray) -> np.ndarray:  # all intervals at once, s = fraction of the interval
+        nonlocal calls
+        calls += 1
+        if calls > 2000 or not np.isfinite(flat).all():
+            raise _Hopeless
         y = flat.reshape(n, -1)
         return (np.asarray(rate(y.T, u.T, p, (t[:-1] + s * h)[None])).T * h[:, None]).ravel()
 
-    run = solve_ivp(f, (0.0, 1.0), x[:-1].ravel(), method="DOP853", rtol=1e-11, atol=1e-12)
+    try:
+        run = solve_ivp(f, (0.0, 1.0), x[:-1].ravel(), method="DOP853", rtol=1e-11, atol=1e-12)
+    except _Hopeless:
+        return float("nan")
     return float(np.max(np.abs(run.y[:, -1].reshape(n, -1) - x[1:])))
 
 

@@ -10,9 +10,9 @@ import pytest
 from scipy.linalg import expm, solve_discrete_are
 
 import optctl
-from optctl.compare import CONTROLLERS, Reference, charge, compare, from_solutions, violations
 from optctl.controller import FeedbackController
 from optctl.errors import ArgumentError
+from optctl.evaluation import CONTROLLERS, Reference, charge, compare, from_solutions, violations
 from optctl.statistics import Interval
 from optctl.trajectory import Trajectory
 from optctl.wording import interval, percent
@@ -227,7 +227,7 @@ def test_a_solution_with_defects_is_no_trajectory(problem, optimum):
 
 def test_a_free_final_time_is_charged_over_its_own_intervals(problem):
     # Held at rest at q = 1 for 50 intervals of 0.04 s: 2 s of cost 1.
-    free = problem.replace(final_time=(1.0, 20.0))
+    free = problem.replace(horizon="finite", final_time=(1.0, 20.0))
     times = np.linspace(0.0, 2.0, 51)
     still = Trajectory(times, np.tile([1.0, 0.0], (51, 1)), np.zeros((50, 1)), np.zeros(50), np.zeros(()))
     cost, defect = charge(free, still, free.param_values)
@@ -347,7 +347,7 @@ def test_intervals_share_their_digits_and_hide_rounding_noise():
         (
             ["lqx"],
             {},
-            "must use controllers or names among optimal, lqr, zero, random, but is 'lqx'. Did you mean `lqr`?",
+            "must use controllers or names among optimal, lqr, zero, random, sac, sac-warm, but is 'lqx'. Did you mean `lqr`?",
         ),
         ([], {}, "`controllers` must be a non-empty list"),
         ("zero", {}, "`controllers` must be a non-empty list"),
@@ -394,6 +394,6 @@ def test_a_controller_name_can_be_added(problem, monkeypatch):
 
 
 def test_compare_itself_does_not_load_matplotlib_or_torch():
-    code = "import sys, optctl.compare; print(sorted({'matplotlib', 'torch', 'warp'} & set(sys.modules)))"
+    code = "import sys, optctl.evaluation; print(sorted({'matplotlib', 'torch', 'warp'} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -10,10 +10,10 @@ import pytest
 
 import optctl
 from optctl import plots
-from optctl.compare import Reference, compare
 from optctl.controller import FeedbackController
 from optctl.curves import check_curve, learning_curves
 from optctl.errors import ArgumentError
+from optctl.evaluation import Reference, compare
 
 PICTURES = (plots.trajectories, plots.phase_portrait, plots.gap_summary, plots.gap_distribution, plots.paired_costs)
 

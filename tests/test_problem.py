@@ -57,6 +57,16 @@ BAD = {
     "no states": ({"state": {}}, "`state` must name at least one state, but is empty"),
     "observation noise": ({"observation_noise": [0.1]}, "must be one number or 3, none negative"),
     "control scale": ({"control_scale": {"force": 0}}, "must be positive for `force`, but is 0"),
+    "final time of a transition": (
+        {"dynamics": None, "transition": lambda x, u, p: x, "final_time": (1.0, 2.0)},
+        "`final_time` must be absent when `transition` is given",
+    ),
+    "final time at infinity": (
+        {"horizon": "infinite", "final_time": (1.0, 2.0)}, "`final_time` must be absent when the horizon is infinite",
+    ),
+    "terminal constraints at infinity": (
+        {"horizon": "infinite", "terminal_constraints": lambda x, p: x}, "`terminal_constraints` must be absent",
+    ),
     "final time": ({"final_time": (2.0, 1.0)}, "must be (low, high) with 0 < low <= high"),
 }  # fmt: skip
 

@@ -14,10 +14,10 @@ import pytest
 
 import optctl
 from optctl import report
-from optctl.compare import compare
 from optctl.controller import FeedbackController
 from optctl.equations import equations, pretty
 from optctl.errors import ArgumentError, FileError
+from optctl.evaluation import compare
 
 CURVES = [
     {

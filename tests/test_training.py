@@ -123,6 +123,47 @@ def test_a_budget_in_seconds_ends_the_run():
     assert policy.run.seconds >= 0.3 and policy.run.loop.iteration < 10**6
 
 
+def test_a_warm_start_never_ends_below_its_clone():
+    # Without reviews, a learning rate this high throws the clone away; with them, the change is taken back.
+    from dataclasses import replace
+
+    from optctl.rl.agents import SACConfig
+
+    wild = SACConfig(actor_lr=0.1, average_rate=1.0)
+    warm = replace(WARM, clone_updates=400, teacher=False, cloning_weight=0.0)
+    curves = [finished(warm_start=replace(warm, review_every=n), agent_config=wild).curve for n in (5, 0)]
+    assert curves[0][-1]["cost"] <= 1.02 * curves[0][0]["cost"]
+    assert max(point["cost"] for point in curves[1]) > 1.1 * curves[1][0]["cost"]
+
+
+def test_a_problem_with_profits_can_be_demonstrated():
+    problem = optctl.make("double-integrator")
+    profit = problem.replace(stage_cost=lambda x, u, p: x[0] ** 2 + x[1] ** 2 + u[0] ** 2 - 10.0)
+    run = TrainingRun("sac", profit, config=SHORT, warm_start=WARM)
+    run.prepare()
+    assert len(run.replay.demonstrations) > 100 and np.isfinite(run.curve[0]["cost"])
+
+
+def test_a_run_is_not_overwritten_and_can_be_extended(tmp_path):
+    train("sac", "double-integrator", config=SHORT, out=tmp_path)
+    with pytest.raises(ArgumentError, match="`out` must hold no other run, or come with `resume`"):
+        train("sac", "double-integrator", config=SHORT, out=tmp_path)
+    with pytest.raises(ArgumentError, match="`resume` must come with `out`"):
+        train("sac", "double-integrator", config=SHORT, resume=True)
+    from dataclasses import replace
+
+    longer = train("sac", "double-integrator", config=replace(SHORT, iterations=70), out=tmp_path, resume=True)
+    assert longer.run.loop.iteration == 70
+
+
+def test_a_policy_is_refused_on_another_problem():
+    policy = train("sac", "double-integrator", config=SHORT)
+    with pytest.raises(
+        ArgumentError, match="belong to the problem `mass-spring`, but `sac` was trained on `double-integrator`"
+    ):
+        optctl.compare(optctl.make("mass-spring"), [policy], num_starts=2)
+
+
 def test_names_of_comparisons():
     problem = optctl.make("double-integrator")
     assert train_named("sac", problem, config=SHORT).name == "sac"

@@ -89,7 +89,7 @@ def demonstrations_from(
 
     value = np.cumsum(trajectories.costs[:, ::-1], axis=1)[:, ::-1] + trajectories.terminal_cost[:, None]
     discounted, gradient = _discounted(problem, trajectories, gains, p, gamma)
-    moving: np.ndarray = np.ones((num, length), bool) if finite else value >= rest * np.abs(value[:, :1]).mean()
+    moving: np.ndarray = np.ones((num, length), bool) if finite else np.abs(value) >= rest * np.abs(value[:, :1]).mean()
     scale = spread * trajectories.states[moving[:, : length + 1].nonzero()].std(axis=0)
     # A bound that is active later on shifts its switching time, which the second-order sweep does not see.
     margin = 1e-6 * (problem.action_high - problem.action_low)

@@ -4,9 +4,9 @@
 2. **Fit the critic** to the policy as cloned, and only the critic: temporal differences on demonstrations and on rollouts of the
    clone, plus regression on the demonstrated cost-to-go and on its gradient (the costate): a critic that is wrong at the first actor
    update is what makes naive warm starts collapse (Nakamoto et al. 2023, arXiv 2303.05479; Zhou et al. 2024, arXiv 2412.07762).
-3. **Fine-tune** with a share of each batch from the demonstrations (Ball et al. 2023, RLPD, arXiv 2302.02948), falling to nothing,
-   cloning still in the actor's loss, while acting and target take whichever of clone and actor the critic values more (Hu et al.
-   2023, IBRL, arXiv 2311.02198).
+3. **Fine-tune** with a share of each batch from the demonstrations (Ball et al. 2023, RLPD, arXiv 2302.02948), falling to nothing, and
+   cloning still in the actor's loss. Acting and target take whichever of clone and actor the critic values more (Hu et al. 2023,
+   IBRL, arXiv 2311.02198), and regular reviews on validation starts take back what is no improvement.
 
 Gradient regression: Parag et al. 2022 and Grandesso et al. 2023 (CACTO, arXiv 2211.06625; CACTO-SL, arXiv 2312.10666).
 Each part has a switch in `WarmStartConfig`, so that it can be ablated.
@@ -72,11 +72,15 @@ class WarmStartConfig:
     """Weight of cloning the demonstrations in the actor's loss while fine-tuning; 0 switches it off."""
     teacher: bool = True
     """Act and bootstrap with whichever of clone and actor the critic values more."""
+    review_every: int = 5
+    """Iterations between reviews, >= 0: a policy that is worse than the best so far on validation starts is taken back; 0: never."""
+    review_starts: int = 100
+    """Validation starts, >= 1, drawn apart from those of the learning curve."""
 
     def __post_init__(self) -> None:
-        least = dict.fromkeys(("num_starts", "clone_batch", "rollout_steps", "share_iterations"), 1) | {
-            "critic_batch": 2
-        }
+        least = dict.fromkeys(
+            ("num_starts", "clone_batch", "rollout_steps", "share_iterations", "review_starts"), 1
+        ) | {"critic_batch": 2}
         names = (
             "perturbed",
             "spread",
@@ -85,6 +89,7 @@ class WarmStartConfig:
             "value_weight",
             "costate_weight",
             "cloning_weight",
+            "review_every",
         )
         for name, bound in (least | dict.fromkeys(names, 0)).items():
             value = getattr(self, name)
@@ -260,6 +265,9 @@ class Teacher:
         return self.actor.mean_action(self.normalizer(obs))
 
 
+_NETWORKS = ("actor", "average_actor", "critic", "target_critic")
+
+
 class WarmStart:
     """The warm start of one agent. `run` does it; `state_dict` holds what fine-tuning needs of it afterwards."""
 
@@ -267,6 +275,8 @@ class WarmStart:
         self.problem, self.agent, self.config = problem, agent, config
         self.replay = MixedReplay(online, config.demonstration_share, config.share_iterations)
         self.done = False
+        self.best: dict[str, Tensor] = {}
+        self.best_cost = math.inf
 
     def run(self, env: Any, *, seed: int = 0, progress: Callable[[str], None] | None = None) -> dict[str, float]:
         """Solve, clone, fit; returns the seconds of each part."""
@@ -317,15 +327,25 @@ class WarmStart:
 
         self.agent.actor_penalty = penalty
 
+    def review(self, cost: float) -> None:
+        """Keep the networks if their `cost` on the validation starts is the least so far; otherwise take the change back."""
+        networks = {name: getattr(self.agent, name).mlp.values for name in _NETWORKS}
+        if not self.best or cost < self.best_cost:
+            self.best, self.best_cost = {name: values.clone() for name, values in networks.items()}, cost
+        else:
+            for name, values in networks.items():
+                values.copy_(self.best[name])
+
     def state_dict(self) -> dict[str, Any]:
         teacher = self.agent.teacher
-        state: dict[str, Any] = {"done": int(self.done)}
+        state: dict[str, Any] = {"done": int(self.done), "best": self.best, "best_cost": self.best_cost}
         if teacher is not None:
             state |= {"actor": teacher.actor.mlp.values, "normalizer": teacher.normalizer.state_dict()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.done = bool(state["done"])
+        self.done, self.best_cost = bool(state["done"]), state["best_cost"]
+        self.best = {name: values.clone() for name, values in state["best"].items()}
         if self.done:
             self.agent.normalizer.freeze()
             self._keep_cloning()

@@ -290,6 +290,12 @@ def make_vec(
     `params` (1 or num_envs, n_p): plants other than the nominal one. `randomize`: a new plant, uniform in the problem's
     `param_ranges`, at each reset. `max_episode_steps`: another step limit, for infinite horizons.
     """
+    require(
+        resolve_problem(problem).final_time is None,
+        "problem",
+        "have a fixed final time to be stepped",
+        "its final time is free",
+    )
     return VectorEnv(
         resolve_problem(problem), num_envs, device=device, dtype=dtype, params=params, randomize=randomize,
         max_episode_steps=max_episode_steps,

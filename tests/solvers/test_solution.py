@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from optctl import envs
 from optctl.solvers import Certificate, Solution, Status, Verdict
 from optctl.trajectory import Trajectory
 
@@ -19,6 +20,18 @@ def _solution(status=Status.CONVERGED, **residuals):
     return Solution(
         problem="p", solver="s", trajectory=trajectory, status=status, certificate=certificate, wall_time=0.1
     )
+
+
+def test_resimulation_gives_up_where_the_dynamics_leave_the_numbers():
+    import casadi as ca
+
+    from optctl.solvers.solution import resimulation
+
+    problem = envs.make("double-integrator").replace(
+        integrator="rk4", dynamics=lambda x, u, p: ca.vertcat(x[1], ca.log(x[0]) + u[0])
+    )
+    nowhere = Trajectory(np.arange(3.0), -np.ones((3, 2)), np.zeros((2, 1)), np.zeros(2), np.zeros(()))
+    assert np.isnan(resimulation(problem, nowhere, problem.param_values))
 
 
 def test_value_is_the_total_cost():

@@ -50,11 +50,24 @@ def _lqr(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int) ->
     return controller
 
 
+def _trained(name: str) -> Builder:
+    """An agent trained for the comparison, by its name (`sac`, `sac-warm`), with the settings of `optctl.settings`."""
+
+    def build(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int) -> Controller:
+        from optctl.training import train_named
+
+        return train_named(name, problem, seed=seed, starts=starts)
+
+    return build
+
+
 CONTROLLERS: dict[str, Builder] = {
     "optimal": _optimal,
     "lqr": _lqr,
     "zero": lambda problem, starts, params, seed: ZeroController(problem),
     "random": lambda problem, starts, params, seed: RandomController(problem, seed),
+    "sac": _trained("sac"),
+    "sac-warm": _trained("sac-warm"),
 }
 """What a name in `compare(problem, [name, …])` stands for. To add one, add a line."""
 
@@ -303,6 +316,11 @@ def _evaluate(
 ) -> Result:
     costs, broken, seconds, trajectories = [], [], [], []
     for controller in runs:
+        trained_on = getattr(controller, "problem", problem)
+        require(
+            getattr(trained_on, "fingerprint", problem.fingerprint) == problem.fingerprint, "controllers",
+            f"belong to the problem `{problem.name}`", f"`{name}` was trained on `{getattr(trained_on, 'name', '?')}`",
+        )  # fmt: skip
         began = time.perf_counter()
         with np.errstate(all="ignore"):  # a diverging controller is a result, not a warning
             draws = [rollout(problem, controller, x0, params=p, seed=s) for s in noise or (None,)]
