@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test quick lint format bench clean
+.PHONY: demo test quick lint format bench gallery clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,9 @@ format: $(VENV)/.tested
 
 bench: $(VENV)/.installed
 	$(BIN)/optctl bench all --out out/bench
+
+gallery: $(VENV)/.installed
+	$(BIN)/python docs/gallery.py
 
 clean:
 	rm -rf $(VENV) out build dist *.egg-info

@@ -21,6 +21,7 @@ _HOME = {
     "rollout": "optctl.controller",
     "make_vec": "optctl.simulation",
     "compile_problem": "optctl.simulation",
+    "animate": "optctl.simulation.animation",
     "solve": "optctl.solvers",
     "train": "optctl.training",
     "load_agent": "optctl.training",
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from optctl.evaluation import compare
     from optctl.problem import Fixed, Normal, Problem, Uniform
     from optctl.simulation import compile_problem, make_vec
+    from optctl.simulation.animation import animate
     from optctl.solvers import solve
     from optctl.training import load_agent, train
     from optctl.trajectory import Trajectory

@@ -1,4 +1,4 @@
-"""The command line: `optctl list | solve | demos | train | evaluate | compare | demo | bench`.
+"""The command line: `optctl list | solve | demos | animate | train | evaluate | compare | demo | bench`.
 
 Options come from the signatures and dataclasses by tyro. A wrong input is one sentence on stderr and exit status 2; a failure of the
 machine (a full disk, a read-only folder) is one sentence and 1; Ctrl-C saves what there is and exits with 130.
@@ -364,10 +364,70 @@ def demos_command(arguments: list[str]) -> int:
     return _parse("demos", demos, arguments)
 
 
+def animate_command(arguments: list[str]) -> int:
+    def animate(
+        problem: str,
+        controller: str = "optimal",
+        out: Path | None = None,
+        x0: tuple[float, ...] = (),
+        num_starts: int = 1,
+        seed: int = 0,
+        seconds: float | None = None,
+    ) -> int:
+        """A film (GIF or MP4) of a controller at work.
+
+        Args:
+            problem: A problem of the catalogue (see `optctl list`).
+            controller: optimal, lqr, mpc, zero, random, or the path of a checkpoint.
+            out: The film, ending in .gif or .mp4; PROBLEM-CONTROLLER.gif without it.
+            x0: Initial state; without it, starts are drawn from the problem's initial distribution.
+            num_starts: Random starts, shown side by side, when there is no --x0.
+            seed: Seed of the starts.
+            seconds: Length of the film; the trajectory's own duration without it.
+        """
+        import numpy as np
+
+        from optctl import rollout
+        from optctl.controller import check_states
+        from optctl.envs import make
+        from optctl.evaluation import CONTROLLERS
+        from optctl.simulation.animation import animate as write
+        from optctl.solvers import solve_many
+        from optctl.training import load_agent
+        from optctl.trajectory import Trajectory
+
+        p = make(problem)
+        require(1 <= num_starts <= 16, "num_starts", "be from 1 to 16", f"is {num_starts}")
+        require(seed >= 0, "seed", "not be negative", f"is {seed}")
+        starts = check_states(p, x0) if x0 else p.initial_state.sample(np.random.default_rng(seed), num_starts)
+        is_file = Path(controller).exists()
+        if not is_file:
+            _known(controller, CONTROLLERS, "controller")
+        name = Path(controller).resolve().stem if is_file else controller
+        path = out or Path(f"{p.name}-{name}.gif")
+        with _spinner(f"{name} on {p.name}") as spinner:
+            if controller == "optimal":
+                trajectory = Trajectory.stack([s.trajectory for s in solve_many(p, starts, seed=seed)])
+            else:
+                built = (
+                    load_agent(controller)
+                    if is_file
+                    else CONTROLLERS[controller](p, starts, p.param_values[None], seed)
+                )
+                trajectory = rollout(p, built, starts)  # type: ignore[arg-type]
+            spinner.tell(f"drawing {path}")
+            write(p, trajectory, path, seconds=seconds)
+        _say(f"mean cost {trajectory.total_cost.mean():.6g}\nwritten: {path}")
+        return 0
+
+    return _parse("animate", animate, arguments)
+
+
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "list": (list_command, "the problems, agents and solvers"),
     "solve": (solve_command, "solve a problem: cost, verdict, certificate"),
     "demos": (demos_command, "optimal trajectories by the thousand, in one file"),
+    "animate": (animate_command, "a film of a controller at work"),
     "train": (train_command, "train an agent on a problem"),
     "evaluate": (evaluate_command, "a trained policy's cost and gap"),
     "compare": (compare_command, "controllers on the same starts, with gaps and a report"),

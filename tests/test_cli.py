@@ -23,7 +23,7 @@ def run(capsys):
 def test_usage_names_every_command(run):
     status, out, _ = run("--help")
     assert status == 0
-    for command in ("list", "solve", "train", "evaluate", "compare", "demo", "bench"):
+    for command in ("list", "solve", "demos", "animate", "train", "evaluate", "compare", "demo", "bench"):
         assert f"  {command} " in out
     assert run()[0] == 2
 
@@ -47,6 +47,14 @@ def test_solve_prints_cost_and_verdict_and_saves(run, tmp_path):
     assert "proved optimum" in out and "1 of 1 converged" in out
     saved = np.load(tmp_path / "solutions.npz")
     assert saved["0/states"].shape == (101, 2) and saved["0/costates"].shape == (101, 2)
+
+
+def test_animate_writes_a_film(run, tmp_path):
+    film = tmp_path / "film.gif"
+    status, out, _ = run("animate", "double-integrator", "--controller", "lqr", "--seconds", "0.2", "--out", str(film))
+    assert status == 0 and "mean cost" in out and film.exists()
+    status, _, err = run("animate", "double-integrator", "--controller", "lqt")
+    assert status == 2 and "did you mean `lqr`?" in err
 
 
 def test_train_evaluate_and_resume(run, tmp_path):

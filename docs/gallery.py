@@ -1,0 +1,87 @@
+"""Write docs/gallery.md and a picture of every problem: `make gallery`. With names, only their pictures are drawn anew.
+
+A picture shows the best trajectory that `optctl.solve` finds from one random start: early, half-way and at its end.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+import optctl
+from optctl.envs import CATALOGUE
+from optctl.files import write_atomically
+from optctl.simulation.render import draw
+
+HERE = Path(__file__).parent
+PICTURES = HERE / "pictures"
+SIDE, MOMENTS, SEED = 240, (0.1, 0.4, 1.0), 1
+TITLES = {
+    "lqr": ("Linear systems", "linear"),
+    "oscillators": ("Oscillators", "oscillators"),
+    "thermodynamics": ("Stochastic thermodynamics", "thermodynamics"),
+    "pendulum": ("Pendulums", "pendulum"),
+    "cartpole": ("Carts with poles", "pendulum"),
+    "double_pendulum": ("Two links", "pendulum"),
+    "flight": ("Flight", "flight"),
+    "variants": ("Delayed, goal-conditioned, constrained, timed, tracking", "pendulum"),
+    "quantum": ("Quantum control", "quantum"),
+}
+
+
+def picture(name: str) -> bytes:
+    """Three moments of the best known trajectory, side by side, as a PNG."""
+    problem = optctl.make(name)
+    start = problem.initial_state.sample(np.random.default_rng(SEED), 1)[0]
+    best = optctl.solve(problem, x0=start).trajectory
+    moments = [max(1, round(moment * len(best.controls))) for moment in MOMENTS]
+    frames = [Image.fromarray(draw(problem, best.states[: k + 1], best.controls[:k])) for k in moments]
+    strip = Image.new("RGB", (SIDE * len(frames), SIDE), "white")
+    for i, frame in enumerate(frames):
+        strip.paste(frame.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (i * SIDE, 0))
+    buffer = io.BytesIO()
+    strip.quantize(64, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def page() -> str:
+    """The gallery as Markdown."""
+    about = "each drawn on the best trajectory that `optctl.solve` finds from one random start: early, half-way and at its end"
+    lines = [
+        "# Gallery",
+        "",
+        f"{len(CATALOGUE)} problems, {about}.",
+        "`optctl animate NAME` makes a film. Written by `make gallery`.",
+    ]
+    for module, names in groupby(CATALOGUE, key=lambda name: CATALOGUE[name].__module__.rpartition(".")[2]):
+        title, family = TITLES[module]
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            f"`envs/{module}.py`; equations and known facts: [{family}](families/{family}.md).",
+            "",
+        ]
+        lines += ["| problem | |", "|---|---|"]
+        for name in names:
+            p = optctl.make(name)
+            about = f"{p.n_x} states, {p.n_u} control{'s' if p.n_u > 1 else ''}, {p.steps} steps of {p.dt:g}, {p.horizon} horizon"
+            lines.append(f"| `{name}`<br>{p.description}<br>{about} | ![{name}](pictures/{name}.png) |")
+    return "\n".join(lines) + "\n"
+
+
+def main(names: list[str]) -> None:
+    PICTURES.mkdir(exist_ok=True)
+    for name in track(names or list(CATALOGUE), description="drawing"):
+        write_atomically(PICTURES / f"{name}.png", picture(name))
+    write_atomically(HERE / "gallery.md", page().encode())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
