@@ -12,7 +12,7 @@ from optctl.simulation.cache import load_module
 from optctl.simulation.cpp_source import module, vector_lanes
 from optctl.simulation.launch import launch, num_threads, resolve_device, resolve_dtype, target
 
-_SUMS, _ROUNDS = 16, 20_000
+_SUMS, _ROUNDS = 24, 200_000
 WEIGHTS = {"float32": {"sin": 90, "cos": 90, "tanh": 22}, "float64": {"sin": 45, "cos": 45, "tanh": 45}}
 """Operations of the functions on a CPU: those of the written-out text, a multiply-add and an operation in double as two each;
 in float64, where libm is called, about as many as the same text would need."""
@@ -61,7 +61,7 @@ def peak_operations(device: str | torch.device = "cpu", dtype: str | torch.dtype
     )
     kernel = load_module(source)
     wp.load_module(kernel, device=str(device))
-    tiles = 2**20 if device.type == "cuda" else 4 * num_threads()
+    tiles = 2**17 if device.type == "cuda" else 4 * num_threads()
     factors = torch.tensor([0.999, 0.001], dtype=resolve_dtype(dtype), device=device)
     result = torch.empty(tiles, dtype=factors.dtype, device=device)
     work = 2 * _SUMS * _ROUNDS * lanes
