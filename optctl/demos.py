@@ -61,12 +61,13 @@ def _chunk(problem: Problem, seed: int, chunk: int, num: int, randomize: bool) -
     params = problem.param_values[None]
     if randomize:
         params = rng.uniform(problem.param_low, problem.param_high, (num, problem.n_p))
-    found = solve_many(problem, starts, params=params, seed=seed)
+    method = "ddp" if problem.final_time is None else "auto"
+    found = solve_many(problem, starts, method=method, params=params, seed=seed)
     kept = _certified(found)
     path = found.trajectory
     require(
         found.gains is not None and path.costates is not None, "problem",
-        "have bounds on controls only and a fixed final time", "its solver gives no gains",
+        "have a fixed final time", "its solver gives no gains",
     )  # fmt: skip
     assert found.gains is not None and path.costates is not None
     basins = np.ones(num, dtype=int) if found.basins is None else found.basins
@@ -186,3 +187,55 @@ def load(path: Path | str) -> DemonstrationSet:
         trajectory=trajectory, values=arrays["values"], gains=arrays["gains"], params=arrays["params"],
         stationarity=arrays["stationarity"], basins=arrays["basins"], metadata=about,
     )  # fmt: skip
+
+
+def to_minari(
+    found: DemonstrationSet, problem: Problem | str, dataset_id: str | None = None, *, author: str | None = None
+) -> Any:
+    """The set as a dataset of Minari (`pip install 'optctl[minari]'`), in its own folder (`MINARI_DATASETS_PATH`).
+
+    Episodes as the environment gives them: observations y(x) (T+1, n_y) without noise, actions in [−1, 1] (T, n_u), rewards
+    −l (T,), the last one minus the terminal cost, and `terminated` (finite horizon) or `truncated` at the end. Beyond that `infos`
+    holds `state`, `costate` and `value`, each of T+1. The problem must be the one that the set was made from. `dataset_id`:
+    default `optctl/<name>/optimal-v0`; one that exists is refused by Minari (`ValueError`).
+    """
+    from optctl.interop import library
+
+    p = resolve_problem(problem)
+    require(
+        p.fingerprint == found.metadata["fingerprint"], "problem", f"be the one of the set ({found.metadata['problem']})",
+        f"is another one ({p.name})",
+    )  # fmt: skip
+    minari, gymnasium = library("minari", "Minari", "minari"), library("gymnasium", "Gymnasium", "test")
+    library("h5py", "h5py", "minari")
+    path, finite = found.trajectory, p.horizon == "finite"
+    steps, ends = path.controls.shape[1], np.arange(path.controls.shape[1]) == path.controls.shape[1] - 1
+    observe = lambda x, q: np.asarray(p.observation_function(x.T, q, path.times[None, : steps + 1])).T
+    assert path.costates is not None
+    episodes = [
+        minari.data_collector.EpisodeBuffer(
+            id=i, observations=observe(path.states[i], found.params[i]), actions=p.to_action(path.controls[i]),
+            rewards=-path.costs[i] - np.where(ends & finite, path.terminal_cost[i], 0.0),
+            terminations=ends & finite, truncations=ends & (not finite),
+            infos={"state": path.states[i], "costate": path.costates[i], "value": found.values[i]},
+        )
+        for i in range(len(found))
+    ]  # fmt: skip
+    box = gymnasium.spaces.Box
+    return minari.create_dataset_from_buffers(
+        dataset_id or f"optctl/{p.name}/optimal-v0", episodes, env=_gym_spec(p),
+        observation_space=box(-np.inf, np.inf, (p.n_y,), np.float64), action_space=box(-1.0, 1.0, (p.n_u,), np.float64),
+        algorithm_name="certified extremals by batched DDP", author=author,
+        description=f"{len(found)} optimal trajectories. {p.description}", requirements=["optctl"],
+    )  # fmt: skip
+
+
+def _gym_spec(problem: Problem) -> Any:
+    """What Gymnasium makes the problem from, where it is one of the catalogue."""
+    import gymnasium
+
+    from optctl.envs import CATALOGUE
+    from optctl.gym import gym_id
+
+    known = problem.name in CATALOGUE and resolve_problem(problem.name).fingerprint == problem.fingerprint
+    return gymnasium.spec(gym_id(problem.name)) if known else None

@@ -8,7 +8,7 @@ rollout of the problem's own step, so the defect is zero throughout. Equations a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -40,8 +40,8 @@ class DdpResult:
     def value(self) -> np.ndarray:
         return _total(self.costs, self.terminal_cost)
 
-    def take(self, index: np.ndarray) -> DdpResult:
-        return DdpResult(**{name: value[index] for name, value in self.__dict__.items()})
+    def take(self, index: np.ndarray) -> Self:
+        return type(self)(**{name: value[index] for name, value in self.__dict__.items()})
 
 
 def _total(costs: np.ndarray, end: np.ndarray) -> np.ndarray:

@@ -64,30 +64,41 @@ def against_ipopt(problem: Problem, num: int, num_ipopt: int, device: str = "cpu
     }  # fmt: skip
 
 
-def replanning(num: int, horizon: int, passes: int, device: str = "cpu") -> dict[str, Any]:
-    """Seconds of one replanning pass of `num` cart-poles in closed loop; the states are moved by the plant and by noise."""
+def replanning(num: int, horizon: int, passes: int, device: str = "cpu", real_time: bool = False) -> dict[str, Any]:
+    """Seconds of one replanning pass of `num` cart-poles in closed loop; the states are moved by the plant and by noise.
+
+    With `real_time`, one iteration made ahead; then `feedback_seconds` is what passes between a state and its control.
+    """
     from optctl.envs import make
     from optctl.solvers.batched.mpc import MpcController
 
     problem = make("cartpole")
     rng = np.random.default_rng(11)
     states = problem.initial_state.sample(rng, num)
-    controller = MpcController(problem, horizon=horizon, device=device)
+    controller = MpcController(
+        problem, horizon=horizon, device=device, iterations=1 if real_time else 2, real_time=real_time
+    )
     began = time.perf_counter()
     controller.reset(states, problem.param_values[None])
-    first, times = time.perf_counter() - began, []
+    first, times, feedback = time.perf_counter() - began, [], []
     for k in range(passes):
         began = time.perf_counter()
-        controls = controller(states, k * problem.dt)
+        if real_time:
+            controls = controller.feedback(states, k)
+            feedback.append(time.perf_counter() - began)
+            controller.prepare(states, controls, k)
+        else:
+            controls = controller(states, k * problem.dt)
         times.append(time.perf_counter() - began)
         after, _ = problem.step_function(states.T, controls.T, problem.param_values, 0.0)
         states = np.asarray(after).T + 0.01 * rng.standard_normal(states.shape)
     return {"environments": num, "horizon": horizon, "iterations": controller.iterations, "device": device,
-            "first_plan_seconds": first, "median_seconds": float(np.median(times)), "worst_seconds": max(times)}  # fmt: skip
+            "first_plan_seconds": first, "median_seconds": float(np.median(times)), "worst_seconds": max(times),
+            "feedback_seconds": float(np.median(feedback or times)), "real_time": real_time}  # fmt: skip
 
 
-def swing_ups(problem: Problem, num: int) -> dict[str, Any]:
-    """Random starts by `solve_many`, basins included: verdicts, mean cost, seconds."""
+def swing_ups(problem: Problem, num: int, sample: int, guesses: int) -> dict[str, Any]:
+    """Random starts by `solve_many`, basins included: verdicts, mean cost, seconds; and the first `sample` by IPOPT's multi-start."""
     from optctl.solvers import solve_many
 
     starts = problem.initial_state.sample(np.random.default_rng(7), num)
@@ -95,14 +106,47 @@ def swing_ups(problem: Problem, num: int) -> dict[str, Any]:
     solutions = solve_many(problem, starts)
     seconds = time.perf_counter() - began
     verdicts = [s.verdict.value for s in solutions]
-    return {"problem": problem.name, "starts": num, "verdicts": {v: verdicts.count(v) for v in dict.fromkeys(verdicts)},
-            "mean_cost": float(solutions.values.mean()), "seconds": seconds}  # fmt: skip
+    found = {"problem": problem.name, "starts": num, "verdicts": {v: verdicts.count(v) for v in dict.fromkeys(verdicts)},
+             "mean_cost": float(solutions.values.mean()), "seconds": seconds}  # fmt: skip
+    return found | ({"multistart": _multistart(problem, solutions, min(sample, num), guesses)} if sample else {})
+
+
+def _multistart(problem: Problem, ours: Any, num: int, guesses: int) -> dict[str, Any]:
+    """The best of IPOPT from `guesses` guesses a start (lines, rest, random controls, homotopy in the bounds) beside `ours`.
+
+    In the same basin are trajectories that nowhere differ by more than a hundredth of their own extent.
+    """
+    from optctl.solvers.parallel import solve_list
+
+    x0 = ours.trajectory.states[:num, 0]
+    began = time.perf_counter()
+    theirs = solve_list(
+        problem, x0, problem.param_values[None], "multiple_shooting", guess=None, num_starts=guesses, seed=1, tolerance=TOLERANCE,
+        processes=None, progress=None, options={"max_iterations": 500},
+    )  # fmt: skip
+    seconds = time.perf_counter() - began
+    ok = np.array([s.ok for s in theirs])
+    values = np.where(ok, [s.value for s in theirs], np.inf)
+    mine = ours.values[:num]
+    excess = (mine - values)[ok] / (1 + np.abs(values[ok]))
+    paths, others = ours.trajectory.states[:num][ok], np.array([s.trajectory.states for s in theirs])[ok]
+    extent = np.maximum(np.ptp(paths, axis=1), 1e-6)[:, None]
+    same = (np.abs(paths - others) / extent).max(axis=(1, 2)) < 1e-2
+    return {
+        "sample": num, "guesses": guesses, "ipopt_solved": int(ok.sum()), "not_worse": int((excess <= 1e-6).sum()),
+        "better": int((excess < -1e-6).sum()), "largest_excess": float(excess.max(initial=-np.inf)),
+        "worse_starts": np.flatnonzero(ok)[excess > 1e-6].tolist(), "same_basin": int(same.sum()),
+        "largest_difference_in_a_basin": float(np.abs(excess[same]).max(initial=0.0)), "mean_cost": float(mine[ok].mean()),
+        "ipopt_mean_cost": float(values[ok].mean()), "ipopt_seconds": seconds,
+    }  # fmt: skip
 
 
 def solvers(
     num_starts: int = 4096,
     ipopt_starts: int = 20,
     swing_up_starts: int = 1000,
+    multistart_sample: int = 50,
+    multistart_guesses: int = 6,
     mpc_environments: int = 1000,
     mpc_horizon: int = 50,
     out: Path | None = None,
@@ -113,6 +157,8 @@ def solvers(
         num_starts: Problems that batched DDP solves at once.
         ipopt_starts: The first of them, solved by IPOPT one after the other from the same guesses.
         swing_up_starts: Random starts of each swing-up, solved with their basins.
+        multistart_sample: The first of them, solved by IPOPT from many guesses as well; 0 for none.
+        multistart_guesses: Guesses of each.
         mpc_environments: Cart-poles that replan together.
         mpc_horizon: Intervals of their window.
         out: Folder for solvers.json.
@@ -123,7 +169,7 @@ def solvers(
     from optctl.envs import make
 
     _check(out, num_starts=num_starts, ipopt_starts=ipopt_starts, swing_up_starts=swing_up_starts,
-           mpc_environments=mpc_environments, mpc_horizon=mpc_horizon)  # fmt: skip
+           multistart_guesses=multistart_guesses, mpc_environments=mpc_environments, mpc_horizon=mpc_horizon)  # fmt: skip
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     ratios = [
         against_ipopt(make(n), num_starts, min(ipopt_starts, num_starts), d)
@@ -134,8 +180,14 @@ def solvers(
         *(f"{r['problem']} on {r['device']}: {r['rate']:.0f} solves/s, {r['ratio']:.0f} × IPOPT" for r in ratios),
         sep="\n",
     )
-    plans = [replanning(mpc_environments, mpc_horizon, 20, d) for d in devices]
-    swings = [swing_ups(make(name), swing_up_starts) for name in ("pendulum", "pendulum-v1", "cartpole", "acrobot")]
+    plans = [
+        replanning(mpc_environments, mpc_horizon, 20, d, real_time) for d in devices for real_time in (False, True)
+    ]
+    swings = [
+        swing_ups(make(name), swing_up_starts, 0 if name == "pendulum-v1" else multistart_sample, multistart_guesses)
+        for name in ("pendulum", "pendulum-v1", "cartpole", "acrobot", "cartpole-rail")
+    ]
+    beside = [(s["problem"], s["multistart"]) for s in swings if "multistart" in s]
     missing = [] if "cuda" in devices else ["not measured"]
     rows = [
         (r["problem"], r["device"], f"{r['certified']:,} of {r['starts']:,}", f"{r['rate']:,.0f}", f"{r['iterations']:.0f}",
@@ -156,11 +208,20 @@ def solvers(
           f"{s['seconds']:.1f} s", f"{1000 * s['seconds'] / s['starts']:.1f} ms") for s in swings],
     )  # fmt: skip
     table += "\n" + _table(
+        f"The first of these starts beside the best of IPOPT from {multistart_guesses} guesses each",
+        ("problem", "IPOPT solved", "not worse than IPOPT", "better", "largest relative excess", "same basin",
+         "largest relative difference there", "mean cost", "IPOPT's"),
+        [(name, f"{m['ipopt_solved']} of {m['sample']}", m["not_worse"], m["better"], f"{m['largest_excess']:.1e}",
+          m["same_basin"], f"{m['largest_difference_in_a_basin']:.0e}", f"{m['mean_cost']:.4f}", f"{m['ipopt_mean_cost']:.4f}")
+         for name, m in beside],
+    ) if beside else ""  # fmt: skip
+    table += "\n" + _table(
         "Batched MPC: one replanning pass in closed loop",
-        ("cart-poles", "window", "iterations", "device", "median pass", "slowest pass"),
-        [(m["environments"], m["horizon"], m["iterations"], m["device"], f"{1000 * m['median_seconds']:.0f} ms",
-          f"{1000 * m['worst_seconds']:.0f} ms") for m in plans]
-        + [(mpc_environments, mpc_horizon, plans[0]["iterations"], "cuda", *["not measured"] * 2) for _ in missing],
+        ("cart-poles", "window", "iterations", "device", "median pass", "slowest pass", "from state to control"),
+        [(m["environments"], m["horizon"], f"{m['iterations']}{' ahead' if m['real_time'] else ''}", m["device"],
+          f"{1000 * m['median_seconds']:.0f} ms", f"{1000 * m['worst_seconds']:.0f} ms", f"{1000 * m['feedback_seconds']:.2f} ms")
+         for m in plans]
+        + [(mpc_environments, mpc_horizon, plans[0]["iterations"], "cuda", *["not measured"] * 3) for _ in missing],
     )  # fmt: skip
     figures = {"against_ipopt": ratios, "mpc": plans, "swing_ups": swings}
     return _finish("solvers", "optctl bench solvers", table, figures, out)

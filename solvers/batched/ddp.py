@@ -3,7 +3,8 @@
     min Σ l(x_k, u_k) + φ(x_N),   x_{k+1} = F(x_k, u_k) + gap closed on the way,   u_low ≤ u ≤ u_high
 
 The guess need not be consistent: its states are kept and the gaps between them are closed as the steps get longer
-(multiple shooting). What is solved, its two phases and its certificate are those of `optctl.solvers.ddp`.
+(multiple shooting). What is solved, its two phases and its certificate are those of `optctl.solvers.ddp`. Constraints beyond the
+bounds on controls enter by `Multipliers` (constrained.py).
 """
 
 from __future__ import annotations
@@ -38,6 +39,23 @@ class Kernel:
     device: torch.device
 
 
+@dataclass(frozen=True)
+class Multipliers:
+    """Of the augmented Lagrangian (stages.py), for B problems; zero weights and multipliers leave the constraints out."""
+
+    stage: np.ndarray
+    """y (B, N, n_c)."""
+    end: np.ndarray
+    """(B, n_e)."""
+    stage_weight: np.ndarray
+    """ρ (B, n_c)."""
+    end_weight: np.ndarray
+    """(B, n_e)."""
+
+    def take(self, index: np.ndarray | slice) -> Multipliers:
+        return Multipliers(**{name: value[index] for name, value in self.__dict__.items()})
+
+
 _KERNELS: weakref.WeakKeyDictionary[Problem, dict[torch.device, Kernel]] = weakref.WeakKeyDictionary()
 
 
@@ -67,13 +85,15 @@ def solve_ddp(
     low: np.ndarray | None = None,
     high: np.ndarray | None = None,
     start_times: np.ndarray | float = 0.0,
+    multipliers: Multipliers | None = None,
     device: str | torch.device = "cpu",
 ) -> DdpResult:
     """Iterate from `states` (B, N+1, n_x) and `controls` (B, N, n_u); `params` and bounds with B rows or one.
 
     With `follow` the states are a guess with gaps; otherwise only `states[:, 0]` counts. `barrier` is the first barrier weight
     relative to (1 + |J|)/N, 0 for none: then at most `polish` projected Newton steps. Converged: no gaps, and a projected
-    gradient of at most tolerance · (1 + |J|). Where gaps remain, `gradient` is infinite: that is no trajectory.
+    gradient of at most tolerance · (1 + |J|). Where gaps remain, `gradient` is infinite: that is no trajectory. State, path and
+    terminal constraints count by their `multipliers` only; `costs` never contain their penalties.
     """
     num, steps, n_u = _check(problem, states, controls)
     n_x = problem.n_x
@@ -99,13 +119,14 @@ def solve_ddp(
                     low=own[1],
                     high=own[2],
                     start_times=own[3],
+                    multipliers=None if multipliers is None else multipliers.take(part),
                     **settings,
                 )
             )
         return DdpResult(
             **{name: np.concatenate([part.__dict__[name] for part in parts]) for name in parts[0].__dict__}
         )
-    return _solve(problem, states, controls, p, sides, times, **settings)
+    return _solve(problem, states, controls, p, sides, times, multipliers, **settings)
 
 
 def _check(problem: Problem, states: np.ndarray, controls: np.ndarray) -> tuple[int, int, int]:
@@ -131,19 +152,27 @@ def _rows(name: str, values: np.ndarray, num: int, width: int) -> np.ndarray:
 
 def _solve(
     problem: Problem, states: np.ndarray, controls: np.ndarray, params: np.ndarray, sides: list[np.ndarray], times: np.ndarray,
-    *, follow: bool, tolerance: float, max_iterations: int, barrier: float, polish: int, device: str | torch.device,
+    multipliers: Multipliers | None, *, follow: bool, tolerance: float, max_iterations: int, barrier: float, polish: int,
+    device: str | torch.device,
 ) -> DdpResult:  # fmt: skip
     """One launch."""
     (num, steps, n_u), n_x = controls.shape, problem.n_x
     compiled = kernel(problem, device)
-    where = compiled.device
+    where, limits = compiled.device, compiled.source.limits
+    data = np.zeros((num, steps, limits.n_stage))
+    if multipliers is not None:
+        m, data = multipliers, multipliers.stage
+        own = np.broadcast_to(params, (num, problem.n_p))
+        params = np.concatenate([own, m.stage_weight, m.end_weight, m.end], axis=1)
+    elif limits.n_p:
+        params = np.concatenate([params, np.zeros((len(params), limits.n_p))], axis=1)
     rows = max(len(side) for side in sides)
     bounds = np.concatenate([np.broadcast_to(side, (rows, n_u)) for side in sides], axis=1)
     finite = bounds[np.abs(bounds) < 1e19]
     width = float(np.minimum(bounds[:, n_u:] - bounds[:, :n_u], 1e3).max())
     tensor = lambda a: torch.tensor(np.ascontiguousarray(a, dtype=np.float64), device=where)
-    inputs = [tensor(a) for a in (states, controls, params, bounds, times)]
-    counts = [len(inputs[2]), len(inputs[3]), len(inputs[4])]
+    inputs = [tensor(a) for a in (states, controls, params, bounds, times, data)]
+    counts = [len(a) for a in inputs[2:5]]
     shapes = [
         (steps + 1, n_x),
         (steps, n_u),
@@ -164,11 +193,19 @@ def _solve(
     summary[open_, 1] = np.inf
     with np.errstate(invalid="ignore", over="ignore"):
         end = summary[:, 0] - c.sum(axis=1) if problem.horizon == "finite" else np.zeros(num)
+    if limits.n_p and problem.horizon == "finite":  # the total holds the penalties too
+        end = _end_cost(problem, x[:, -1], params[:, : problem.n_p], times + steps * problem.dt)
     return DdpResult(
         states=x, controls=u, costs=c, terminal_cost=end, gradient=summary[:, 1].copy(),
         converged=summary[:, 2] > 0, iterations=summary[:, 3].astype(int), gains=np.swapaxes(gains, -1, -2),
         costates=costates, hessians=hessians,
     )  # fmt: skip
+
+
+def _end_cost(problem: Problem, x: np.ndarray, params: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """φ (B,)."""
+    p, t = (np.broadcast_to(a, (len(x), a.shape[1])).T for a in (params, times))
+    return np.broadcast_to(np.asarray(problem.terminal_cost_function(x.T, p, t)).ravel(), (len(x),)).copy()
 
 
 def _launch(compiled: Kernel, num: int, steps: int, arrays: list, settings: list) -> None:

@@ -5,8 +5,12 @@
 
 The first plan of an episode is solved over the whole horizon, basins included; its costates and value Hessians make φ the
 cost-to-go beyond the window to second order (of P the positive semidefinite part). After that a step costs a few projected
-Newton iterations from the last plan, shifted by one and with its gap to where the plant really is (real-time iteration: Diehl,
-Bock, Schlöder, SIAM J. Control Optim. 43 (2005)).
+Newton iterations from the last plan, shifted by one and with its gap to where the plant really is.
+
+With `real_time` those iterations are made ahead, from the state that the plan predicts, while the plant is under way; when its
+state x arrives, all that is left is u = u₀ − K (x − x̂), with the gain K of the plan. One iteration per interval is the real-time
+iteration of Diehl, Bock, Schlöder (SIAM J. Control Optim. 43 (2005)), split into preparation and feedback; its feedback is the
+first-order one, with the bounds that are active in the plan and a clip.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import numpy as np
 from optctl.controller import check_states
 from optctl.errors import require
 from optctl.problem import Problem
+from optctl.solvers.batch import Batched
 from optctl.solvers.batched.ddp import kernel, solve_ddp
 from optctl.solvers.multistart import solve_many
 from optctl.solvers.sweeps import applies
@@ -48,17 +53,21 @@ class MpcController:
         *,
         horizon: int = 50,
         iterations: int = 2,
+        real_time: bool = False,
         device: str = "cpu",
         seed: int = 0,
         name: str = "mpc",
     ) -> None:
-        """`horizon` [intervals], `iterations` of projected Newton per replanning pass."""
+        """`horizon` [intervals], `iterations` of projected Newton per replanning pass; `real_time`: the pass of an interval is
+        made before its state is known (with `iterations=1`: the real-time iteration)."""
         require(
             applies(problem), "problem", "have bounds on controls only and a fixed final time", "has other constraints"
         )
         for argument, value in (("horizon", horizon), ("iterations", iterations)):
             require(isinstance(value, int) and value >= 1, argument, "be a positive integer", f"is {value!r}")
         self.problem, self.iterations, self.device, self.seed, self.name = problem, iterations, device, seed, name
+        self.real_time = real_time
+        self._plant = Batched(problem.step_function)
         self.horizon = min(horizon, problem.steps)
         self.window = window(problem, self.horizon)
         self._ready = False
@@ -74,13 +83,33 @@ class MpcController:
         self._tails = np.nan_to_num(np.concatenate([path.states, path.costates, flat], axis=-1))
         self._plan, self._params = path.controls, np.broadcast_to(params, (len(states), self.problem.n_p))
         self._states, self._controls = path.states[:, : self.horizon + 1], path.controls[:, : self.horizon]
-        self._step, self._ready = 0, True
+        assert found.gains is not None
+        self._gain, self._step, self._ready = found.gains[:, 0], 0, True
         kernel(self.window, self.device)  # compiled now, so that no step waits for it
 
     def __call__(self, states: np.ndarray, time: float) -> np.ndarray:
         require(self._ready, "states", "follow a reset", "`reset` was not called")
-        self.replan(states, round(time / self.problem.dt))
-        return np.clip(self._controls[:, 0], self.problem.control_low, self.problem.control_high)
+        step = round(time / self.problem.dt)
+        if not self.real_time:
+            self.replan(states, step)
+            return np.clip(self._controls[:, 0], self.problem.control_low, self.problem.control_high)
+        controls = self.feedback(states, step)
+        self.prepare(states, controls, step)
+        return controls
+
+    def feedback(self, states: np.ndarray, step: int) -> np.ndarray:
+        """u = u₀ − K (x − x̂) by the plan that was prepared for interval `step`."""
+        if self._step != step:
+            self.replan(states, step)
+        deviation = states - self._states[:, 0]
+        wanted = self._controls[:, 0] - np.einsum("bij,bj->bi", self._gain, deviation)
+        return np.clip(wanted, self.problem.control_low, self.problem.control_high)
+
+    def prepare(self, states: np.ndarray, controls: np.ndarray, step: int) -> None:
+        """The plan of interval `step` + 1, from where `controls` are expected to lead."""
+        if step + 1 < self.problem.steps:
+            expected, _ = self._plant(states, controls, self._params, np.full((len(states), 1), step * self.problem.dt))
+            self.replan(expected, step + 1)
 
     def replan(self, states: np.ndarray, step: int) -> None:
         """One pass for every plant from `states` (B, n_x) at interval `step`; the window ends with the horizon at the latest."""
@@ -96,11 +125,8 @@ class MpcController:
         good = (np.isfinite(found.states).all(axis=(1, 2)) & np.isfinite(found.controls).all(axis=(1, 2)))[
             :, None, None
         ]
-        self._states, self._controls, self._step = (
-            np.where(good, found.states, x),
-            np.where(good, found.controls, u),
-            step,
-        )
+        self._states, self._controls = np.where(good, found.states, x), np.where(good, found.controls, u)
+        self._gain, self._step = np.where(good & np.isfinite(found.gains[:, 0]), found.gains[:, 0], 0.0), step
 
     def _shifted(self, step: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         """The last plan from interval `step` on, continued by the first plan of the episode up to `end`."""

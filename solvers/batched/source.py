@@ -188,7 +188,8 @@ def load(
     work: wp.array(dtype=wp.float64), base: wp.int64, stride: wp.int64, tail: wp.int64, lane: wp.int64, steps: wp.int64,
     i: wp.int64, states: wp.array(dtype=wp.float64), controls: wp.array(dtype=wp.float64),
     params: wp.array(dtype=wp.float64), bounds: wp.array(dtype=wp.float64), times: wp.array(dtype=wp.float64),
-    num_params: wp.int64, num_bounds: wp.int64, num_times: wp.int64, weight: wp.float64, closed: wp.float64,
+    data: wp.array(dtype=wp.float64), num_params: wp.int64, num_bounds: wp.int64, num_times: wp.int64, weight: wp.float64,
+    closed: wp.float64,
 ):
     $member = REAL(i)
     $phase = ONE
@@ -225,6 +226,11 @@ def load(
             u = read(controls, (i * steps + k) * wp.int64(N_U) + wp.int64(j))
             u = wp.where(finite(u), wp.max(wp.min(u, high - inset), low + inset), u)  # Warp's min would lose a NaN
             put(work, base, stride, k * wp.int64(RECORD) + wp.int64(U_ROW) + wp.int64(j), lane, u)
+    for step in range(wp.int32(steps)):
+        k = wp.int64(step)
+        for d in range(N_D):
+            put(work, base, stride, k * wp.int64(RECORD) + wp.int64(DATA_ROW) + wp.int64(d), lane,
+                read(data, (i * steps + k) * wp.int64(N_D) + wp.int64(d)))
     for point in range(wp.int32(steps) + 1):
         at = wp.int64(point)
         for m in range(N_X):
@@ -451,9 +457,10 @@ def judge(
 @wp.kernel(enable_backward=False)
 def solve(
     states_in: wp.array(dtype=wp.float64), controls_in: wp.array(dtype=wp.float64), params: wp.array(dtype=wp.float64),
-    bounds: wp.array(dtype=wp.float64), times: wp.array(dtype=wp.float64), num_params: wp.int64, num_bounds: wp.int64,
-    num_times: wp.int64, states: wp.array(dtype=wp.float64), controls: wp.array(dtype=wp.float64),
-    costs: wp.array(dtype=wp.float64), costates: wp.array(dtype=wp.float64), hessians: wp.array(dtype=wp.float64),
+    bounds: wp.array(dtype=wp.float64), times: wp.array(dtype=wp.float64), data: wp.array(dtype=wp.float64),
+    num_params: wp.int64, num_bounds: wp.int64, num_times: wp.int64,
+    states: wp.array(dtype=wp.float64), controls: wp.array(dtype=wp.float64), costs: wp.array(dtype=wp.float64),
+    costates: wp.array(dtype=wp.float64), hessians: wp.array(dtype=wp.float64),
     gains: wp.array(dtype=wp.float64), summary: wp.array(dtype=wp.float64), work: wp.array(dtype=wp.float64),
     num: wp.int64, steps: wp.int64, dt: wp.float64, closed: wp.float64, weight: wp.float64, bounded: wp.float64,
     width: wp.float64, tolerance: wp.float64, max_iterations: wp.float64, polish: wp.float64, threads: wp.int64,
@@ -472,7 +479,7 @@ def solve(
         for each in range(LANES):
             lane = wp.int64(each)
             if $phase == ZERO and coming < num:
-                load(work, base, stride, tail, lane, steps, coming, states_in, controls_in, params, bounds, times,
+                load(work, base, stride, tail, lane, steps, coming, states_in, controls_in, params, bounds, times, data,
                      num_params, num_bounds, num_times, weight, closed)
                 coming = coming + wp.int64(1)
                 if coming % wp.int64(LANES) == wp.int64(0):
@@ -501,20 +508,22 @@ class DdpSource:
     def __init__(self, problem: Problem, device: str) -> None:
         self.target = Target("float64", device)
         self.lanes = LANES if device == "cpu" else 1
-        n_x, n_u, n_p = problem.n_x, problem.n_u, problem.n_p
+        limits = stages.constraints(problem)
+        n_x, n_u, n_p, n_d = problem.n_x, problem.n_u, problem.n_p + limits.n_p, limits.n_stage
+        self.limits = limits
         self.name = problem.name
         self.programs = {
             name: build_program(getattr(stages, name)(problem)) for name in ("backward", "forward", "accept", "end")
         }
         fields = {
             "x": n_x, "x_new": n_x, "u": n_u, "u_new": n_u, "cost": 1, "cost_new": 1, "gap": n_x, "k": n_u, "gain": n_u * n_x,
-            "costate": n_x, "hessian": n_x * n_x, "z_low": n_u, "z_high": n_u,
+            "costate": n_x, "hessian": n_x * n_x, "z_low": n_u, "z_high": n_u, "data": n_d,
         }  # fmt: skip
         self.rows, self.record = _places(fields)
         scalars = {"p": n_p, "low": n_u, "high": n_u} | dict.fromkeys((f"scalar_{name}" for name in _SCALARS), 1)
         self.scalar_rows, self.tail = _places(scalars)
         self.sizes = fields | scalars
-        self.constants = {"N_X": n_x, "N_U": n_u, "N_P": n_p, "RECORD": self.record, "LANES": self.lanes}
+        self.constants = {"N_X": n_x, "N_U": n_u, "N_P": n_p, "N_D": n_d, "RECORD": self.record, "LANES": self.lanes}
         self.operations = {name: program.operations for name, program in self.programs.items()}
 
     def work_rows(self, steps: int) -> int:
@@ -610,7 +619,7 @@ class DdpSource:
         return {"p": ("p", "tail"), "low": ("low", "tail"), "high": ("high", "tail")}
 
     def _end(self) -> list[str]:
-        lines, out = self._emit("end", {"x": ("x", "last"), "p": ("p", "tail")}, "e", t=["t"])
+        lines, out = self._emit("end", {"x": ("x", "last"), "p": ("p", "tail")}, "e", ("theta",), t=["t"])
         return [
             *lines,
             *self._store("costate", "last", out["gradient"]),
@@ -618,7 +627,7 @@ class DdpSource:
         ]
 
     def _pay(self) -> list[str]:
-        lines, out = self._emit("end", {"x": ("x_new", "last"), "p": ("p", "tail")}, "e", t=["t"])
+        lines, out = self._emit("end", {"x": ("x_new", "last"), "p": ("p", "tail")}, "e", ("theta",), t=["t"])
         return [*lines, f"$cost_new += {out['cost'][0]};"]
 
     def _start(self) -> list[str]:
@@ -628,7 +637,7 @@ class DdpSource:
     def _backward(self) -> list[str]:
         after = "row + RECORD"
         where = {"costate": ("costate", after), "hessian": ("hessian", after)}
-        where |= {name: (name, "row") for name in ("gap", "x", "u", "z_low", "z_high")} | self._limits()
+        where |= {name: (name, "row") for name in ("gap", "x", "u", "z_low", "z_high", "data")} | self._limits()
         lines, out = self._emit("backward", where, "b", ("mu", "theta", "barrier"), t=["t"])
         for field, name in (("costate", "costate_new"), ("hessian", "hessian_new"), ("k", "k"), ("gain", "gain")):
             lines += self._store(field, "row", out[name])
@@ -639,12 +648,12 @@ class DdpSource:
     def _forward(self) -> list[str]:
         after = "row + RECORD"
         where = {"x": ("x_new", "row"), "x_old": ("x", "row"), "x_old_next": ("x", after)}
-        where |= {name: (name, "row") for name in ("u", "k", "gain", "gap", "z_low", "z_high")} | self._limits()
+        where |= {name: (name, "row") for name in ("u", "k", "gain", "gap", "z_low", "z_high", "data")} | self._limits()
         lines, out = self._emit("forward", where, "f", ("alpha", "margin", "barrier", "evaluate", "follow"), t=["t"])
         lines += self._store("x_new", after, out["x_next"]) + self._store("u_new", "row", out["applied"])
         lines += self._store("cost_new", "row", out["cost"]) + self._store("gap", "row", out["gap_new"])
         return [
-            *lines, f"$cost_new += {out['cost'][0]};", f"$gaps_new += {out['gap_size'][0]};",
+            *lines, f"$cost_new += {out['cost'][0]} + {out['penalty'][0]};", f"$gaps_new += {out['gap_size'][0]};",
             f"$distance *= {out['distance'][0]};", f"$step_low = smallest($step_low, {out['step_low'][0]});",
             f"$step_high = smallest($step_high, {out['step_high'][0]});",
         ]  # fmt: skip

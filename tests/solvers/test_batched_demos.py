@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
+import optctl
 from optctl import demos, envs
 from optctl.cli import main
 from optctl.errors import ArgumentError, FileError
-from optctl.problem import Problem
+from optctl.problem import Problem, Uniform
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +78,48 @@ def test_bad_arguments_and_files_are_named(tmp_path):
             demos.generate(problem, **({"num": 2, "out": tmp_path} | arguments))
     with pytest.raises(FileError, match="not a demonstration set"):
         demos.load(tmp_path)
-    constrained = Problem(
-        name="railed", state=["x"], control=["u"], dynamics=lambda x, u, p: u, stage_cost=lambda x, u, p: x[0] ** 2 + u[0] ** 2,
-        state_bounds={"x": (-2.0, 2.0)}, initial_state=problem.initial_state.__class__([-1.0], [1.0]), dt=0.1, steps=5,
+    free = Problem(
+        name="unhurried", state=["x"], control=["u"], dynamics=lambda x, u, p: u, stage_cost=lambda x, u, p: 1 + u[0] ** 2,
+        final_time=(0.1, 2.0), initial_state=Uniform([-1.0], [1.0]), dt=0.1, steps=5,
     )  # fmt: skip
-    with pytest.raises(ArgumentError, match="bounds on controls only"):
-        demos.generate(constrained, 2, tmp_path / "railed")
+    with pytest.raises(ArgumentError, match="fixed final time"):
+        demos.generate(free, 2, tmp_path / "unhurried")
+
+
+def test_constrained_problems_have_demonstrations_too(tmp_path):
+    railed = Problem(
+        name="railed", state=["q", "v"], control=["u"], dynamics=lambda x, u, p: [x[1], u[0]],
+        stage_cost=lambda x, u, p: (x[0] - 1) ** 2 + 0.1 * u[0] ** 2, state_bounds={"q": (-0.6, 0.6)},
+        initial_state=Uniform([-0.5, -0.2], [0.5, 0.2]), dt=0.1, steps=20,
+    )  # fmt: skip
+    found = demos.generate(railed, 6, tmp_path)
+    assert len(found) == 6
+    assert 0.6 - 1e-6 < found.trajectory.states[:, 1:, 0].max() < 0.6 + 1e-8
+
+
+def test_minari_gets_what_the_environment_would_have_given(tmp_path, monkeypatch):
+    minari = pytest.importorskip("minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    problem = envs.make("pendulum", steps=40)
+    found = demos.generate(problem, 3, tmp_path / "set")
+    with pytest.warns(UserWarning):  # Minari's: no author, no evaluation environment
+        demos.to_minari(found, problem, "optctl/test/optimal-v0")
+    dataset = minari.load_dataset("optctl/test/optimal-v0")
+    assert (dataset.total_episodes, dataset.total_steps) == (3, 120)
+    env = optctl.make_vec(problem, 3, dtype="float64")
+    obs, _ = env.reset(seed=0, options={"state": found.trajectory.states[:, 0]})
+    episodes = list(dataset.iterate_episodes())
+    for k in range(40):
+        np.testing.assert_allclose([e.observations[k] for e in episodes], obs.numpy(), atol=1e-6)
+        actions = torch.as_tensor(np.stack([e.actions[k] for e in episodes]))
+        obs, reward, terminated, truncated, info = env.step(actions)
+        np.testing.assert_allclose([e.rewards[k] for e in episodes], reward.numpy(), atol=1e-6)
+        assert [bool(e.terminations[k]) for e in episodes] == terminated.tolist()
+        assert [bool(e.truncations[k]) for e in episodes] == truncated.tolist()
+    np.testing.assert_allclose([e.observations[40] for e in episodes], info["final_obs"].numpy(), atol=1e-6)
+    assert np.array_equal(episodes[1].infos["costate"], found.trajectory.costates[1])
+    with pytest.raises(ArgumentError, match="another one"):
+        demos.to_minari(found, "pendulum")
 
 
 def test_the_command_writes_a_set_and_its_description(tmp_path, capsys):
