@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,9 @@ def make(name: str, **options: Any) -> Problem:
         close = difflib.get_close_matches(str(name), CATALOGUE, n=1)
         hint = f"; did you mean `{close[0]}`?" if close else f"; the problems are {', '.join(CATALOGUE)}"
         raise ArgumentError(f"Argument `name` must be a problem of the catalogue, but is {name!r}{hint}")
+    known = inspect.signature(CATALOGUE[name]).parameters
+    strange = [option for option in options if option not in known]
+    require(not strange, "options", f"be among {', '.join(known) or 'none'} for `{name}`", f"hold {', '.join(strange)}")
     return CATALOGUE[name](**options)
 
 

@@ -49,6 +49,9 @@ def _columns(rows: int, columns: int) -> list[str]:
 
 def _pulses(*, duration: float, steps: int, energy: float, running=lambda x: 0, **fields) -> Problem:
     """A problem of `steps` held pulses; its stage cost is `running`(x) and energy/T · Σ (u_k / largest |u_k|)²."""
+    require(isinstance(steps, int) and steps >= 1, "steps", "be a positive integer", f"is {steps!r}")
+    require(0 < duration < math.inf, "duration", "be positive", f"is {duration!r}")
+    require(0 <= energy < math.inf, "energy", "not be negative", f"is {energy!r}")
     scale = ca.DM([max(abs(low), abs(high)) for low, high in fields["control_bounds"].values()])
     problem = Problem(
         **fields,

@@ -70,7 +70,7 @@ def moved_trap(
     The optimal centre jumps by the same amount at both ends, and by equal amounts in between. ΔF = 0. The work is Gaussian for every
     open-loop protocol, with variance 2T⟨W⟩.
     """
-    _positive(distance=distance, duration=duration, temperature=temperature)
+    _positive(distance=distance, duration=duration, steps=steps, temperature=temperature)
     dt = duration / steps
 
     def potential(x, centre, p):
@@ -117,7 +117,7 @@ def stiffened_trap(
     ΔF = T/2 ln(κ_f/κ_i), and the work is not Gaussian. Its mean depends on the variance of x, so the optimum is that of
     `stiffened_trap_variance`; the noise-free optimum of this problem, which `solve` would give, is not a mean over anything.
     """
-    _positive(initial=initial, final=final, duration=duration, temperature=temperature)
+    _positive(initial=initial, final=final, duration=duration, steps=steps, temperature=temperature)
     dt = duration / steps
     problem = Problem(
         name="stiffened-trap",

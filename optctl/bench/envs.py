@@ -1,4 +1,7 @@
-"""`optctl bench envs`: steps per second of the environments, beside the peers and beside what the machine can do."""
+"""`optctl bench envs`: steps per second of the environments, beside the peers and beside what the machine can do.
+
+Two ratios need no peer: the Gymnasium adapter to the public step, and what a call costs beyond a torch addition.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def envs(
     peer_python: Path | None = None,
     out: Path | None = None,
 ) -> int:
-    """Steps per second: bare kernel, public step, step with a network, fused rollouts; beside peers and the machine's limit.
+    """Steps per second: bare kernel, public step, Gymnasium, step with a network, rollouts; beside peers and the machine's limit.
 
     Args:
         problems: Problems of the catalogue (default: Pendulum-v1, cart-pole, an 8-state LQR, a qubit, a 4 × 4 unitary).
@@ -65,6 +68,7 @@ def envs(
         f"memory {limits.bytes / 1e9:.1f} GB/s, arithmetic {limits.operations / 1e9:.0f} Gop/s (multiply-adds count as two)"
     )
     rows: list[Sequence[object]] = []
+    calls: list[Sequence[object]] = []
     figures: list[dict[str, Any]] = []
     for name, rates, peers in measured:
         fastest = max((peer["steps_per_second"] for peer in peers), default=None)
@@ -76,10 +80,27 @@ def envs(
             rate, (limit, by) = rates.rates[line], bounds[line]
             ratio = f"{rate / fastest:.1f}×" if fastest else ""
             share = f"{rate / limit:.0%} of {by}"
-            rows.append([name, f"{rates.num_envs:,}", label, _millions(rate), _millions(limit), share, ratio])
-        rows += [[name, f"{p['num_envs']:,}", p["peer"], _millions(p["steps_per_second"]), "", "", ""] for p in peers]
-    header = ("problem", "environments", "what", "million steps/s", "limit", "of the limit", "÷ fastest peer")
+            share_of_step = f"{rate / rates.rates['step']:.2f}"
+            rows.append(
+                [name, f"{rates.num_envs:,}", label, _millions(rate), _millions(limit), share, share_of_step, ratio]
+            )
+        rows += [[name, f"{p['num_envs']:,}", p["peer"], _millions(p["steps_per_second"]), *[""] * 4] for p in peers]
+        step, addition = 1e6 * rates.step_seconds, 1e6 * rates.addition_seconds
+        calls.append([name, f"{rates.num_envs:,}", f"{step:.1f}", f"{addition:.1f}", f"{step - addition:.1f}"])
+    header = (
+        "problem",
+        "environments",
+        "what",
+        "million steps/s",
+        "limit",
+        "of the limit",
+        "÷ public step",
+        "÷ fastest peer",
+    )
     table = _table("Environment steps per second", header, rows)
+    table += "\n" + _table(
+        "A call, in µs", ("problem", "environments", "public step", "torch addition", "difference"), calls
+    )
     if out is not None:
         _plot(figures, LINES, out)
     return _finish("envs", "optctl bench envs", table, {"limits": asdict(limits), "rows": figures}, out)

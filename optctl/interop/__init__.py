@@ -1,8 +1,8 @@
 """Bridges to other libraries, one file each. Nothing is loaded, nor needs to be installed, before it is used.
 
 Problems from elsewhere: `from_function` (plain Python with numpy), `from_sympy`, `from_state_space` (scipy.signal, python-control),
-`from_qutip`; and back: `to_scipy`, `to_control`, `to_qutip`. Environments for elsewhere: `optctl.interop.pettingzoo.ParallelEnv`,
-`optctl.interop.torchrl.TorchRLEnv`; those for Gymnasium are in `optctl.gym`.
+`from_qutip`; and back: `to_scipy`, `to_control`, `to_qutip`, `to_qobj`. Policies from elsewhere: `from_policy`. Environments for
+elsewhere: `optctl.interop.pettingzoo.ParallelEnv`, `optctl.interop.torchrl.TorchRLEnv`; those for Gymnasium are in `optctl.gym`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import Any
 
 _HOME = {
     "from_function": "optctl.interop.functions",
+    "from_policy": "optctl.interop.policies",
     "from_qutip": "optctl.interop.qutip",
     "from_state_space": "optctl.interop.linear",
     "from_sympy": "optctl.interop.symbolic",
     "to_control": "optctl.interop.linear",
+    "to_qobj": "optctl.interop.qutip",
     "to_qutip": "optctl.interop.qutip",
     "to_scipy": "optctl.interop.linear",
 }

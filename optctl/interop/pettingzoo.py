@@ -34,7 +34,8 @@ class ParallelEnv(pettingzoo.ParallelEnv):  # type: ignore[name-defined, misc]
 
     `agents`: {agent: (states, controls)} by name; by default `local_agents(problem)`. Every control belongs to one agent. Observations
     are states, with the elapsed fraction of a finite horizon at the end; actions are in [−1, 1]. `reset(options={"state": …,
-    "params": …})` begins where you say. All agents end together. `state()` is the whole state.
+    "params": …})` begins where you say. All agents end together. `state()` is the whole state. Where the problem has constraints, each
+    agent's info holds "cost", the largest violation of the step.
     """
 
     metadata = {"render_modes": ["rgb_array"], "name": "optctl", "is_parallelizable": True}
@@ -70,7 +71,7 @@ class ParallelEnv(pettingzoo.ParallelEnv):  # type: ignore[name-defined, misc]
         known = {name: value for name, value in (options or {}).items() if name in ("state", "params")}
         self._about = self._env.reset(seed=seed, options=known)[1]
         self.agents = list(self.possible_agents)
-        return self._observations(), {agent: {} for agent in self.agents}
+        return self._observations(), self._infos()
 
     def step(self, actions: dict[str, np.ndarray]) -> tuple[dict, dict, dict, dict, dict]:
         """One control interval under every agent's action (its number of controls,)."""
@@ -84,11 +85,11 @@ class ParallelEnv(pettingzoo.ParallelEnv):  # type: ignore[name-defined, misc]
             require(given.shape == (size,), f"actions[{agent!r}]", f"have shape ({size},)", f"has shape {given.shape}")
             action[self._drives[agent]] = given
         _, reward, terminated, truncated, self._about = self._env.step(action)
-        everyone = self.agents
+        shared = [dict.fromkeys(self.agents, value) for value in (reward, terminated, truncated)]
+        infos = self._infos()
         if terminated or truncated:
             self.agents = []
-        shared = (dict.fromkeys(everyone, value) for value in (reward, terminated, truncated))
-        return self._observations(), *shared, {agent: {} for agent in everyone}  # type: ignore[return-value]
+        return self._observations(), *shared, infos  # type: ignore[return-value]
 
     def state(self) -> np.ndarray:
         """The whole state (n_x,), for centralised training."""
@@ -96,6 +97,9 @@ class ParallelEnv(pettingzoo.ParallelEnv):  # type: ignore[name-defined, misc]
 
     def render(self) -> np.ndarray | None:
         return self._env.render()
+
+    def _infos(self) -> dict[str, dict[str, float]]:
+        return {agent: {key: self._about[key] for key in ("cost",) if key in self._about} for agent in self.agents}
 
     def _observations(self) -> dict[str, np.ndarray]:
         state = self.state()

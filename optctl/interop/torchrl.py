@@ -9,6 +9,7 @@ from torch import Tensor
 
 from optctl.interop import library
 from optctl.problem import Problem
+from optctl.simulation.kernels import constrained
 from optctl.simulation.vector_env import VectorEnv, make_vec
 
 tensordict = library("tensordict", "TorchRL", "torchrl")
@@ -20,8 +21,9 @@ class TorchRLEnv(envs.EnvBase):  # type: ignore[name-defined, misc]
     """`num_envs` environments of a problem or of the catalogue's problem of that name, batch size (num_envs,).
 
     Keys: "observation" (num_envs, n_y), "action" (num_envs, n_u) in [−1, 1], "reward", "done", "terminated", "truncated"
-    (num_envs, 1). The last observation of an episode stands under "next", its successor at the root of the following step, as TorchRL
-    has it. `options` are those of `make_vec`. `reset` keeps to the environments of its "_reset" mask.
+    (num_envs, 1), and "cost" (num_envs, 1), the largest violation of the step, where there are constraints. The last observation
+    of an episode stands under "next", its successor at the root of the following step, as TorchRL has it. `options` are those
+    of `make_vec`. `reset` keeps to the environments of its "_reset" mask.
     """
 
     def __init__(self, problem: Problem | str, num_envs: int = 1, **options: Any) -> None:
@@ -32,8 +34,9 @@ class TorchRLEnv(envs.EnvBase):  # type: ignore[name-defined, misc]
         self.__dict__["_restarted"] = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
         n, real = (env.num_envs,), {"dtype": env.dtype, "device": env.device}
         flag = {"n": 2, "dtype": torch.bool, "device": env.device}
+        sizes = {"observation": env.obs_dim} | ({"cost": 1} if constrained(env.problem) else {})
         self.observation_spec = specs.Composite(
-            observation=specs.Unbounded(shape=(*n, env.obs_dim), **real), shape=n, device=env.device
+            {key: specs.Unbounded(shape=(*n, size), **real) for key, size in sizes.items()}, shape=n, device=env.device
         )
         self.action_spec = specs.Bounded(low=-1.0, high=1.0, shape=(*n, env.action_dim), **real)
         self.reward_spec = specs.Unbounded(shape=(*n, 1), **real)
@@ -53,14 +56,20 @@ class TorchRLEnv(envs.EnvBase):  # type: ignore[name-defined, misc]
             due = mask & ~self._restarted
             obs = self._env.reset(options={"mask": due})[0] if due.any() else self._env.obs
             self._restarted.masked_fill_(mask, False)
-        return self._data(observation=obs.clone(), **self._ends(torch.zeros_like(self._restarted)))
+        costs = {}
+        if "cost" in self.observation_spec.keys():  # noqa: SIM118 (a Composite)
+            kept = None if mask is None else data.get("cost", None)
+            costs["cost"] = obs.new_zeros(len(obs), 1) if kept is None else kept.masked_fill(mask[:, None], 0.0)
+        return self._data(observation=obs.clone(), **costs, **self._ends(torch.zeros_like(self._restarted)))
 
     def _step(self, data: Any) -> Any:
         _, reward, terminated, truncated, info = self._env.step(data.get("action"))
         torch.logical_or(terminated, truncated, out=self._restarted)
+        costs = {"cost": info["cost"].clone()[:, None]} if "cost" in info else {}
         return self._data(
             observation=info["final_obs"].clone(),
             reward=reward.clone()[:, None],
+            **costs,
             **self._ends(terminated, truncated),
         )
 

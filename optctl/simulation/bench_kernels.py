@@ -1,4 +1,4 @@
-"""How fast a problem is stepped: the bare kernel, the public step, that with a network in torch, and the fused rollouts.
+"""How fast a problem is stepped: the bare kernel, the public step, through the Gymnasium adapter, with a network in torch, and fused.
 
 Beside each rate stands its limit on this machine, the smaller of two: memory bandwidth over the bytes that a step must move (what
 stays in registers or in the tile of a rollout moves nothing), and the peak of arithmetic over the operations of a step, both as
@@ -18,6 +18,7 @@ from torch import nn
 from optctl.envs import resolve_problem
 from optctl.problem import Problem
 from optctl.simulation.cache import load_module
+from optctl.simulation.gym_adapter import GymVectorEnv
 from optctl.simulation.launch import RecordedLaunch, num_threads
 from optctl.simulation.limits import WEIGHTS, memory_bandwidth, peak_operations
 from optctl.simulation.rollout_source import ActionSource, EnvironmentRollout
@@ -27,6 +28,7 @@ HIDDEN = 64
 LINES = {
     "bare": "bare kernel",
     "step": "public step",
+    "gymnasium": "through the Gymnasium adapter",
     "step_network": "step with a 2×64 network in torch",
     "rollout": "fused rollout, random actions",
     "rollout_network": "fused rollout with the 2×64 network",
@@ -47,7 +49,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Rates:
-    """Environment steps per second (best of the interleaved rounds) of every entry of `LINES`, and what each step needs."""
+    """Environment steps per second (best of the interleaved rounds) of every entry of `LINES`, and what each step needs.
+
+    The Gymnasium adapter is measured over whole episodes (of programs so long that these take seconds: over a step), so that the
+    final observations, an array of objects, are in its rate.
+    """
 
     problem: str
     num_envs: int
@@ -91,11 +97,20 @@ def measure(
     network = nn.Sequential(
         nn.Linear(env.obs_dim, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, env.action_dim)
     ).to(device=env.device, dtype=env.dtype)  # fmt: skip
+    adapter, array = GymVectorEnv(problem, num_envs, device=device, dtype=dtype), action.cpu().numpy()
+    adapter.reset(seed=0)
     moved, work = _costs(env, source)
     fused = max(1, min(1000, int(4e7 / (num_envs * max(work["step"], 50) / 100))))
+    episode = problem.steps if problem.steps * num_envs * work["step"] < 2e9 else 1
     with_network = max(1, min(200, int(1e6 / num_envs)))
+
+    def through_gymnasium() -> None:
+        for _ in range(episode):
+            _ = adapter.step(array)  # kept until the next, as a user's loop does
+
     calls: dict[str, tuple[Callable[[], object], int]] = {
         "bare": (bare, 1), "step": (lambda: env.step(action), 1), "step_network": (lambda: env.step(network(env.obs)), 1),
+        "gymnasium": (through_gymnasium, episode),
         "rollout": (lambda: env.rollout("random", fused), fused),
         "rollout_network": (lambda: env.rollout(network, with_network), with_network), "addition": (lambda: vector + vector, 1),
     }  # fmt: skip
@@ -125,15 +140,18 @@ def _costs(env: VectorEnv, source: EnvironmentRollout) -> tuple[dict[str, int], 
     think = sum(2 * n * m for n, m in pairwise(network.widths)) + 2 * HIDDEN * weights["tanh"]
     bare_bytes = size * (2 * problem.n_x + problem.n_u + 1)
     step_bytes = bare_bytes + size * problem.n_y + 2 * 4 + 1  # the observation; the clock, read and written; the flag
+    results = size * (problem.n_y + 1) + 2  # observation, reward and two flags, copied
     thought_bytes = size * 2 * (problem.n_y + 2 * HIDDEN + problem.n_u)
     moved = {
         "bare": bare_bytes,
         "step": step_bytes,
+        "gymnasium": step_bytes + 2 * results,
         "step_network": step_bytes + thought_bytes,
         "rollout": 0,
         "rollout_network": 0,
     }
-    work = {"bare": bare, "step": bare + observe, "step_network": bare + observe + think, "rollout": bare + 20 * problem.n_u,
+    step = bare + observe
+    work = {"bare": bare, "step": step, "gymnasium": step, "step_network": bare + observe + think, "rollout": bare + 20 * problem.n_u,
             "rollout_network": bare + observe + think}  # fmt: skip
     return moved, work
 

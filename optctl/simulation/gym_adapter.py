@@ -53,8 +53,10 @@ def _with_state_observed(problem: Problem) -> Problem:
 class GymEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """One environment, on the CPU. `reset(options={"state": (n_x,), "params": (n_p,)})` begins where you say.
 
-    `info` holds "state", the physical state (n_x,), and "time" [s]; at the end of an episode, those of the end. With a `render_mode`
-    the states of the episode are kept, for the pictures that show the past.
+    `info` holds "state", the physical state (n_x,), and "time" [s]; at the end of an episode, those of the end; where the problem
+    has path constraints or bounds of the state also "cost", the largest violation of the step (0 where all is kept). With a
+    `render_mode` the states of the episode are kept, for the pictures that show the past. What an action has beyond [−1, 1] is
+    clipped; a NaN makes state, reward and observation NaN until the next reset.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
@@ -78,11 +80,16 @@ class GymEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin an episode: observation (n_y,) and info."""
         super().reset(seed=seed)
-        given = {name: np.asarray(value)[None] for name, value in (options or {}).items()}
-        obs, _ = self._env.reset(seed=seed, options=given)
+        sizes, given = {"state": self.problem.n_x, "params": self.problem.n_p}, {}
+        for name, value in (options or {}).items():
+            require(name in sizes, "options", f"have keys among {', '.join(sizes)}", f"has {name}")
+            given[name] = row = np.asarray(value, dtype=float)[None]
+            size = (sizes[name],)
+            require(row.shape[1:] == size, f"options[{name!r}]", f"have shape {size}", f"has shape {row.shape[1:]}")
+        obs, info = self._env.reset(seed=seed, options=given)
         self._ended, self._steps = False, 0
         self._states, self._controls = [], []
-        return self._observed(obs)
+        return self._observed(obs, info)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One control interval under `action` (n_u,) in [−1, 1]."""
@@ -100,7 +107,7 @@ class GymEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._ended = self._steps == self._env.max_episode_steps
         if self.render_mode is not None:
             self._controls.append(self.problem.to_control(action))
-        obs, about = self._observed(info["final_obs"])
+        obs, about = self._observed(info["final_obs"], info)
         return obs, float(reward), bool(terminated), bool(truncated), about
 
     def render(self) -> np.ndarray | None:
@@ -112,20 +119,25 @@ class GymEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         params = self._env.params[0].numpy()
         return draw(self.problem, np.stack(self._states), np.array(self._controls), params)
 
-    def _observed(self, obs: torch.Tensor) -> tuple[np.ndarray, dict[str, Any]]:
+    def _observed(self, obs: torch.Tensor, info: dict[str, torch.Tensor]) -> tuple[np.ndarray, dict[str, Any]]:
         row = obs[0].numpy()
         state = row[self._state_from : self._state_from + self.problem.n_x].copy()
         if self.render_mode is not None:
             self._states.append(state.astype(np.float64))
-        return row[: self.problem.n_y].astype(np.float32), {"state": state, "time": self._steps * self.problem.dt}
+        about: dict[str, Any] = {"state": state, "time": self._steps * self.problem.dt}
+        if "cost" in info:
+            about["cost"] = float(info["cost"])
+        return row[: self.problem.n_y].astype(np.float32), about
 
 
 class GymVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """Vectorised environments with SAME_STEP autoreset: where an episode ended, `infos["final_obs"][i]` is its last observation.
 
     `infos` holds "final_obs" (an object array, None where nothing ended) and the mask "_final_obs" in the steps in which an
-    episode ended. `options`: "state" and "params" as in `VectorEnv.reset`, "reset_mask" (num_envs,) bool. With `copy=False` the
-    arrays returned are overwritten by the next step.
+    episode ended. Where the problem has path constraints or bounds of the state, "cost" (num_envs,) is the largest violation of
+    each step, the last one of an episode included, and "_cost" its mask, true everywhere; "final_info" holds those of the
+    episodes that ended. `options`: "state" and "params" as in `VectorEnv.reset`, "reset_mask" (num_envs,) bool. With
+    `copy=False` the arrays returned are overwritten by the next step. Actions: as in `GymEnv`.
     """
 
     metadata = {
@@ -150,6 +162,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._env = VectorEnv(self.problem, num_envs, **options)
+        self._dtype = str(self._env.dtype).removeprefix("torch.")
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -161,21 +174,18 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray
         )  # fmt: skip
         super().reset(seed=seed)
         given = {("mask" if name == "reset_mask" else name): value for name, value in (options or {}).items()}
-        obs, _ = self._env.reset(seed=seed, options=given)
-        return self._array(obs), {}
+        obs, info = self._env.reset(seed=seed, options=given)
+        return self._array(obs), self._costs(info)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One control interval under `actions` (num_envs, n_u) in [−1, 1]."""
-        array = np.ascontiguousarray(actions, dtype=str(self._env.dtype).removeprefix("torch."))
-        tensor = torch.from_numpy(array).to(self._env.device)
-        obs, reward, terminated, truncated, info = self._env.step(tensor)
-        infos: dict[str, Any] = {}
-        over = np.logical_or(terminated.cpu().numpy(), truncated.cpu().numpy())  # numpy: torch would wake its threads
-        if over.any():
-            final = np.full(self.num_envs, None, dtype=object)
-            rows = info["final_obs"].cpu().numpy().astype(np.float32)
-            final[over] = np.fromiter(rows[over], dtype=object, count=int(over.sum()))
-            infos = {"final_obs": final, "_final_obs": over}
+        tensor = torch.from_numpy(np.ascontiguousarray(actions, dtype=self._dtype))
+        obs, reward, terminated, truncated, info = self._env.step(tensor.to(self._env.device))
+        infos = self._costs(info)
+        if info["final_obs"] is not obs:  # else no episode can have ended
+            over = np.logical_or(terminated.cpu().numpy(), truncated.cpu().numpy())  # torch would wake its threads
+            if over.any():
+                infos |= self._ended(over, info["final_obs"], infos)
         return self._array(obs), self._array(reward), self._array(terminated), self._array(truncated), infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
@@ -186,8 +196,22 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray
         states = self._env.state.cpu().numpy()[:, None]
         return tuple(draw(self.problem, state, params=p) for state, p in zip(states, params, strict=True))
 
+    def _costs(self, info: dict[str, torch.Tensor]) -> dict[str, Any]:
+        if "cost" not in info:
+            return {}
+        return {"cost": self._array(info["cost"]), "_cost": np.ones(self.num_envs, dtype=bool)}
+
+    def _ended(self, over: np.ndarray, final_obs: torch.Tensor, infos: dict[str, Any]) -> dict[str, Any]:
+        final = np.full(self.num_envs, None, dtype=object)
+        rows = final_obs.cpu().numpy()[over].astype(np.float32)
+        final[over] = np.fromiter(rows, dtype=object, count=len(rows))
+        ended: dict[str, Any] = {"final_obs": final, "_final_obs": over}
+        if infos:
+            ended |= {"final_info": {"cost": np.where(over, infos["cost"], 0.0), "_cost": over}, "_final_info": over}
+        return ended
+
     def _array(self, tensor: torch.Tensor) -> np.ndarray:
         array = tensor.cpu().numpy()
         if array.dtype == np.float64 and array.ndim == 2:
             return array.astype(np.float32)
-        return array.copy() if self.copy else array
+        return array.copy() if self.copy and tensor.device.type == "cpu" else array

@@ -69,6 +69,15 @@ def test_a_finite_horizon_is_seen_to_pass_and_teams_can_be_named():
     assert obs["all"][-1] == pytest.approx(0.1) and env.render().shape == (400, 400, 3)
 
 
+def test_every_agent_is_told_the_cost_of_broken_constraints():
+    env = ParallelEnv(chain().replace(state_bounds={"q1": (-1.0, 1.0)}))
+    _, infos = env.reset(seed=0, options={"state": [0.9, 0, 0, 0, 2.0, 0, 0, 0]})
+    assert infos["force4"] == {"cost": 0.0}
+    *_, infos = env.step({agent: np.zeros(1) for agent in env.agents})
+    assert infos["force1"] == infos["force4"] == {"cost": pytest.approx(env.state()[0] - 1.0, abs=1e-6)}
+    assert infos["force1"]["cost"] > 0.01
+
+
 @pytest.mark.parametrize(
     ("agents", "sentence"),
     [

@@ -38,6 +38,21 @@ def test_a_rollout_is_that_of_the_batched_environment_across_ends():
         assert not data["next", "terminated"][:, k].any() and torch.equal(data["next", "done"][:, k, 0], truncated)
 
 
+def test_the_cost_of_broken_constraints_is_an_entry():
+    """Carts at 0.3 m, at 5 and 0 m/s, on a rail of ±0.4 m; the faster one is beyond it after a step of 0.05 s."""
+    env, start = TorchRLEnv("cartpole-rail", 2), torch.tensor([[0.3, 0.0, 5.0, 0.0], [0.3, 0.0, 0.0, 0.0]])
+    check_env_specs(env)
+    root = env.reset()
+    assert root["cost"].tolist() == [[0.0], [0.0]]
+    env._env.reset(options={"state": start})
+    after = env.step(root.set("action", torch.zeros(2, 1)))["next"]
+    assert torch.allclose(after["cost"], torch.tensor([[0.15], [0.0]]), atol=0.02)
+    assert after["cost"][0, 0].item() == pytest.approx(env._env.state[0, 0].item() - 0.4, abs=1e-6)
+    again = env.reset(after.clone().set("_reset", torch.tensor([[False], [True]])))
+    assert torch.equal(again["cost"], after["cost"])
+    assert not env.reset(after.clone().set("_reset", torch.tensor([[True], [False]])))["cost"].any()
+
+
 def test_a_masked_reset_leaves_the_others_alone():
     env = TorchRLEnv("pendulum-v1", 3)
     env.set_seed(0)

@@ -12,6 +12,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
+from optctl import Uniform
 from optctl.envs import CATALOGUE, make
 from optctl.errors import ArgumentError
 from optctl.gym import gym_id
@@ -126,13 +127,66 @@ def test_a_vector_environment_follows_gymnasiums_same_step_convention():
     assert reward[[0, 2]].tolist() == [-11.0, -39.0]
 
 
-def test_vector_results_are_copies_unless_asked_otherwise():
-    for copy in (True, False):
-        envs = GymVectorEnv("cartpole", 2, copy=copy)
-        obs, _ = envs.reset(seed=0)
-        before = obs.copy()
-        envs.step(np.ones((2, 1), np.float32))
-        assert np.array_equal(obs, before) == copy
+@pytest.mark.parametrize("copy", [True, False])
+def test_vector_results_are_copies_unless_asked_otherwise(copy):
+    envs = GymVectorEnv(railed(), 2, copy=copy)
+    envs.reset(seed=0)
+    *results, infos = envs.step(np.ones((2, 1), np.float32))
+    results = [*results[:3], infos["cost"]]  # truncated is never set on a finite horizon
+    before = [result.copy() for result in results]
+    envs.step(-np.ones((2, 1), np.float32)), envs.step(-np.ones((2, 1), np.float32))
+    assert [np.array_equal(*pair) for pair in zip(results, before, strict=True)] == [copy] * 4
+
+
+def railed():
+    """x⁺ = x + 2 a from 1, to be kept in −1 ≤ x ≤ 2, for three steps."""
+    return tiny.counter(state_bounds={"x": (-1.0, 2.0)}, initial_state=Uniform([1.0], [1.0]))
+
+
+def test_info_holds_the_cost_of_broken_constraints():
+    """Actions 1, 1, −1: x = 3, 5, 3, so 1, 3 and 1 beyond the bound."""
+    env = gymnasium.make("optctl/cartpole-rail-v0")
+    assert env.reset(seed=0, options={"state": [0.3, 0.0, 5.0, 0.0]})[1]["cost"] == 0.0
+    *_, info = env.step(np.zeros(1, np.float32))
+    assert type(info["cost"]) is float and info["cost"] == pytest.approx(info["state"][0] - 0.4, abs=1e-6)
+    env = GymEnv(railed())
+    env.reset(seed=0)
+    assert [env.step(np.array([a], np.float32))[4]["cost"] for a in (1.0, 1.0, -1.0)] == [1.0, 3.0, 1.0]
+    assert "cost" not in GymEnv("cartpole").reset()[1]
+
+
+def test_vector_infos_hold_costs_and_masks_also_of_episodes_that_end():
+    envs = GymVectorEnv(railed(), 3)
+    _, infos = envs.reset(seed=0)
+    assert infos["cost"].tolist() == [0.0] * 3 and infos["_cost"].tolist() == [True] * 3
+    envs.step(np.zeros((3, 1), np.float32))
+    envs.reset(options={"reset_mask": np.array([False, True, False])})
+    for ended, action, cost in (
+        ([], [1.0, 1.0, 0.0], [1.0, 1.0, 0.0]),  # x = 3, 3, 1
+        ([0, 2], [1.0, -1.0, 0.75], [3.0, 0.0, 0.5]),  # x = 5, 1, 2.5
+    ):
+        *_, infos = envs.step(np.array(action, np.float32)[:, None])
+        assert infos["cost"].tolist() == cost and infos["_cost"].all() and ("final_info" in infos) == bool(ended)
+    mask = [True, False, True]
+    assert (
+        infos["_final_info"].tolist() == infos["final_info"]["_cost"].tolist() == mask == infos["_final_obs"].tolist()
+    )
+    assert infos["final_info"]["cost"].tolist() == [3.0, 0.0, 0.5]
+
+
+def test_costs_are_those_of_gymnasiums_own_vector_of_single_environments():
+    """Under SAME_STEP Gymnasium puts the last step's info of an ended episode into "final_info"."""
+    mine = GymVectorEnv(railed(), 2)
+    theirs = gymnasium.vector.SyncVectorEnv([lambda: GymEnv(railed())] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    mine.reset(seed=0), theirs.reset(seed=0)
+    for k in range(3):
+        actions = np.array([[1.0], [-0.5 * k]], np.float32)
+        (obs, *ends, infos), (o, *their_ends, their_infos) = mine.step(actions), theirs.step(actions)
+        assert np.array_equal(obs, o) and all(np.array_equal(*pair) for pair in zip(ends, their_ends, strict=True))
+        ended = their_infos.get("final_info", their_infos)
+        assert infos["cost"].tolist() == ended["cost"].tolist() and ended["cost"].dtype == np.float64
+        assert ("final_obs" in infos) == ("final_obs" in their_infos) == (k == 2)
+    assert [a.tolist() for a in infos["final_obs"]] == [a.tolist() for a in their_infos["final_obs"]]
 
 
 def test_gymnasiums_vector_wrappers_work_on_top():
@@ -153,6 +207,43 @@ def test_pictures():
     envs.reset(seed=0)
     assert [p.shape for p in envs.render()] == [(400, 400, 3)] * 2
     assert GymEnv("cartpole").render() is None and GymVectorEnv("cartpole", 1).render() is None
+
+
+def test_actions_are_clipped_and_a_nan_lasts_until_the_episode_ends():
+    env, envs = GymEnv(tiny.counter()), GymVectorEnv(tiny.counter(), 2)
+    env.reset(seed=0, options={"state": [0.0]})
+    assert env.step(np.array([7.0]))[0][0] == 2.0
+    obs, reward, *_ = env.step(np.array([np.nan]))
+    assert (
+        np.isnan(obs[0]) and reward == -4.0 and np.isnan(env.step(np.zeros(1))[1])
+    )  # the cost is that of the start, 2²
+    assert np.isfinite(env.reset()[0]).all()
+    envs.reset(seed=0, options={"state": [[0.0]]})
+    assert envs.step(np.array([[-7.0], [np.nan]]))[0][:, 0].tolist() == [-2.0, pytest.approx(np.nan, nan_ok=True)]
+    envs.step(np.zeros((2, 1)))
+    assert np.isfinite(envs.step(np.zeros((2, 1)))[0]).all()  # the first observations of the next episodes
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"state": [0.0, 0.0, 0.0]}, r"`options\['state'\]` must have shape \(4,\), but has shape \(3,\)"),
+        ({"state": 0.0}, r"`options\['state'\]` must have shape \(4,\), but has shape \(\)"),
+        ({"params": [1.0]}, r"`options\['params'\]` must have shape \(4,\), but has shape \(1,\)"),
+        ({"params": [1.0, 0.3, np.nan, 9.81]}, "`params` must be finite, but has entries that are not"),
+        ({"start": [0.0]}, "`options` must have keys among state, params, but has start"),
+    ],
+)
+def test_wrong_options_of_a_reset(options, sentence):
+    with pytest.raises(ArgumentError, match=sentence):
+        GymEnv("cartpole").reset(options=options)
+
+
+def test_unknown_ids_and_names():
+    with pytest.raises(gymnasium.error.NameNotFound, match="Did you mean: `cartpole`"):
+        gymnasium.make("optctl/cartpol-v0")
+    with pytest.raises(ArgumentError, match=r"`name` must be a problem of the catalogue, .* did you mean `cartpole`"):
+        GymEnv("cartpol")
 
 
 @pytest.mark.parametrize("make_one", [GymEnv, GymVectorEnv])

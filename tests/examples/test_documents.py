@@ -1,0 +1,92 @@
+"""Every block of Python on a page runs; links lead somewhere; family pages have what a reader looks for."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from optctl.envs import CATALOGUE
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+WRITTEN = ("docs/gallery.md", "docs/results.md", "docs/pictures/")
+"""Pages and pictures that commands write: `make gallery`, `optctl bench`."""
+
+BEFORE = {
+    ("docs/simulation.md", 1): """
+        import numpy as np, optctl, torch
+        action, mask, states, params = torch.zeros(4096, 1), np.arange(4096) < 7, np.zeros((1, 4)), [[1.0, 0.3, 0.5, 9.81]]""",
+    ("docs/simulation.md", 2): """
+        import optctl, torch
+        from torch import nn
+        env, actions = optctl.make_vec("pendulum-v1", 16), torch.rand(16, 10, 1)""",
+    ("docs/simulation.md", 3): """
+        import optctl, torch
+        x, p = torch.rand(8, 2, dtype=torch.float64, requires_grad=True), None
+        u = torch.zeros(8, 20, 1, dtype=torch.float64, requires_grad=True)""",
+    ("docs/transforms.md", 1): "import numpy as np, optctl",
+    ("docs/adding-a-problem.md", 1): "import optctl; my_problem = optctl.make('lqr-scalar')",
+}
+"""What a block takes for granted, by page and number."""
+SLOW = {("docs/batched.md", 2), ("docs/families/quantum.md", 1), ("docs/transforms.md", 1)}
+SKIPPED = {
+    (
+        "docs/batched.md",
+        1,
+    ): "thousands of solves take minutes; tests/solvers/test_batched_demos.py makes the same calls",
+    ("README.md", 1): "trains and compares; it is examples/01_state_your_own_problem.py, which runs as a test",
+}
+
+
+def blocks():
+    for page in PAGES:
+        name, text = str(page.relative_to(ROOT)), page.read_text()
+        for number, found in enumerate(re.finditer(r"^```python\n(.*?)^```", text, re.M | re.S), start=1):
+            yield name, number, text[: found.start(1)].count("\n"), found[1]
+
+
+def cases():
+    for page, number, line, source in blocks():
+        marks = [pytest.mark.slow] if (page, number) in SLOW else []
+        yield pytest.param(page, number, line, source, id=f"{page}:{line}", marks=marks)
+
+
+@pytest.mark.parametrize(("page", "number", "line", "source"), cases())
+@pytest.mark.filterwarnings("ignore:.*precision lowered by casting to float32")
+def test_blocks_of_python_run(page, number, line, source, tmp_path, monkeypatch):
+    if (page, number) in SKIPPED:
+        pytest.skip(SKIPPED[page, number])
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
+    exec("\n".join(part.strip() for part in BEFORE.get((page, number), "").splitlines()), names)
+    exec(compile("\n" * line + source, page, "exec"), names)
+
+
+def test_what_is_skipped_or_prepared_is_there():
+    assert {*BEFORE, *SLOW, *SKIPPED} <= {(page, number) for page, number, *_ in blocks()}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text()):
+        place = (page.parent / target).resolve()
+        name = str(place.relative_to(ROOT))
+        assert place.exists() or name.startswith(WRITTEN), f"{page.name} links {target}"
+        assert not name.startswith("docs/pictures/") or place.stem in CATALOGUE, f"{target} is no problem's picture"
+
+
+FAMILIES = {page.stem: page.read_text() for page in PAGES if page.parent.name == "families"}
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_problem_is_on_a_family_page(name):
+    assert any(f"`{name}`" in text for text in FAMILIES.values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_family_pages_are_complete(family):
+    """Pictures, equations, facts that are checked, sources, and who has a view as a team."""
+    text = FAMILIES[family]
+    assert "](../pictures/" in text and "../gallery.md" in text
+    for part in (r"'' =|' =|Hamiltonian|γẋ", r"Known (answers|facts|optima)", r"Source|source", r"as a team|As a team"):
+        assert re.search(part, text), part
