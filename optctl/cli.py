@@ -230,8 +230,8 @@ def compare_command(arguments: list[str]) -> int:
 
         Args:
             problem: A problem of the catalogue (see `optctl list`).
-            controllers: optimal, lqr, mpc, zero, random, an agent's name (trained from scratch), AGENT-warm (from optimal
-                trajectories), or the path of a checkpoint.
+            controllers: optimal, lqr, lqg, mpc, zero, random, an agent's name (trained from scratch), AGENT-warm (from
+                optimal trajectories), or the path of a checkpoint.
             seeds: Training seeds for each agent.
             num_starts: Random starts.
             seed: Seed of the starts; training uses seed, seed + 1, …
@@ -378,7 +378,7 @@ def animate_command(arguments: list[str]) -> int:
 
         Args:
             problem: A problem of the catalogue (see `optctl list`).
-            controller: optimal, lqr, mpc, zero, random, or the path of a checkpoint.
+            controller: optimal, lqr, lqg, mpc, zero, random, or the path of a checkpoint.
             out: The film, ending in .gif or .mp4; PROBLEM-CONTROLLER.gif without it.
             x0: Initial state; without it, starts are drawn from the problem's initial distribution.
             num_starts: Random starts, shown side by side, when there is no --x0.

@@ -18,15 +18,19 @@ from optctl.trajectory import Trajectory
 
 @runtime_checkable
 class Controller(Protocol):
-    """What comparison needs of an LQR gain, a plan, an MPC or a trained policy."""
+    """What comparison needs of an LQR gain, a plan, an MPC or a trained policy.
+
+    A controller with the attribute `observes = True` is given the problem's noisy observations y (B, n_y) wherever it says states:
+    what it knows of the state it must estimate.
+    """
 
     name: str
 
-    def reset(self, states: np.ndarray, params: np.ndarray) -> None:
+    def reset(self, states: np.ndarray, params: np.ndarray, /) -> None:
         """Begin B episodes from states (B, n_x) with parameters (1 or B, n_p)."""
         ...
 
-    def __call__(self, states: np.ndarray, time: float) -> np.ndarray:
+    def __call__(self, states: np.ndarray, time: float, /) -> np.ndarray:
         """Controls (B, n_u) in physical units for states (B, n_x) at `time` [s]."""
         ...
 
@@ -120,6 +124,22 @@ def check_params(problem: Problem, params: Any, num: int) -> np.ndarray:
     return values
 
 
+def _sensors(
+    problem: Problem, controller: Controller, params: np.ndarray, seed: int | None
+) -> Callable[[np.ndarray, float], np.ndarray]:
+    """What the controller is given of states (B, n_x) at a time. Sensor noise has a stream of its own: who does not see it meets the
+    same process noise."""
+    if not getattr(controller, "observes", False):
+        return lambda states, time: states
+    rng, std = np.random.default_rng(None if seed is None else [seed, 1]), problem.noise_std * (seed is not None)
+
+    def observe(states: np.ndarray, time: float) -> np.ndarray:
+        y = np.asarray(problem.observation_function(states.T, params.T, time)).T
+        return y + std * rng.standard_normal(y.shape)
+
+    return observe
+
+
 def rollout(
     problem: Problem,
     controller: Controller,
@@ -131,7 +151,8 @@ def rollout(
 ) -> Trajectory:
     """Run `controller` from every start for `steps` (default: the problem's) intervals; controls are clipped to the bounds.
 
-    With a `seed`, process noise is drawn once per (start, step), the same for every controller; without, there is none.
+    With a `seed`, process noise is drawn once per (start, step), the same for every controller, and so is the noise of the
+    observations for controllers that are given these; without, there is none.
     """
     check_problem(problem)
     states = check_states(problem, x0)
@@ -143,10 +164,13 @@ def rollout(
     rng = np.random.default_rng(seed)
     scale = 1.0 if problem.discrete else np.sqrt(problem.dt)
     xs, us, costs = [states], [], []
-    controller.reset(states, p)
+    observe = _sensors(problem, controller, p, seed)
     for k in range(steps):
         t = k * problem.dt
-        raw = np.asarray(controller(states, t), dtype=np.float64)
+        seen = observe(states, t)
+        if k == 0:
+            controller.reset(seen, p)
+        raw = np.asarray(controller(seen, t), dtype=np.float64)
         require(
             raw.shape == (num, problem.n_u), "controller", f"return shape ({num}, {problem.n_u})",
             f"`{controller.name}` returned shape {raw.shape}",

@@ -44,11 +44,17 @@ def _optimal(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int
 def _lqr(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int) -> Controller:
     from optctl.solvers import lqr_controller
 
-    require(len(params) == 1, "params", "be one row for the controller `lqr`", f"has {len(params)}")
     began = time.perf_counter()
-    controller = lqr_controller(problem, params=params[0])
+    controller = lqr_controller(problem, params=params)
     controller.wall_time = time.perf_counter() - began  # type: ignore[attr-defined]
     return controller
+
+
+def _lqg(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int) -> Controller:
+    from optctl.solvers.lqg import LqgController
+
+    require(len(params) == 1, "params", "be one row for the controller `lqg`", f"has {len(params)}")
+    return LqgController(problem, params=params[0])
 
 
 def _mpc(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int) -> Controller:
@@ -71,6 +77,7 @@ def _trained(name: str) -> Builder:
 CONTROLLERS: dict[str, Builder] = {
     "optimal": _optimal,
     "lqr": _lqr,
+    "lqg": _lqg,
     "mpc": _mpc,
     "zero": lambda problem, starts, params, seed: ZeroController(problem),
     "random": lambda problem, starts, params, seed: RandomController(problem, seed),
@@ -191,7 +198,7 @@ def compare(
         seeds; a list of `Solution`s or a `Reference`; or a name in `CONTROLLERS`. A controller may carry `wall_time` [s], what
         solving or training took before.
     starts: initial states (S, n_x); default: `num_starts` from the problem's initial distribution with `seed`.
-    seeds: noise draws, shared by all controllers; the cost of a start is the mean over them. Unused without process noise.
+    seeds: noise draws, shared by all controllers; the cost of a start is the mean over them. Unused without noise.
     params: (1, n_p) or (S, n_p); default: the nominal ones.
     reference: "optimal" (solved), a `Reference`, a list of `Solution`s, costs (S,), or `None`.
     tolerance: constraint violations up to this, in the constraint's units, are forgiven.
@@ -206,7 +213,8 @@ def compare(
         starts = problem.initial_state.sample(np.random.default_rng(seed), num_starts)
     x0 = check_states(problem, starts, "starts")
     p = check_params(problem, params, len(x0))
-    noise = tuple(int(s) for s in seeds) if problem.n_w > 0 else ()
+    draws = tuple(int(s) for s in seeds)
+    noise = draws if problem.n_w > 0 else ()
     require(problem.n_w == 0 or len(noise) > 0, "seeds", "hold at least one seed", "is empty")
     notes = [f"Costs are means over {len(noise)} draws of the process noise, the same for all."] if noise else []
     entries = _named(controllers)
@@ -245,7 +253,8 @@ def compare(
         else:
             runs: list[Any] = list(built) if isinstance(built, Sequence) else [built]
             tell(f"evaluating {name} from {len(x0)} starts" + (f", {len(runs)} seeds" if len(runs) > 1 else ""))
-            results.append(_evaluate(problem, name, runs, x0, p, noise, tolerance))
+            blurred = problem.noise_std.any() and any(getattr(c, "observes", False) for c in runs)
+            results.append(_evaluate(problem, name, runs, x0, p, draws if blurred else noise, tolerance))
     return Comparison.assess(
         problem=problem, starts=x0, params=p, seed=seed, noise_seeds=noise, reference=plan, results=results,
         notes=notes, tolerance=tolerance, repetitions=repetitions,

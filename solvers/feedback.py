@@ -21,6 +21,7 @@ from optctl.errors import require
 from optctl.problem import Problem
 from optctl.solvers.dynamic_programming import periods
 from optctl.solvers.hjb import HjbController
+from optctl.solvers.lqg import LqgController
 from optctl.solvers.lqr import lqr_controller
 from optctl.solvers.multistart import solve_many
 from optctl.solvers.solution import SolutionBatch
@@ -99,6 +100,7 @@ class OptimalController:
 
 CONTROLLERS: dict[str, Callable[..., Any]] = {
     "lqr": lqr_controller,
+    "lqg": LqgController,
     "optimal": OptimalController,
     "hjb": HjbController,
 }

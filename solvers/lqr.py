@@ -12,7 +12,10 @@ Vaughan, IEEE TAC 14 (1969) for the finite horizon through the exponential of th
 from __future__ import annotations
 
 import time
+import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import casadi as ca
 import numpy as np
@@ -38,10 +41,10 @@ class LinearQuadratic:
     R: np.ndarray
     q: np.ndarray
     r: np.ndarray
-    s: float
+    s: float | np.ndarray
     Q_end: np.ndarray
     q_end: np.ndarray
-    s_end: float
+    s_end: float | np.ndarray
     discrete: bool
 
 
@@ -80,8 +83,18 @@ def _pieces(problem: Problem, discretised: bool) -> tuple[ca.SX, ca.SX, ca.SX]:
     return motion, cost, end
 
 
+_EXPANSIONS: weakref.WeakKeyDictionary[Problem, dict[bool, tuple[ca.Function, bool]]] = weakref.WeakKeyDictionary()
+
+
 def _expansion(problem: Problem, discretised: bool) -> tuple[ca.Function, bool]:
-    """(x, u, p, t) → the derivatives that make the matrices, and whether they are free of x and u."""
+    """(x, u, p, t) → the derivatives that make the matrices, and whether they are free of x and u; built once."""
+    built = _EXPANSIONS.setdefault(problem, {})
+    if discretised not in built:
+        built[discretised] = _derive(problem, discretised)
+    return built[discretised]
+
+
+def _derive(problem: Problem, discretised: bool) -> tuple[ca.Function, bool]:
     x, u, p, t = problem._x, problem._u, problem._p, problem._t
     motion, cost, end = _pieces(problem, discretised)
     z = ca.vertcat(x, u)
@@ -93,10 +106,12 @@ def _expansion(problem: Problem, discretised: bool) -> tuple[ca.Function, bool]:
     return ca.Function("expansion", [x, u, p, t], [ca.densify(o) for o in outputs]), linear
 
 
-def expand(problem: Problem, x: np.ndarray, u: np.ndarray, p: np.ndarray, discretised: bool) -> LinearQuadratic:
-    """Linear dynamics and quadratic cost about (x, u)."""
+def expand(
+    problem: Problem, x: np.ndarray, u: np.ndarray, p: np.ndarray, discretised: bool, t: float = 0.0
+) -> LinearQuadratic:
+    """Linear dynamics and quadratic cost about (x, u) at time t."""
     function, _ = _expansion(problem, discretised)
-    values = [np.asarray(v) for v in function(x, u, p, 0.0)]
+    values = [np.asarray(v) for v in function(x, u, p, t)]
     motion, jacobian, cost, gradient, hessian = (
         values[0].ravel(),
         values[1],
@@ -126,6 +141,16 @@ def linear_quadratic(
         return None
     p = problem.param_values if params is None else params
     return expand(problem, np.zeros(problem.n_x), np.zeros(problem.n_u), p, discretised)
+
+
+def stage_matrices(problem: Problem, params: np.ndarray) -> list[LinearQuadratic] | None:
+    """The matrices of every step of a linear-quadratic problem, which may depend on time; `None` if it is not one."""
+    if not _expansion(problem, True)[1]:
+        return None
+    times = [0.0] if time_invariant(problem) else problem.dt * np.arange(problem.steps)
+    x, u = np.zeros(problem.n_x), np.zeros(problem.n_u)
+    stages = [expand(problem, x, u, params, True, float(t)) for t in times]
+    return stages * (problem.steps // len(stages))
 
 
 def convex(problem: Problem, params: np.ndarray) -> bool:
@@ -204,40 +229,59 @@ def riccati_infinite(m: LinearQuadratic) -> tuple[np.ndarray, np.ndarray]:
         ) from error
 
 
-def riccati_finite(m: LinearQuadratic, steps: int) -> Gain:
-    """Backward recursion of the discrete problem over `steps`, affine terms included."""
-    n_x, n_u = m.B.shape
-    K, k = np.empty((steps, n_u, n_x)), np.empty((steps, n_u))
-    P, v, w = np.empty((steps + 1, n_x, n_x)), np.empty((steps + 1, n_x)), np.empty(steps + 1)
-    P[-1], v[-1], w[-1] = m.Q_end, m.q_end, m.s_end
+def augmented(m: LinearQuadratic) -> tuple[np.ndarray, ...]:
+    """(A, B, Q, N, P at the end) of the same problem for (x, 1), where affine terms are part of the matrices: the value is
+    [[P, v], [v', w]] and the gain [K, k]. Leading axes are kept."""
+    *lead, n, _ = m.A.shape
+    join = lambda a, b, c, d: np.concatenate([np.concatenate([a, b], -1), np.concatenate([c, d], -1)], -2)
+    column, row = lambda a: a[..., :, None], lambda a: a[..., None, :]
+    scalar = lambda a: np.broadcast_to(np.asarray(a, dtype=float)[..., None, None], (*lead, 1, 1))
+    still = np.zeros((*lead, 1, n))
+    return (
+        join(m.A, column(m.c), still, scalar(1.0 if m.discrete else 0.0)),
+        np.concatenate([m.B, np.zeros((*lead, 1, m.B.shape[-1]))], -2),
+        join(m.Q, column(m.q), row(m.q), scalar(m.s)),
+        np.concatenate([m.N, row(m.r)], -2),
+        join(m.Q_end, column(m.q_end), row(m.q_end), scalar(m.s_end)),
+    )
+
+
+def _gain(K: np.ndarray, P: np.ndarray, m: LinearQuadratic) -> Gain:
+    """Gain and value of the augmented problem, taken apart."""
+    about = np.zeros(len(m.A)), np.zeros(m.B.shape[1])
+    return Gain(K[..., :-1], K[..., -1], P[..., :-1, :-1], P[..., :-1, -1], P[..., -1, -1], about, m)
+
+
+def riccati_finite(m: LinearQuadratic | Sequence[LinearQuadratic], steps: int) -> Gain:
+    """Backward recursion of the discrete problem over `steps`, affine terms included; matrices the same or one set per step."""
+    stages = [m] * steps if isinstance(m, LinearQuadratic) else list(m)
+    require(len(stages) == steps, "m", f"hold {steps} sets of matrices", f"holds {len(stages)}")
+    n_x, n_u = stages[0].B.shape
+    K, P = np.empty((steps, n_u, n_x + 1)), np.empty((steps + 1, n_x + 1, n_x + 1))
+    P[-1] = augmented(stages[-1])[4]
     for i in reversed(range(steps)):
-        S = m.R + m.B.T @ P[i + 1] @ m.B
+        A, B, Q, N, _ = augmented(stages[i])
+        S = stages[i].R + B.T @ P[i + 1] @ B
         _check_definite(S, "R + B'PB")
-        slope = P[i + 1] @ m.c + v[i + 1]
-        K[i] = np.linalg.solve(S, m.B.T @ P[i + 1] @ m.A + m.N.T)
-        k[i] = np.linalg.solve(S, m.r + m.B.T @ slope)
-        P[i] = m.Q + m.A.T @ P[i + 1] @ m.A - K[i].T @ S @ K[i]
+        K[i] = np.linalg.solve(S, B.T @ P[i + 1] @ A + N.T)
+        P[i] = Q + A.T @ P[i + 1] @ A - K[i].T @ S @ K[i]
         P[i] = (P[i] + P[i].T) / 2
-        v[i] = m.q + m.A.T @ slope - K[i].T @ S @ k[i]
-        w[i] = m.s + w[i + 1] + m.c @ P[i + 1] @ m.c + 2 * v[i + 1] @ m.c - k[i] @ S @ k[i]
-    return Gain(K, k, P, v, w, (np.zeros(n_x), np.zeros(n_u)), m)
+    return _gain(K, P, stages[0])
 
 
 def riccati_continuous(m: LinearQuadratic, times: np.ndarray) -> Gain:
-    """P at `times` before the end `times[-1]` from exponentials of the Hamiltonian matrix over each interval (no affine terms).
+    """P at `times` before the end `times[-1]` from exponentials of the Hamiltonian matrix over each interval.
 
     d/dt [X; Y] = [[A − BR⁻¹N', −BR⁻¹B'], [−Q + NR⁻¹N', −(A − BR⁻¹N')']] [X; Y],  P = Y X⁻¹, X = I at the end of each interval.
     """
     require(not m.discrete, "m", "be continuous", "is discrete")
     _check_definite(m.R, "R")
-    affine = max(np.abs(a).max(initial=0.0) for a in (m.c, m.q, m.r, m.q_end))
-    require(affine == 0, "m", "have no affine terms", f"has affine terms up to {affine:.3g}")
-    n = len(m.A)
-    inverse = np.linalg.inv(m.R)
-    F = m.A - m.B @ inverse @ m.N.T
-    hamiltonian = np.block([[F, -m.B @ inverse @ m.B.T], [-m.Q + m.N @ inverse @ m.N.T, -F.T]])
+    A, B, Q, N, end = augmented(m)
+    n, inverse = len(A), np.linalg.inv(m.R)
+    F = A - B @ inverse @ N.T
+    hamiltonian = np.block([[F, -B @ inverse @ B.T], [-Q + N @ inverse @ N.T, -F.T]])
     P = np.empty((len(times), n, n))
-    P[-1] = m.Q_end
+    P[-1] = end
     for i in reversed(range(len(times) - 1)):
         h = times[i + 1] - times[i]
         pieces = max(1, int(np.ceil(h * np.abs(hamiltonian).sum(axis=1).max())))
@@ -247,9 +291,7 @@ def riccati_continuous(m: LinearQuadratic, times: np.ndarray) -> Gain:
             XY = back @ np.vstack([np.eye(n), P[i]])
             P[i] = np.linalg.solve(XY[:n].T, XY[n:].T).T
             P[i] = (P[i] + P[i].T) / 2
-    K = np.einsum("ij,tjk->tik", inverse, np.einsum("ji,tjk->tik", m.B, P) + m.N.T)
-    zeros = np.zeros((len(times), n))
-    return Gain(K, np.zeros(K.shape[:2]), P, zeros, np.zeros(len(times)), (np.zeros(n), np.zeros(m.B.shape[1])), m)
+    return _gain(inverse @ (B.T @ P + N.T), P, m)
 
 
 # --- what users call ----------------------------------------------------------------------------------------------------
@@ -294,6 +336,9 @@ def lqr(
     horizon = problem.horizon if horizon is None else horizon
     require(horizon in ("finite", "infinite"), "horizon", "be 'finite' or 'infinite'", f"is {horizon!r}")
     discretised = discretised or problem.discrete
+    stages = stage_matrices(problem, p) if horizon == "finite" and discretised and linearize_at is None else None
+    if stages is not None:
+        return riccati_finite(stages, problem.steps)
     m = linear_quadratic(problem, discretised=discretised, params=p)
     about = (np.zeros(problem.n_x), np.zeros(problem.n_u))
     if m is None or linearize_at is not None:
@@ -319,18 +364,29 @@ def lqr(
 def lqr_controller(
     problem: Problem, *, linearize_at: object = None, params: np.ndarray | None = None, name: str = "lqr"
 ) -> FeedbackController:
-    """The linear feedback as a controller; angles are taken the short way round. Clipped to the bounds."""
-    gain = lqr(problem, linearize_at=linearize_at, params=params)
+    """The linear feedback as a controller; angles are taken the short way round. Clipped to the bounds.
+
+    `params` (n_p,), or one row for each of the episodes (B, n_p): a plant without a stabilising gain has no control (NaN)."""
+    gain: Any
+    if np.ndim(params) == 2 and len(params) > 1:  # type: ignore[arg-type]
+        from optctl.solvers.batched import riccati  # needs torch
+
+        gain = riccati.lqr(problem, params, linearize_at=linearize_at)  # type: ignore[arg-type]
+    else:
+        gain = lqr(problem, linearize_at=linearize_at, params=None if params is None else np.ravel(params))
     (x_ref, u_ref), turn = gain.about, periods(problem)
+    varying = gain.K.ndim == x_ref.ndim + 2
 
     def law(states: np.ndarray, time: float) -> np.ndarray:
+        one_each = x_ref.ndim == 1 or len(x_ref) == len(states)
+        require(one_each, "states", f"be {len(x_ref)}, one for each plant", f"are {len(states)}")
         z = states - x_ref
         z = np.where(turn > 0, z - turn * np.round(z / np.where(turn > 0, turn, 1.0)), z)
         K, k = gain.K, gain.k
-        if K.ndim == 3:
-            i = min(round(time / problem.dt), len(K) - 1)
-            K, k = K[i], k[i]
-        return np.clip(u_ref - z @ K.T - k, problem.control_low, problem.control_high)
+        if varying:
+            i = min(round(time / problem.dt), K.shape[-3] - 1)
+            K, k = K[..., i, :, :], k[..., i, :]
+        return np.clip(u_ref - (K @ z[..., None])[..., 0] - k, problem.control_low, problem.control_high)
 
     return FeedbackController(law, name)
 
@@ -340,14 +396,14 @@ def solve_lqr(problem: Problem, x0: np.ndarray, *, params: np.ndarray | None = N
     is crossed."""
     started = time.perf_counter()
     p = problem.param_values if params is None else params
-    m = linear_quadratic(problem, discretised=True, params=p)
-    require(m is not None, "problem", "be linear-quadratic and free of time", "is not")
-    assert m is not None
-    gain = riccati_finite(m, problem.steps)
+    stages = stage_matrices(problem, p)
+    require(stages is not None, "problem", "be linear-quadratic", "is not")
+    assert stages is not None
+    gain = riccati_finite(stages, problem.steps)
     x, u, c = [np.asarray(x0, dtype=float)], [], []
-    for K, k in zip(gain.K, gain.k, strict=True):
+    for i, (K, k) in enumerate(zip(gain.K, gain.k, strict=True)):
         u.append(-K @ x[-1] - k)
-        after, cost = problem.step_function(x[-1], u[-1], p, 0.0)
+        after, cost = problem.step_function(x[-1], u[-1], p, i * problem.dt)
         x.append(np.asarray(after).ravel())
         c.append(float(cost))
     states, controls = np.stack(x), np.stack(u)
@@ -362,8 +418,11 @@ def solve_lqr(problem: Problem, x0: np.ndarray, *, params: np.ndarray | None = N
         terminal_cost=np.asarray(end),
         costates=costates,
     )
-    slope = np.einsum("ij,tj->ti", m.B.T, costates[1:]) + 2 * (controls @ m.R + states[:-1] @ m.N + m.r)
-    flow = costates[1:] @ m.A + 2 * (states[:-1] @ m.Q + controls @ m.N.T + m.q) - costates[:-1]
+    A, B, Q, N, R, q, r = (np.stack([getattr(m, name) for m in stages]) for name in "ABQNRqr")
+    product = lambda a, b: np.einsum("tij,tj->ti", a, b)
+    turn = lambda a: np.swapaxes(a, 1, 2)
+    slope = product(turn(B), costates[1:]) + 2 * (product(R, controls) + product(turn(N), states[:-1]) + r)
+    flow = product(turn(A), costates[1:]) + 2 * (product(Q, states[:-1]) + product(N, controls) + q) - costates[:-1]
     crossed = violation(problem, states, controls, p, times)
     certificate = Certificate(
         defect=0.0, resimulation=resimulation(problem, trajectory, p), stationarity=float(np.abs(slope).max()),

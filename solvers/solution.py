@@ -5,6 +5,11 @@ Control, 1975, §2.3 and §3.10). For the discretised problem x⁺ = F(x, u), wi
 
     defect          max |F(x_k, u_k) − x_{k+1}|                    stationarity    max |u − clip(u − ∂H/∂u)|
     costate_defect  max |∂H_k/∂x − λ_k|                            transversality  |λ_N − φ_x(x_N)| up to e_x'ν
+    complementarity max |multiplier · slack| of the inequalities
+
+and the second-order condition (§6.3): the pivots Q_uu = H_uu + F_u'P⁺F_u of the exact Riccati sweep, over the controls that are not
+held at a bound, are positive definite: H_uu does not fail (Legendre and Clebsch) and P stays bounded (no conjugate point). These
+pivots are those of the reduced Hessian of the whole problem, so where one is negative the extremal is no minimum.
 
 Every residual is in the units of the problem; `None` says that it does not apply or was not computed.
 """
@@ -12,6 +17,7 @@ Every residual is in the units of the problem; `None` says that it does not appl
 from __future__ import annotations
 
 import enum
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -20,6 +26,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from optctl.problem import Problem
+from optctl.solvers.batch import Batched
 from optctl.trajectory import Trajectory
 
 
@@ -56,6 +63,14 @@ class Status(enum.Enum):
 _HOPELESS = (Status.INFEASIBLE, Status.DIVERGED, Status.UNBOUNDED)
 
 
+_FLAT = 1e-10
+"""A relative curvature up to this is rounding."""
+_LARGEST = 24
+"""States and controls up to which second derivatives are cheap."""
+_CHUNK = 256
+"""Members whose second-order conditions are checked at a time."""
+
+
 class Verdict(enum.Enum):
     """How much a solution claims, in one phrase."""
 
@@ -83,6 +98,11 @@ class Certificate:
     """Violation of the end condition on the costate (and of H(T) = 0 when the final time is free)."""
     constraint_violation: float | None = None
     """Largest violation of bounds, path and terminal constraints."""
+    complementarity: float | None = None
+    """Largest |multiplier · slack| of the inequality constraints."""
+    curvature: float | None = None
+    """Least eigenvalue of the pivots Q_uu over the free controls, relative to their typical size: positive at a strict local
+    minimum, negative where a variation lowers the cost (a saddle or a maximum)."""
 
     def worst(self) -> float:
         """The largest of the residuals that define a first-order extremal of the problem that was solved."""
@@ -136,6 +156,15 @@ class Solution:
         return self.status.ok
 
     @property
+    def minimum(self) -> bool | None:
+        """Whether the second-order conditions hold strictly (a local minimum), are violated (none), or leave it open (`None`)."""
+        c = self.certificate.curvature
+        if self.proved:
+            return True
+        known = c is not None and self.verdict is Verdict.EXTREMAL and abs(c) > _FLAT
+        return bool(c > 0) if c is not None and known else None
+
+    @property
     def verdict(self) -> Verdict:
         """proved optimum ⊃ certified extremal ⊃ best found (feasible) ⊃ not converged."""
         c, scale = self.certificate, 1.0 + abs(self.value)
@@ -151,8 +180,11 @@ class Solution:
         return replace(self, **changes)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
+        claim = self.verdict.value
+        if self.verdict is Verdict.EXTREMAL:
+            claim += {True: ", a strict local minimum", False: ", not a minimum", None: ""}[self.minimum]
         lines = [
-            f"{self.problem} by {self.solver}: J = {self.value:.10g}, {self.verdict.value} ({self.wall_time:.3g} s)",
+            f"{self.problem} by {self.solver}: J = {self.value:.10g}, {claim} ({self.wall_time:.3g} s)",
             f"  {self.status.value}" + (f" [{self.message}]" if self.message else ""),
             f"  {self.certificate}",
         ]
@@ -184,6 +216,7 @@ class SolutionBatch(Sequence):
         members: list[Solution] | None = None,
     ) -> None:
         self.members = members
+        self._second: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.problem, self.solver, self.trajectory, self.statuses = problem, solver, trajectory, statuses
         self.residuals, self.params, self.wall_time = residuals, params, wall_time
         self.gains, self.hessians, self.iterations, self.basins, self.proved = (
@@ -214,18 +247,33 @@ class SolutionBatch(Sequence):
         if self.members is not None:
             return self.members[i]
         trajectory, p = self.trajectory[i], self.params[i % len(self.params)]
-        values = {name: float(array[i]) for name, array in self.residuals.items()}
+        values = self._conditions(i) | {name: float(array[i]) for name, array in self.residuals.items()}
         worst = violation(self.problem, trajectory.states, trajectory.controls, p, trajectory.times)
+        if "resimulation" not in values:
+            values["resimulation"] = resimulation(self.problem, trajectory, p)
         return Solution(
             problem=self.problem.name, solver=self.solver, trajectory=trajectory, status=self.statuses[i],
-            certificate=Certificate(
-                **values, resimulation=resimulation(self.problem, trajectory, p), constraint_violation=worst
-            ),
+            certificate=Certificate(**values, constraint_violation=worst),
             wall_time=self.wall_time / len(self), proved=self.proved and self.statuses[i].ok,
             iterations=0 if self.iterations is None else int(self.iterations[i]),
             gains=None if self.gains is None else self.gains[i],
             basins=None if self.basins is None else int(self.basins[i]),
         )  # fmt: skip
+
+    def _conditions(self, i: int) -> dict[str, float]:
+        """Complementarity and curvature of a member; found for its whole neighbourhood at once."""
+        if self.proved or self.trajectory.costates is None or not second_order_applies(self.problem):
+            return {}
+        chunk = i // _CHUNK
+        if chunk not in self._second:
+            part = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
+            p = self.params if len(self.params) == 1 else self.params[part]
+            self._second[chunk] = second_order(self.problem, self.trajectory[part], p)
+        return {
+            name: float(array[i - chunk * _CHUNK])
+            for name, array in zip(("complementarity", "curvature"), self._second[chunk], strict=True)
+            if np.isfinite(array[i - chunk * _CHUNK])
+        }
 
     def __repr__(self) -> str:
         counts = {s.name.lower(): self.statuses.count(s) for s in Status if s in self.statuses}
@@ -253,6 +301,104 @@ def violation(problem: Problem, states: np.ndarray, controls: np.ndarray, p: np.
         e = problem.terminal_constraint_function(states[-1], p, times[-1])
         worst.append(float(np.max(np.abs(np.asarray(e)), initial=0.0)))
     return float(np.max(worst))
+
+
+def complementarity(w: np.ndarray, multiplier: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """|multiplier · slack| of low ≤ w ≤ high, entry by entry: a negative multiplier pushes towards `low`, as in ∇L + z = 0."""
+    slack = np.where(multiplier < 0, w - low, high - w)
+    return np.where(np.isfinite(slack), np.abs(multiplier * np.where(np.isfinite(slack), slack, 0.0)), 0.0)
+
+
+_SECOND: weakref.WeakKeyDictionary[Problem, tuple[Batched, Batched]] = weakref.WeakKeyDictionary()
+
+
+def second_order_applies(problem: Problem) -> bool:
+    """Fixed time, neither state bounds nor path constraints, at most 24 states and controls."""
+    bounded = np.isfinite([problem.state_low, problem.state_high]).any() or problem.path_constraints is not None
+    return problem.final_time is None and not bounded and problem.n_x + problem.n_u <= _LARGEST
+
+
+def _second_derivatives(problem: Problem) -> tuple[Batched, Batched]:
+    """(x, u, p, t, h, λ⁺) → F_z, H_zz, H_u of one interval; (x, p, t, λ_N) → the Hessian of φ + ν'e, e_x with e_x'ν = λ_N − φ_x."""
+    if problem not in _SECOND:
+        x, u, p, t = problem._x, problem._u, problem._p, problem._t
+        h, costate, z = ca.SX.sym("h"), ca.SX.sym("costate", problem.n_x), ca.vertcat(problem._x, problem._u)
+        after, cost = problem.interval_function(x, u, p, t, h)
+        hessian, gradient = ca.hessian(cost + ca.dot(costate, after), z)
+        inner = [ca.jacobian(after, z), hessian, gradient[problem.n_x :]]
+        end = ca.SX(0) if problem.horizon == "infinite" else problem.terminal_cost_function(x, p, t)
+        e, slope = ca.SX.zeros(0, 1), ca.SX.zeros(0, problem.n_x)
+        if problem.terminal_constraint_function is not None:
+            e = problem.terminal_constraint_function(x, p, t)
+            slope = ca.jacobian(e, x)
+        nu = ca.SX.sym("nu", e.numel())
+        outer = [ca.hessian(end + ca.dot(nu, e), x)[0], ca.gradient(end, x), slope]
+        _SECOND[problem] = (
+            Batched(ca.Function("second", [x, u, p, t, h, costate], [ca.densify(v) for v in inner], {"cse": True})),
+            Batched(ca.Function("second_end", [x, p, t, nu], [ca.densify(v) for v in outer])),
+        )
+    return _SECOND[problem]
+
+
+def second_order(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Complementarity of the control bounds and `Certificate.curvature` of trajectories with costates, (B,) each.
+
+    A terminal constraint e = 0 enters as ½ρ|e|² with a large ρ, which is positive definite with the rest exactly where the rest
+    is so on e_x δx = 0 (Debreu 1952). NaN where numbers are missing.
+    """
+    assert trajectory.costates is not None
+    (num, steps, n_u), n_x = trajectory.controls.shape, problem.n_x
+    x, u, costates = trajectory.states, trajectory.controls, trajectory.costates
+    times = np.broadcast_to(trajectory.times, (num, steps + 1))
+    flat = lambda a: a.reshape(num * steps, -1)
+    p = np.broadcast_to(params, (num, problem.n_p))
+    inner, outer = _second_derivatives(problem)
+    J, H, h_u = inner(
+        flat(x[:, :-1]), flat(u), np.repeat(p, steps, axis=0), flat(times[:, :-1]), flat(np.diff(times)), flat(costates[:, 1:])
+    )  # fmt: skip
+    J = np.swapaxes(J.reshape(num, steps, n_x + n_u, n_x), -1, -2)
+    H, h_u = H.reshape(num, steps, n_x + n_u, n_x + n_u), h_u.reshape(num, steps, n_u)
+    low, high = problem.control_low, problem.control_high
+    products = complementarity(u, -h_u, low, high).reshape(num, -1).max(axis=1)
+
+    nu = np.zeros((num, outer.function.size1_in(3)))
+    P, phi_x, e_x = outer(x[:, -1], p, times[:, -1:], nu)
+    if nu.size:
+        e_x = np.swapaxes(e_x.reshape(num, n_x, -1), -1, -2)
+        nu = (np.linalg.pinv(np.nan_to_num(e_x)).swapaxes(-1, -2) @ (costates[:, -1] - phi_x)[..., None])[..., 0]
+        rho = 1e6 * (1e-9 + np.abs(H).max(axis=(1, 2, 3))) / (1e-9 + (e_x**2).max(axis=(1, 2)))
+        P = (
+            outer(x[:, -1], p, times[:, -1:], nu)[0].reshape(num, n_x, n_x)
+            + rho[:, None, None] * e_x.swapaxes(-1, -2) @ e_x
+        )
+    P = P.reshape(num, n_x, n_x)
+    near = 1e-7 * np.minimum(high - low, 1.0)
+    free = ~(((u <= low + near) & (h_u > 0)) | ((u >= high - near) & (h_u < 0)))
+    least, sizes = np.full((num, steps), np.inf), np.zeros((num, steps))
+    for k in reversed(range(steps)):
+        Q = H[:, k] + J[:, k].swapaxes(-1, -2) @ P @ J[:, k]
+        mask, Qux = free[:, k], Q[:, n_x:, :n_x]
+        size = sizes[:, k] = np.abs(Q[:, n_x:, n_x:]).max(axis=(1, 2))
+        held = np.eye(n_u) * np.where(size > 0, size, 1.0)[:, None, None]
+        pivots = np.where(mask[:, :, None] & mask[:, None, :], Q[:, n_x:, n_x:], held)
+        lost = ~np.isfinite(pivots).all(axis=(1, 2)) | ~np.isfinite(Q).all(axis=(1, 2))
+        pivots[lost] = np.eye(n_u)
+        least[:, k] = np.where(lost, np.nan, np.where(mask.any(axis=1), np.linalg.eigvalsh(pivots)[:, 0], np.inf))
+        stop = ~(least[:, k] > 0)  # what lies before depends on a P that does not exist
+        pivots[stop], P = np.eye(n_u), np.where(stop[:, None, None], 0.0, P)
+        K = np.linalg.solve(pivots, np.where(mask[..., None] & ~stop[:, None, None], Qux, 0.0))
+        P = np.where(stop[:, None, None], 0.0, Q[:, :n_x, :n_x] - Qux.swapaxes(-1, -2) @ K)
+        P = (P + P.swapaxes(-1, -2)) / 2
+    return products, _first(least, np.median(sizes, axis=1))
+
+
+def _first(least: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """The least pivot from the end back to the first that is not positive, in units of `size`."""
+    alive = np.cumprod((least > 0)[:, ::-1], axis=1)[:, ::-1] > 0
+    seen = np.concatenate([alive[:, 1:], np.ones((len(least), 1), dtype=bool)], axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = np.where(seen, least, np.inf).min(axis=1) / size
+    return np.where(np.isinf(found), 1.0, found)  # no control is free: nothing to vary
 
 
 def resimulation(problem: Problem, trajectory: Trajectory, p: np.ndarray) -> float:

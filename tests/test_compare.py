@@ -347,7 +347,7 @@ def test_intervals_share_their_digits_and_hide_rounding_noise():
         (
             ["lqx"],
             {},
-            "must use controllers or names among optimal, lqr, mpc, zero, random, sac, sac-warm, but is 'lqx'. Did you mean `lqr`?",
+            "must use controllers or names among optimal, lqr, lqg, mpc, zero, random, sac, sac-warm, but is 'lqx'. Did you mean `lqr`?",
         ),
         ([], {}, "`controllers` must be a non-empty list"),
         ("zero", {}, "`controllers` must be a non-empty list"),

@@ -21,6 +21,7 @@ from optctl.bench.grape import bench_grape
 from optctl.bench.hjb import hjb
 from optctl.bench.optima import optima
 from optctl.bench.quantum import quantum
+from optctl.bench.shooting import shooting
 from optctl.bench.solvers import solvers
 from optctl.bench.thermodynamics import thermodynamics
 from optctl.comparison import machine
@@ -351,6 +352,7 @@ BENCHES: dict[str, Callable[..., int]] = {
     "hjb": hjb,
     "thermodynamics": thermodynamics,
     "quantum": quantum,
+    "shooting": shooting,
     "all": everything,
     "page": page,
 }

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from optctl import envs
-from optctl.solvers import Certificate, Solution, Status, Verdict
+from optctl.problem import Fixed, Problem
+from optctl.solvers import Certificate, Solution, SolutionBatch, Status, Verdict, solve_many
+from optctl.solvers.solution import second_order
 from optctl.trajectory import Trajectory
 
 
@@ -60,3 +62,92 @@ def test_every_status_carries_a_remedy_and_prints():
     for status in Status:
         assert status.value.endswith(".")
         assert status.value in str(_solution(status))
+
+
+# --- second order ------------------------------------------------------------------------------------------------------
+
+
+def _oscillation(duration, fixed_end, steps=200, **changes):
+    """½∫ u² − x² with x' = u from 0: u ≡ 0 is an extremal, a minimum before the first conjugate point (π/2; π for a fixed end)."""
+    return Problem(
+        **{
+            "name": "oscillation", "state": ["x"], "control": ["u"], "dynamics": lambda x, u, p: u, "dt": duration / steps,
+            "steps": steps, "stage_cost": lambda x, u, p: 0.5 * (u**2 - x**2), "initial_state": Fixed([0.0]),
+            "terminal_constraints": (lambda x, p: x) if fixed_end else None,
+        } | changes
+    )  # fmt: skip
+
+
+def _rest(problem):
+    n, zeros = problem.steps, np.zeros
+    times, states = np.arange(n + 1) * problem.dt, zeros((1, n + 1, 1))
+    return Trajectory(times, states, zeros((1, n, 1)), zeros((1, n)), zeros(1), states)
+
+
+@pytest.mark.parametrize(("fixed_end", "conjugate"), [(False, np.pi / 2), (True, np.pi)])
+def test_an_extremal_is_a_minimum_up_to_its_conjugate_point(fixed_end, conjugate):
+    for factor, sign in ((0.9, 1), (0.99, 1), (1.01, -1), (1.5, -1)):
+        problem = _oscillation(factor * conjugate, fixed_end)
+        _, curvature = second_order(problem, _rest(problem), problem.param_values[None])
+        assert np.sign(curvature[0]) == sign, factor
+
+
+def test_legendre_fails_where_the_control_is_rewarded():
+    # two controls, one of them rewarded: Q_uu is indefinite at every stage
+    problem = _oscillation(
+        0.5,
+        False,
+        control=["u", "w"],
+        dynamics=lambda x, u, p: u[0],
+        stage_cost=lambda x, u, p: u[0] ** 2 - 3 * u[1] ** 2,
+    )
+    path = _rest(problem)
+    path = Trajectory(path.times, path.states, np.zeros((1, 200, 2)), path.costs, path.terminal_cost, path.costates)
+    curvature = second_order(problem, path, problem.param_values[None])[1]
+    assert curvature[0] == pytest.approx(-1.0, rel=1e-6)
+
+
+def test_a_control_held_at_its_bound_does_not_count_and_its_multiplier_is_complementary():
+    # −½u² rewards the control, which ends at its bounds: there nothing is free, and H_u · slack = 0
+    problem = _oscillation(0.5, False, stage_cost=lambda x, u, p: -0.5 * u**2 + u, control_bounds={"u": (-1.0, 1.0)})
+    path = _rest(problem)
+    for held, products in ((-1.0, 0.0), (-0.9, 0.19)):  # H_u = 1 − u per unit of time: 1.9 · 0.1
+        u = np.full((1, 200, 1), held)
+        at = Trajectory(path.times, path.states, u, path.costs, path.terminal_cost, path.costates)
+        complementary, curvature = second_order(problem, at, problem.param_values[None])
+        assert complementary[0] == pytest.approx(products * problem.dt, abs=1e-12)
+        assert curvature[0] == pytest.approx(1.0 if held == -1.0 else -1.0)
+
+
+def test_a_saddle_is_an_extremal_and_not_called_a_minimum():
+    problem = _oscillation(2.0, False, 50, stage_cost=lambda x, u, p: 0.5 * (u**2 - x**2) + 0.1 * x**4)
+    start = np.zeros((1, 1))
+    rest = SolutionBatch(
+        problem, "hand", _rest(problem), [Status.CONVERGED], {"defect": np.zeros(1), "stationarity": np.zeros(1)},
+        problem.param_values[None], 0.0,
+    )[0]  # fmt: skip
+    assert rest.verdict is Verdict.EXTREMAL
+    assert rest.minimum is False
+    assert "certified extremal, not a minimum" in str(rest)
+    found = solve_many(problem, start + 0.3)[0]
+    assert found.minimum is True
+    assert "certified extremal, a strict local minimum" in str(found)
+    assert found.certificate.curvature > 1e-3
+    assert found.value < rest.value
+
+
+def test_second_order_conditions_do_not_depend_on_the_neighbours():
+    problem = envs.make("pendulum", steps=40)
+    batch = solve_many(problem, problem.initial_state.sample(np.random.default_rng(0), 5), rounds=0)
+    whole = second_order(problem, batch.trajectory, batch.params)
+    for i in (0, 4):
+        alone = second_order(problem, batch.trajectory[i : i + 1], batch.params)
+        assert np.array_equal([a[i] for a in whole], [a[0] for a in alone])
+    states = batch.trajectory.states.copy()
+    states[2, 5] = np.nan
+    t = batch.trajectory
+    broken = second_order(
+        problem, Trajectory(t.times, states, t.controls, t.costs, t.terminal_cost, t.costates), batch.params
+    )
+    assert np.isnan(broken[1][2])
+    assert np.array_equal(np.delete(broken[1], 2), np.delete(whole[1], 2))

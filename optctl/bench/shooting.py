@@ -1,0 +1,112 @@
+"""`optctl bench shooting`: direct solutions polished into continuous-time extremals, all at once and one after the other."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optctl.problem import Problem
+
+
+def against_loop(problem: Problem, num: int, num_alone: int, device: str = "cpu") -> dict[str, Any]:
+    """Converged extremals per second of both from the same guesses, compilation not counted, and how far they differ."""
+    from optctl.solvers import solve_many
+    from optctl.solvers.batched.shooting import kernel, solve_pontryagin
+    from optctl.solvers.pontryagin import solve_pontryagin as solve_alone
+
+    starts = problem.initial_state.sample(np.random.default_rng(7), num)
+    guesses = solve_many(problem, starts).trajectory
+    found: Any
+    began = time.perf_counter()
+    kernel(problem, device)
+    compiled = time.perf_counter() - began
+    solve_pontryagin(problem, guesses[:1], device=device)
+    began = time.perf_counter()
+    found = solve_pontryagin(problem, guesses, device=device)
+    seconds = time.perf_counter() - began
+    alone = [solve_alone(problem, starts[i], guess=guesses[i]) for i in range(min(num_alone, num))]
+    both = [i for i, s in enumerate(alone) if s.ok and found.ok[i]]
+    rate = found.ok.sum() / seconds
+    rate_alone = max(sum(s.ok for s in alone), 1e-9) / sum(s.wall_time for s in alone)
+    gap = lambda i: abs(found.values[i] - alone[i].value) / (1 + abs(alone[i].value))
+    path: Any = found.trajectory.costates
+    other: Any = lambda i: alone[i].trajectory.costates
+    costates = lambda i: np.abs(path[i] - other(i)).max() / (1 + np.abs(other(i)).max())
+    return {
+        "problem": problem.name, "device": device, "starts": num, "converged": int(found.ok.sum()), "seconds": seconds,
+        "compile_seconds": compiled, "iterations": float(np.mean(found.iterations)), "rate": float(rate),
+        "residual": float(found.residuals["defect"][found.ok].max(initial=0.0)),
+        "drift": float(found.residuals["hamiltonian_drift"][found.ok].max(initial=0.0)),
+        "alone_starts": len(alone), "alone_converged": sum(s.ok for s in alone), "alone_rate": float(rate_alone),
+        "ratio": float(rate / rate_alone), "compared": len(both),
+        "largest_cost_difference": max(map(gap, both), default=0.0),
+        "largest_costate_difference": float(max(map(costates, both), default=0.0)),
+    }  # fmt: skip
+
+
+def shooting(num_starts: int = 1000, alone: int = 10, plants: int = 2000, out: Path | None = None) -> int:
+    """Batched indirect shooting beside a loop over single solves, and batched Riccati equations beside SciPy in a loop.
+
+    Args:
+        num_starts: Random starts, solved by batched DDP and polished at once.
+        alone: The first of them, polished one after the other from the same guesses.
+        plants: Linear plants with parameters drawn from their ranges.
+        out: Folder for shooting.json.
+    """
+    import torch
+
+    from optctl.bench import _check, _finish, _table
+    from optctl.envs import make
+
+    _check(out, num_starts=num_starts, alone=alone, plants=plants)
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    problems = [make("van-der-pol"), make("pendulum"), make("cartpole")]
+    rows = [against_loop(problem, num_starts, alone, device) for problem in problems for device in devices]
+    table = _table(
+        f"Extremals of the continuous problem from the same direct solutions, {torch.get_num_threads()} threads",
+        ("problem", "device", "batch converged", "extremals/s", "iterations", "largest residual", "drift of H", "loop converged",
+         "extremals/s", "ratio", "largest relative difference of J, of λ"),
+        [
+            (r["problem"], r["device"], f"{r['converged']:,} of {r['starts']:,}", f"{r['rate']:,.0f}", f"{r['iterations']:.1f}",
+             f"{r['residual']:.0e}", f"{r['drift']:.0e}", f"{r['alone_converged']} of {r['alone_starts']}",
+             f"{r['alone_rate']:.2f}", f"{r['ratio']:,.0f}×",
+             f"{r['largest_cost_difference']:.0e}, {r['largest_costate_difference']:.0e}")
+            for r in rows
+        ],
+    )  # fmt: skip
+    equations = [
+        _riccati(make(name), horizon, plants)
+        for name in ("mass-spring", "flexible-beam")
+        for horizon in ("infinite", "finite")
+    ]
+    table += "\n" + _table(
+        f"Riccati equations of {plants:,} plants",
+        ("problem", "states", "horizon", "batch", "one by one (SciPy)", "ratio", "largest relative difference of P"),
+        [(r["problem"], r["states"], r["horizon"], f"{1e6 * r['seconds']:.0f} µs a plant", f"{1e6 * r['alone']:.0f} µs",
+          f"{r['ratio']:.0f}×", f"{r['difference']:.0e}") for r in equations],
+    )  # fmt: skip
+    return _finish("shooting", "optctl bench shooting", table, {"shooting": rows, "riccati": equations}, out)
+
+
+def _riccati(problem: Problem, horizon: str, num: int) -> dict[str, Any]:
+    """Seconds a plant; the loop is given its matrices, the batch makes them."""
+    from optctl.solvers.batched import riccati
+    from optctl.solvers.lqr import expand, riccati_finite, riccati_infinite
+
+    p = np.random.default_rng(0).uniform(problem.param_low, problem.param_high, (num, problem.n_p))
+    riccati.lqr(problem, p[:2], horizon=horizon)
+    began = time.perf_counter()
+    found = riccati.lqr(problem, p, horizon=horizon)
+    seconds = (time.perf_counter() - began) / num
+    some = min(num, 20)
+    zero_x, zero_u = np.zeros(problem.n_x), np.zeros(problem.n_u)
+    matrices = [expand(problem, zero_x, zero_u, p[i], True) for i in range(some)]
+    began = time.perf_counter()
+    single = [riccati_finite(m, problem.steps).P if horizon == "finite" else riccati_infinite(m)[1] for m in matrices]
+    alone = (time.perf_counter() - began) / some
+    difference = max(float(np.abs(found.P[i] - P).max() / np.abs(P).max()) for i, P in enumerate(single))
+    return {"problem": problem.name, "states": problem.n_x, "horizon": horizon, "seconds": seconds, "alone": alone,
+            "ratio": alone / seconds, "difference": difference}  # fmt: skip

@@ -1,0 +1,169 @@
+"""Linear-quadratic-Gaussian control: the gain of `lqr` on the estimate of a Kalman filter, and the H∞ norm of linear systems.
+
+    x⁺ = A x + B u + c + w,  w ~ N(0, W),      y = C x + d + v,  v ~ N(0, V),      x₀ ~ N(x̄, Σ₀)
+    x̂ ← x̂ + M (y − C x̂ − d),   M = Σ C'(C Σ C' + V)⁻¹,   Σ ← Σ − M C Σ,   u = −K x̂ − k,   x̂⁺ = A x̂ + B u + c,   Σ⁺ = A Σ A' + W
+
+By the separation principle this is the optimum of all output feedback where the problem is linear-quadratic, the noise Gaussian and no
+bound active. W = dt G G' (G G' of a discrete problem), V = diag(σ²) are those of `rollout`. A nonlinear problem is linearised.
+Sources: Anderson and Moore, Optimal Filtering (1979), §3.1; Åström, Introduction to Stochastic Control Theory (1970), §8.6;
+Bruinsma and Steinbuch, Syst. Control Lett. 14 (1990) 287.
+"""
+
+from __future__ import annotations
+
+import casadi as ca
+import numpy as np
+from scipy.linalg import solve_discrete_are
+
+from optctl.errors import require
+from optctl.problem import Problem
+from optctl.solvers.lqr import augmented, lqr, stage_matrices
+
+
+class LqgController:
+    """Kalman filter and LQR as a controller that is given observations only; the filter starts from the initial distribution."""
+
+    observes = True
+
+    def __init__(
+        self, problem: Problem, *, params: np.ndarray | None = None, linearize_at: object = None, name: str = "lqg"
+    ) -> None:
+        p = problem.param_values if params is None else np.ravel(np.asarray(params, dtype=float))
+        self.problem, self.params, self.name = problem, p, name
+        self.gain = lqr(problem, params=p, linearize_at=linearize_at)
+        linear = stage_matrices(problem, p) if linearize_at is None and not np.any(self.gain.about[0]) else None
+        self.stages = linear or [self.gain.matrices]
+        x, u = self.gain.about
+        slope = ca.jacobian(problem.observation_function(problem._x, problem._p, problem._t), problem._x)
+        self.C = np.asarray(ca.Function("C", [problem._x, problem._p, problem._t], [ca.densify(slope)])(x, p, 0.0))
+        self.V, self.W = np.diag(problem.noise_std**2), np.zeros((problem.n_x, problem.n_x))
+        if problem.diffusion_function is not None:
+            noise = problem.diffusion_function(problem._x, problem._u, problem._p, problem._t)
+            constant = not ca.depends_on(ca.vec(noise), ca.vertcat(problem._x, problem._u, problem._t))
+            require(constant, "diffusion", "be constant for a Kalman filter", "depends on state, control or time")
+            G = np.asarray(problem.diffusion_function(x, u, p, 0.0))
+            self.W = G @ G.T * (1.0 if problem.discrete else problem.dt)
+        start = problem.initial_state
+        middle = 0.5 * start.spread if start.kind == "uniform" else 0.0
+        self.mean, spread = start.location + middle - x, start.spread**2 / (12.0 if start.kind == "uniform" else 1.0)
+        self.prior = np.diag(spread)
+
+    def reset(self, observations: np.ndarray, params: np.ndarray) -> None:
+        require(
+            np.shape(params) == (1, self.problem.n_p) and np.allclose(params, self.params),
+            "params", "be the plant that the filter was made for", "are others",
+        )  # fmt: skip
+        self._estimate, self._covariance = np.tile(self.mean, (len(observations), 1)), self.prior
+
+    def __call__(self, observations: np.ndarray, time: float) -> np.ndarray:
+        x, u = self.gain.about
+        i = round(time / self.problem.dt)
+        m, K, k = self._at(i)
+        expected = (
+            np.asarray(self.problem.observation_function(x, self.params, time)).ravel() + self._estimate @ self.C.T
+        )
+        M, covariance = self._update(self._covariance)
+        estimate = self._estimate + (observations - expected) @ M.T
+        control = np.clip(u - estimate @ K.T - k, self.problem.control_low, self.problem.control_high)
+        self._estimate = estimate @ m.A.T + (control - u) @ m.B.T + m.c
+        self._covariance = m.A @ covariance @ m.A.T + self.W
+        return control
+
+    def _at(self, i: int):
+        """Matrices and gain of step i."""
+        K, k = self.gain.K, self.gain.k
+        if K.ndim == 3:
+            K, k = K[min(i, len(K) - 1)], k[min(i, len(k) - 1)]
+        return self.stages[min(i, len(self.stages) - 1)], K, k
+
+    def _update(self, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Filter gain M, and Σ after the observation (Joseph's form, which stays symmetric and positive)."""
+        M = covariance @ self.C.T @ np.linalg.pinv(self.C @ covariance @ self.C.T + self.V, hermitian=True)
+        rest = np.eye(len(covariance)) - M @ self.C
+        return M, rest @ covariance @ rest.T + M @ self.V @ M.T
+
+    def expected_cost(self, steps: int | None = None) -> float:
+        """Mean cost of an episode over initial states and noise, exact while no bound is active: second moments of x̂ and x − x̂."""
+        steps = self.problem.steps if steps is None else steps
+        z = np.append(self.mean, 1.0)
+        moment, covariance, total = np.outer(z, z), self.prior, 0.0
+        for i in range(steps):
+            m, K, k = self._at(i)
+            A, B, Q, N, _ = augmented(m)
+            gain = np.column_stack([K, k])
+            _, after = self._update(covariance)
+            moment[:-1, :-1] += covariance - after  # the estimate varies by what the observation told
+            weight = Q - N @ gain - gain.T @ N.T + gain.T @ m.R @ gain
+            total += float((weight * moment).sum() + (m.Q * after).sum())
+            closed = A - B @ gain
+            moment, covariance = closed @ moment @ closed.T, m.A @ after @ m.A.T + self.W
+        if self.problem.horizon == "finite":
+            end = augmented(self.stages[-1])[4]
+            total += float((end * moment).sum() + (self.stages[-1].Q_end * covariance).sum())
+        return total
+
+    @property
+    def average_cost(self) -> float:
+        """tr(P W) + tr(K'(R + B'PB) K Σ), Σ of the stationary filter: cost per step of an infinite horizon."""
+        require(self.gain.K.ndim == 2, "problem", "have an infinite horizon", "has a finite one")
+        m, P, K = self.stages[0], self.gain.P, self.gain.K
+        _, covariance = self._update(solve_discrete_are(m.A.T, self.C.T, self.W, self.V))
+        return float(np.trace(P @ self.W) + np.trace(K.T @ (m.R + m.B.T @ P @ m.B) @ K @ covariance))
+
+
+def h_infinity_norm(
+    A: np.ndarray,
+    B: np.ndarray,
+    C: np.ndarray,
+    D: np.ndarray | None = None,
+    *,
+    discrete: bool = False,
+    tolerance: float = 1e-10,
+) -> tuple[float, float]:
+    """(sup over ω of the largest singular value of C(iω − A)⁻¹B + D, the ω [rad/s or rad/step] where it is met).
+
+    γ exceeds the norm exactly where a Hamiltonian matrix has no imaginary eigenvalue; each round takes the best of the middles between
+    the frequencies where γ is crossed, and converges quadratically. Infinite for an unstable A.
+    """
+    A, B, C = (np.atleast_2d(np.asarray(a, dtype=float)) for a in (A, B, C))
+    D = np.zeros((len(C), B.shape[1])) if D is None else np.atleast_2d(np.asarray(D, dtype=float))
+    n, one = len(A), np.eye(len(A))
+    shapes = (A.shape, B.shape, C.shape, D.shape)
+    fits = shapes == ((n, n), (n, B.shape[1]), (len(C), n), (len(C), B.shape[1]))
+    require(fits, "A, B, C, D", "fit together", f"have shapes {', '.join(map(str, shapes))}")
+    poles = np.linalg.eigvals(A)
+    if (np.abs(poles) >= 1).any() if discrete else (poles.real >= 0).any():
+        return np.inf, np.nan
+    if discrete:  # z = (1 + s)/(1 − s) maps the circle to the axis and keeps the norm
+        inverse = np.linalg.inv(A + one)
+        norm, omega = h_infinity_norm(
+            inverse @ (A - one),
+            np.sqrt(2) * inverse @ B,
+            np.sqrt(2) * C @ inverse,
+            D - C @ inverse @ B,
+            tolerance=tolerance,
+        )
+        return norm, 2 * np.arctan(omega)
+
+    def peak(omega: float) -> float:
+        return float(np.linalg.norm(C @ np.linalg.solve(1j * omega * one - A, B) + D, 2))
+
+    candidates = [0.0, *np.abs(poles), *np.abs(poles.imag)]
+    best, omega = max((peak(w), w) for w in candidates)
+    if np.linalg.norm(D, 2) > best:
+        best, omega = float(np.linalg.norm(D, 2)), np.inf
+    for _ in range(100):
+        gamma = (1 + 2 * tolerance) * best
+        if gamma == 0:
+            break
+        inverse = np.linalg.inv(gamma**2 * np.eye(B.shape[1]) - D.T @ D)
+        F = A + B @ inverse @ D.T @ C
+        hamiltonian = np.block([[F, B @ inverse @ B.T], [-C.T @ (np.eye(len(C)) + D @ inverse @ D.T) @ C, -F.T]])
+        values = np.linalg.eigvals(hamiltonian)
+        crossed = np.sort(values.imag[(np.abs(values.real) < 1e-8 * (1 + np.abs(values).max())) & (values.imag >= 0)])
+        middles = (crossed[:-1] + crossed[1:]) / 2 if len(crossed) > 1 else crossed
+        found = max(((peak(w), w) for w in middles), default=(0.0, 0.0))
+        if found[0] <= best * (1 + tolerance):
+            break
+        best, omega = found
+    return best, float(omega)

@@ -1,0 +1,162 @@
+"""Output feedback: the Kalman filter and its known cost; the H∞ norm against closed forms and a sweep over frequencies."""
+
+import casadi as ca
+import numpy as np
+import pytest
+from scipy.linalg import solve_discrete_are
+
+from optctl import compare, envs, rollout
+from optctl.errors import ArgumentError
+from optctl.problem import Normal, Problem
+from optctl.solvers import linear_quadratic, lqr
+from optctl.solvers.lqg import LqgController, h_infinity_norm
+
+
+def finite(**changes):
+    """Noisy double integrator over 40 steps, seen in its position."""
+    return Problem(
+        **{
+            "name": "tracking-station", "state": ["q", "v"], "control": ["u"], "dt": 0.1, "steps": 40,
+            "dynamics": lambda x, u, p: ca.vertcat(x[1], u[0]), "stage_cost": lambda x, u, p: ca.sumsqr(x) + 0.2 * u**2,
+            "terminal_cost": lambda x, p: 2 * x[0] ** 2, "diffusion": lambda x, u, p: [0.0, 0.4],
+            "observation": lambda x, p: x[0] + 0.3, "observation_noise": 0.2, "initial_state": Normal([1.0, -0.5], [0.5, 0.3]),
+            "integrator": "exponential",
+        } | changes
+    )  # fmt: skip
+
+
+def test_the_optimum_of_a_finite_horizon_is_what_the_trace_formula_says():
+    # J* = x̄'P₀x̄ + tr(P₀Σ₀) + Σ tr(P_{k+1} W) + Σ tr(K'SKΣ_{k|k}); Åström (1970), theorem 8.6.1
+    problem = finite()
+    gain, controller = lqr(problem), LqgController(problem)
+    m, C, V = linear_quadratic(problem, discretised=True), np.array([[1.0, 0.0]]), 0.04
+    W = 0.1 * np.diag([0.0, 0.16])
+    mean, cov = np.array([1.0, -0.5]), np.diag([0.25, 0.09])
+    expected = mean @ gain.P[0] @ mean + np.trace(gain.P[0] @ cov)
+    for k in range(problem.steps):
+        M = cov @ C.T / (C @ cov @ C.T + V)
+        cov = cov - M @ C @ cov
+        S = m.R + m.B.T @ gain.P[k + 1] @ m.B
+        expected += np.trace(gain.P[k + 1] @ W) + np.trace(gain.K[k].T @ S @ gain.K[k] @ cov)
+        cov = m.A @ cov @ m.A.T + W
+    assert controller.expected_cost() == pytest.approx(expected, rel=1e-10)
+    starts = problem.initial_state.sample(np.random.default_rng(0), 20_000)
+    costs = rollout(problem, controller, starts, seed=1).total_cost
+    assert costs.mean() == pytest.approx(expected, abs=4 * costs.std() / np.sqrt(len(costs)))
+    assert costs.std() / np.sqrt(len(costs)) < 0.01 * expected
+
+
+def test_doyles_regulator_costs_what_separation_predicts():
+    problem = envs.make("lqg", steps=300)
+    controller, gain = LqgController(problem), lqr(problem)
+    m, C = linear_quadratic(problem, discretised=True), np.array([[1.0, 0.0]])
+    W, V = problem.dt * 0.01 * np.ones((2, 2)), np.array([[0.01 / problem.dt]])
+    ahead = solve_discrete_are(m.A.T, C.T, W, V)
+    filtered = ahead - ahead @ C.T @ np.linalg.solve(C @ ahead @ C.T + V, C @ ahead)
+    S = m.R + m.B.T @ gain.P @ m.B
+    assert controller.average_cost == pytest.approx(
+        np.trace(gain.P @ W) + np.trace(gain.K.T @ S @ gain.K @ filtered), rel=1e-9
+    )
+    # once the filter is stationary, each further step costs the average
+    assert controller.expected_cost(600) - controller.expected_cost(599) == pytest.approx(
+        controller.average_cost, rel=1e-6
+    )
+    starts = problem.initial_state.sample(np.random.default_rng(0), 4000)
+    costs = rollout(problem, controller, starts, seed=3).total_cost
+    assert costs.mean() == pytest.approx(controller.expected_cost(), abs=4 * costs.std() / np.sqrt(len(costs)))
+
+
+def test_compare_gives_the_regulator_observations_and_the_others_states():
+    problem = envs.make("lqg")
+    report = compare(problem, ["lqr", "lqg"], num_starts=400, seeds=(0, 1), repetitions=50)
+    costs = {r.name: r.costs[0] for r in report.results}
+    expected = LqgController(problem).expected_cost()
+    error = costs["lqg"].std() / np.sqrt(400)
+    assert costs["lqg"].mean() == pytest.approx(expected, abs=4 * error)
+    assert costs["lqr"].mean() < 0.5 * expected  # to see the state is worth more than half
+
+
+def test_an_observing_controller_sees_noise_of_the_stated_size_and_nobody_else_does():
+    problem = finite(steps=3)
+    seen = []
+
+    class Watching:
+        name, observes = "watching", True
+
+        def reset(self, states, params):
+            seen.append(states)
+
+        def __call__(self, states, time):
+            seen.append(states)
+            return np.zeros((len(states), 1))
+
+    starts = np.zeros((4000, 2))
+    noisy = rollout(problem, Watching(), starts, seed=5)
+    assert np.array_equal(seen[0], seen[1])  # the first observation is one
+    errors = np.stack(seen[1:], axis=1)[..., 0] - noisy.states[:, :-1, 0] - 0.3
+    assert errors.std() == pytest.approx(0.2, rel=0.03)
+    assert abs(np.corrcoef(errors.T)[0, 1]) < 0.05
+    Blind = type("Blind", (Watching,), {"observes": False})
+    assert np.array_equal(
+        rollout(problem, Blind(), starts, seed=5).states, noisy.states
+    )  # the process noise is the same
+    seen.clear()
+    rollout(problem, Watching(), starts[:2])
+    assert (seen[0] == 0.3).all()  # no seed, no noise
+
+
+def test_noise_of_the_sensors_alone():
+    problem = finite(diffusion=None)
+    a, b = (compare(problem, ["lqg"], num_starts=50, seeds=s, reference=None, repetitions=20) for s in ((0,), (1,)))
+    assert not np.array_equal(a.results[0].costs, b.results[0].costs)
+
+
+def test_the_filter_is_for_one_plant_and_constant_noise():
+    problem = envs.make("lqr-unstable").replace(diffusion=lambda x, u, p: [0.0, x[0]])
+    with pytest.raises(ArgumentError, match="`diffusion` must be constant for a Kalman filter, but depends on state"):
+        LqgController(problem)
+    plain = envs.make("lqr-unstable")
+    with pytest.raises(ArgumentError, match="`params` must be the plant that the filter was made for"):
+        LqgController(plain).reset(np.zeros((1, 2)), np.array([[-0.7]]))
+    with pytest.raises(ArgumentError, match="`params` must be one row for the controller `lqg`, but has 2"):
+        compare(plain, ["lqg"], num_starts=2, params=np.array([[-1.0], [-0.9]]))
+
+
+# --- H∞ -----------------------------------------------------------------------------------------------------------------
+
+
+def test_h_infinity_norm_of_a_resonance():
+    # 1/(s² + 2ζs + 1): 1/(2ζ√(1 − ζ²)) at ω = √(1 − 2ζ²)
+    for zeta in (0.001, 0.1, 0.5):
+        A, B, C = [[0.0, 1.0], [-1.0, -2 * zeta]], [[0.0], [1.0]], [[1.0, 0.0]]
+        norm, omega = h_infinity_norm(A, B, C)
+        assert norm == pytest.approx(1 / (2 * zeta * np.sqrt(1 - zeta**2)), rel=1e-9)
+        assert omega == pytest.approx(np.sqrt(1 - 2 * zeta**2), rel=1e-4)
+    assert h_infinity_norm([[1.0]], [[1.0]], [[1.0]])[0] == np.inf
+    assert h_infinity_norm([[-1.0]], [[1.0]], [[0.0]], [[0.5]])[0] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_h_infinity_norm_against_a_sweep_over_frequencies(discrete):
+    rng = np.random.default_rng(4)
+    for _ in range(5):
+        A = rng.standard_normal((5, 5))
+        A = (
+            0.9 * A / np.abs(np.linalg.eigvals(A)).max()
+            if discrete
+            else A - (np.linalg.eigvals(A).real.max() + 0.05) * np.eye(5)
+        )
+        B, C, D = rng.standard_normal((5, 2)), rng.standard_normal((3, 5)), rng.standard_normal((3, 2))
+        norm, omega = h_infinity_norm(A, B, C, D, discrete=discrete)
+        w = np.linspace(0, np.pi, 4001) if discrete else np.tan(np.linspace(0, 1.57, 4001))
+        point = np.exp(1j * w) if discrete else 1j * w
+        sizes = np.linalg.norm(C @ np.linalg.solve(point[:, None, None] * np.eye(5) - A, B) + D, 2, axis=(1, 2))
+        assert sizes.max() <= norm * (1 + 1e-9)
+        assert sizes.max() == pytest.approx(norm, rel=1e-3)
+        at = np.exp(1j * omega) if discrete else 1j * omega
+        assert np.linalg.norm(C @ np.linalg.solve(at * np.eye(5) - A, B) + D, 2) == pytest.approx(norm, rel=1e-8)
+
+
+def test_matrices_that_do_not_fit():
+    with pytest.raises(ArgumentError, match="`A, B, C, D` must fit together, but have shapes"):
+        h_infinity_norm(np.eye(2), np.ones((3, 1)), np.ones((1, 2)))
