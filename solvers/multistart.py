@@ -1,14 +1,16 @@
 """`solve` and `solve_many`: the best certified local optimum from many guesses.
 
 Which method, for `method="auto"`: problems with control bounds only and a fixed final time go to batched DDP, everything else
-to multiple shooting. Where the guesses come from: `guess`; else coarse dynamic programming (up to four states); else random
-controls and straight lines for a few seeds. Then, in rounds, each start tries what its solved neighbours do, shifted in time
-where the problem allows (Bellman's principle), and the better one is kept. Everything is a function of (problem, starts, seed):
-neither the number of cores nor of processes changes a result.
+(and whatever names an option of multiple shooting) to multiple shooting. Where the guesses come from: `guess`; else coarse
+dynamic programming (up to four states); else random controls and straight lines for a few seeds. Then, in rounds, each start
+tries what its solved neighbours do, shifted in time where the problem allows (Bellman's principle), and the better one is kept.
+Everything is a function of (problem, starts, seed) while no time limit strikes: neither the number of cores nor of processes
+changes a result.
 """
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +24,7 @@ from optctl.solvers import ddp, dynamic_programming, sweeps
 from optctl.solvers.ddp import DdpResult, solve_ddp
 from optctl.solvers.guesses import Neighbours
 from optctl.solvers.lqr import convex
+from optctl.solvers.multiple_shooting import Guess, solve_multiple_shooting
 from optctl.solvers.parallel import solve_each, solve_list
 from optctl.solvers.solution import Solution, SolutionBatch, Status, gradient_functions, runs_away
 from optctl.trajectory import Trajectory
@@ -105,10 +108,26 @@ def _direct_guesses(
     """Multi-start multiple shooting, whose first iterates need not be feasible; DDP turns its results into rollouts."""
     if not len(index):
         return
-    found = solve_list(
+    _adopt(best, index, solve_list(
         best.problem, best.x0[index], best.params(index), "multiple_shooting", guess=None, num_starts=num, seed=seed,
         tolerance=1e-8, processes=processes, progress=report, options={"max_iterations": 250},
-    )  # fmt: skip
+    ))  # fmt: skip
+
+
+def _repair(best: _Best, index: np.ndarray) -> None:
+    """Multiple shooting from where DDP stalled: it closes gaps where no rollout reproduces a plan."""
+    assert best.result is not None
+    x, u, p = best.result.states, best.result.controls, np.broadcast_to(best.p, (len(best.x0), best.problem.n_p))
+    _adopt(best, index, [
+        solve_multiple_shooting(
+            best.problem, best.x0[i], params=p[i], guess=Guess(x[i], u[i]), tolerance=1e-8, max_iterations=250
+        )
+        for i in index
+    ])  # fmt: skip
+
+
+def _adopt(best: _Best, index: np.ndarray, found: list[Solution]) -> None:
+    """Offer what multiple shooting found, by way of DDP and as it is."""
     states = np.stack([s.trajectory.states for s in found])
     controls = np.stack([s.trajectory.controls for s in found])
     best.run(index, states, controls, follow=True, barrier=1e-6)
@@ -151,6 +170,8 @@ def _rescue(best: _Best, num: int | None, seed: int, processes: int | None, repo
             best.run(lost, x, u, follow=True, barrier=attempt, max_iterations=400 if best.kernels else 150)
     lost = np.flatnonzero(~best.result.converged)
     if len(lost):
+        _repair(best, lost)
+        lost = np.flatnonzero(~best.result.converged)
         _direct_guesses(best, lost, num, seed, processes, report)
 
 
@@ -268,6 +289,15 @@ def _batch_solution(best: _Best, proved: bool, wall_time: float, tolerance: floa
     )  # fmt: skip
 
 
+def _check_options(method: str, taken: tuple[str, ...], options: dict[str, Any]) -> None:
+    """Raise for the first option that the method does not take."""
+    own = [name for name in taken if name not in ("problem", "x0")]
+    common = [name for name in inspect.signature(solve_many).parameters if name not in ("problem", "starts", "options")]
+    for name in options:
+        known = ", ".join(dict.fromkeys([*common, *own]))
+        require(name in own, name, f"be an option of `{method}` ({known})", "is none")
+
+
 def solve_many(
     problem: Problem,
     starts: np.ndarray,
@@ -296,20 +326,29 @@ def solve_many(
     require(method == "auto" or method in SOLVERS, "method", f"be one of auto, {', '.join(SOLVERS)}", f"is {method!r}")
     require(tolerance is None or tolerance > 0, "tolerance", "be positive", f"is {tolerance!r}")
     require(num_starts is None or num_starts > 0, "num_starts", "be a positive integer", f"is {num_starts!r}")
-    if method in ("auto", "ddp") and sweeps.applies(problem):
-        unknown = ", ".join(options)
-        require(
-            not options, "options", "be empty for `ddp`, which takes `rounds`, `guess`, `tolerance`", f"holds {unknown}"
-        )
+    shooting = inspect.signature(SOLVERS["multiple_shooting"]).parameters
+    asked = method == "auto" and options and all(name in shooting for name in options)
+    if method in ("auto", "ddp") and sweeps.applies(problem) and not asked:
+        _check_options("ddp", (), options)
         return _solve_batch(
             problem, x0, p, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance or 1e-10, rounds=rounds,
             processes=processes, progress=progress,
         )  # fmt: skip
     require(
-        method != "ddp", "method", "suit the problem",
-        "`ddp` takes neither state, path nor terminal constraints nor a free final time",
-    )  # fmt: skip
-    name = "multiple_shooting" if method == "auto" else method
+        method != "ddp" or problem.final_time is None, "method", "suit the problem", "`ddp` takes no free final time"
+    )
+    if method == "ddp" or (method == "auto" and problem.final_time is None and len(x0) >= 32 and not asked):
+        from optctl.solvers.batched.constrained import solve_many_constrained  # worth its compilation
+
+        _check_options("ddp", (), options)
+        found = solve_many_constrained(
+            problem, x0, p, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance or 1e-10, rounds=rounds,
+            processes=processes, progress=progress,
+        )  # fmt: skip
+        if found is not None:
+            return found
+    name = "multiple_shooting" if method in ("auto", "ddp") else method
+    _check_options(name, tuple(inspect.signature(SOLVERS[name]).parameters), options)
     return solve_each(
         problem, x0, p, name, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance or 1e-10, processes=processes,
         progress=progress, options=options,

@@ -124,9 +124,9 @@ def test_bad_arguments_are_named(arguments, words):
         solve(envs.make("pendulum"), **arguments)
 
 
-def test_ddp_refuses_constraints_and_collocation_refuses_discrete_time():
+def test_ddp_refuses_a_free_final_time_and_collocation_refuses_discrete_time():
     with pytest.raises(ArgumentError, match="ddp"):
-        solve(optima.minimum_energy(), [0, 0], method="ddp")
+        solve(optima.brachistochrone(), [0, 10, 0], method="ddp")
     with pytest.raises(ArgumentError, match="discrete"):
         solve(envs.make("pendulum-v1"), [0, 0], method="collocation")
 
