@@ -101,10 +101,8 @@ class _Stage:
         self.x, self.u, self.t = problem._x, problem._u, problem._t
         self.p = ca.SX.sym("p", problem.n_p + self.limits.n_p)
         self.data = ca.SX.sym("data", self.limits.n_stage)
-        self.own, rest = self.p[: problem.n_p], self.p[problem.n_p :]
-        self.weights = ca.vertsplit(
-            rest, [0, *np.cumsum([self.limits.n_stage, self.limits.n_end, self.limits.n_end]).tolist()]
-        )
+        sizes = [problem.n_p, self.limits.n_stage, self.limits.n_end, self.limits.n_end]
+        self.own, *self.weights = ca.vertsplit(self.p, [0, *np.cumsum(sizes).tolist()])  # p[1:] of one row is 1 × 0
 
     def augmentation(self) -> _Augmentation:
         c = self.limits.stage(self.x, self.u, self.own, self.t)
