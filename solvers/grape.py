@@ -1,42 +1,37 @@
-"""Optimal pulses of closed quantum systems by exact gradients: GRAPE for thousands of restarts at once, Krotov's method, robust
-ensembles, the least time, and the best sequence of a few levels; ħ = 1.
+"""Optimal pulses of quantum systems by exact gradients: GRAPE for thousands of restarts at once, Krotov's method, robust ensembles, the
+least time, and the best sequence of a few levels; ħ = 1.
 
     H(t) = H₀ + Σ_k u_k(t) H_k,  u constant on each of S slots of length Δ,  U_j = exp(−iΔ H_j),  X = U_S ⋯ U_1 X₀  (d × m)
     F = |tr(X_goal† X)|² / m²   (m = 1: state transfer; m = d, X₀ = 1: a gate up to its global phase),  J = 1 − F
 
-Gradient, exact for the piecewise constant pulse: with W_j = X_{j−1} Λ_{j−1}†, Λ_j† = X_goal† U_S ⋯ U_{j+1} and τ = tr(X_goal† X),
-
-    ∂F/∂u_kj = 2Δ/m² tr(H_k ∫₀¹ e^{−isA} G e^{isA} ds),   A = ΔH_j,   G = (τ*W_j − τ W_j†)/2i
-
-The integral is the series Σ (−i ad_A)ⁿ G/(n+1)!, whose terms are all Hermitian: one product each, for all controls together. Its
-length follows from a bound on ‖A‖, so that what is left out is below 1e-12. Bounds are met by u = middle + ½ width · sin θ.
-Arrays carry the members last, so that every operation runs along contiguous memory; members share nothing but the clock.
+A `Transfer` says this in matrices, a bilinear `Problem` in symbols; open systems and other costs are problems. Either becomes
+ẋ = A(u) x in real numbers, whose gradients and L-BFGS iterations run in one generated kernel (`solvers/batched/grape.py`). Members share
+nothing. An ensemble of many systems has them side by side in the kernel instead, and one pulse is optimised after the other.
 
 Sources: Khaneja et al., J. Magn. Reson. 172 (2005) 296 (GRAPE); de Fouquieres et al., J. Magn. Reson. 212 (2011) 412 (L-BFGS,
-exact gradients); Machnes et al., PRL 120 (2018) 150401 (sin θ); Reich, Ndong, Koch, J. Chem. Phys. 136 (2012) 104103 (Krotov);
-Nocedal and Wright, Numerical Optimization (2006), §7.2; Horowitz and Sahni, J. ACM 21 (1974) 277 (meet in the middle).
+exact gradients); Reich, Ndong, Koch, J. Chem. Phys. 136 (2012) 104103 (Krotov); Horowitz and Sahni, J. ACM 21 (1974) 277 (meet in
+the middle).
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.optimize import minimize
 
 from optctl.errors import require
-from optctl.quantum import check_hermitian
-from optctl.solvers.batch import cores
+from optctl.problem import Problem
+from optctl.quantum import check_hermitian, stack_gate
+from optctl.solvers.bilinear import Bilinear, bilinear
+from optctl.solvers.solution import Status
 
-_MEMORY = 20
-"""Pairs that L-BFGS keeps."""
-_CHUNK = 16_384
-"""Complex numbers per operation that stay in a core's cache."""
+_ENSEMBLE = 32
+"""Systems from which on an ensemble goes through the kernel side by side."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,6 +97,23 @@ class Transfer:
     def replace(self, **changes: Any) -> Transfer:
         return replace(self, **changes)
 
+    @cached_property
+    def system(self) -> Bilinear:
+        """In real numbers: x = [Re vec X, Im vec X], J = 1 + ½ x'Qx."""
+        h = np.concatenate([self.drift[:, None], self.controls], axis=1)
+        m, k = self.target.shape[1], self.num_controls
+        real, imaginary = (np.kron(np.eye(m), part) for part in (h.real, h.imag))
+        goal = stack_gate(self.target)
+        parts = np.stack(
+            [goal, np.concatenate([-goal[len(goal) // 2 :], goal[: len(goal) // 2]])]
+        )  # Re and Im of the overlap
+        low, high = self.bounds or (-np.inf, np.inf)
+        return Bilinear(
+            generators=np.block([[imaginary, real], [-real, imaginary]]), start=stack_gate(self.initial), final=-2 / m**2 * parts.T @ parts,
+            running=np.zeros((len(goal), len(goal))), effort=np.zeros((k + 1, k)), constant=1.0, duration=self.duration, slots=self.slots,
+            low=np.full(k, low), high=np.full(k, high), scale=np.ones(k),
+        )  # fmt: skip
+
     def propagate(self, pulse: np.ndarray) -> np.ndarray:
         """X (E, d, m) at the end, by diagonalisation of every slot: what results are checked with. pulse (S, K)."""
         h = self.drift[:, None] + np.einsum("sk,ekij->esij", pulse, self.controls)
@@ -126,11 +138,13 @@ class Pulses:
     pulses: np.ndarray
     """(B, S, K)."""
     infidelity: np.ndarray
-    """1 − F, (B,)."""
+    """1 − F, or the cost of a `Problem`, (B,)."""
     gradient: np.ndarray
-    """Largest |∂F/∂θ|, (B,); θ is the pulse itself, or its angle where there are bounds."""
+    """Largest |v − clip(v − ∂J/∂v)|, (B,); v is the pulse relative to its bounds (half the width is 1), or to `amplitude`."""
     iterations: np.ndarray
     """(B,)."""
+    statuses: list[Status]
+    """Why each member stopped."""
     duration: float
     wall_time: float
     """[s]."""
@@ -141,141 +155,11 @@ class Pulses:
         return int(np.nanargmin(np.where(np.isnan(self.infidelity), np.inf, self.infidelity)))
 
 
-# --- fidelity and gradient, members last ----------------------------------------------------------------------------------
-
-
-def _times(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Matrix products (i, k, …) (k, j, …) → (i, j, …)."""
-    out = np.multiply(a[:, 0, None], b[None, 0], out=out)
-    scratch = np.empty_like(out)
-    for k in range(1, a.shape[1]):
-        np.multiply(a[:, k, None], b[None, k], out=scratch)
-        out += scratch
-    return out
-
-
-def _adjoint(a: np.ndarray) -> np.ndarray:
-    return a.swapaxes(0, 1).conj()
-
-
-def _add_identity(a: np.ndarray, value: float) -> np.ndarray:
-    for i in range(len(a)):
-        a[i, i] += value
-    return a
-
-
-_COS = [(-1) ** n / math.factorial(2 * n) for n in range(7)]
-_SIN = [(-1) ** n / math.factorial(2 * n + 1) for n in range(7)]
-
-
-def _exponential(a: np.ndarray, norm: float) -> np.ndarray:
-    """exp(−iA) of Hermitian A (d, d, …) by cos A − i A (sin A / A), polynomials in A² of degree 6, after s halvings: the
-    remainder is ‖A/2^s‖^14/14! < 1e-15 for ‖A/2^s‖ ≤ ½."""
-    halvings = max(0, math.ceil(math.log2(max(norm, 1e-300) / 0.5)))
-    a = a / 2**halvings
-    b1 = _times(a, a)
-    b2, b3 = _times(b1, b1), None
-    b3 = _times(b1, b2)
-
-    def polynomial(c: list[float]) -> np.ndarray:
-        upper = _add_identity(c[4] * b1 + c[5] * b2 + c[6] * b3, c[3])
-        return _add_identity(_times(b3, upper) + c[1] * b1 + c[2] * b2, c[0])
-
-    u = polynomial(_COS) - 1j * _times(a, polynomial(_SIN))
-    for _ in range(halvings):
-        u = _times(u, u)
-    return u
-
-
-def _averaged(a: np.ndarray, g: np.ndarray, norm: float) -> np.ndarray:
-    """∫₀¹ e^{−isA} G e^{isA} ds of Hermitian A and G (d, d, …): Σ (−i ad_A)ⁿ G/(n+1)!, as long as ‖A‖ (2‖A‖)ⁿ⁻¹/(n+1)! > 1e-12."""
-    total, n, bound = g.copy(), 1, norm
-    a = -1j * a
-    p = np.empty_like(g)
-    while bound > 1e-12:
-        _times(a, g, out=p)
-        np.conj(p.swapaxes(0, 1), out=g)  # −i (AG − GA) = −iAG + (−iAG)†
-        g += p
-        g *= 1 / (n + 1)
-        total += g
-        n += 1
-        bound *= 2 * norm / (n + 1)
-    return total
-
-
-class _Evaluation:
-    """F and ∂F/∂u of many pulses: `evaluation(u)` with u (S, K, B) → (B,), (S, K, B)."""
-
-    def __init__(self, task: Transfer, threads: int | None = None) -> None:
-        self.task, self.threads = task, cores() if threads is None else threads
-        self.step = task.duration / task.slots
-        self.pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
-
-    def __call__(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        fidelity, slope = np.zeros(u.shape[-1]), np.zeros_like(u)
-        members = len(self.task.drift)
-        for drift, controls in zip(self.task.drift * self.step, self.task.controls * self.step, strict=True):
-            norms = np.linalg.norm(controls, 2, axis=(-2, -1))[:, None]
-            norm = np.linalg.norm(drift, 2) + (np.abs(u) * norms).sum(axis=1).max(axis=0)
-            grade = np.ceil(np.log2(norm / 0.5))  # the same series for all whose bound on ‖A‖ is alike
-            for value in np.unique(grade[np.isfinite(grade) & (norm < 1e3)]):
-                alike = grade == value
-                everyone = alike.all()
-                f, g = self._alike(drift, controls, u if everyone else u[..., alike], norm[alike].max())
-                fidelity[alike] += f / members
-                slope[..., alike] += g / members
-            fidelity[~(norm < 1e3)] = np.nan
-        return fidelity, slope
-
-    def _alike(
-        self, drift: np.ndarray, controls: np.ndarray, u: np.ndarray, norm: float
-    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        slots, _, num = u.shape
-        d, m = self.task.target.shape
-        per = max(1, _CHUNK // (d * d * num))
-        chunks = [slice(j, min(j + per, slots)) for j in range(0, slots, per)]
-        a, gates = np.empty((d, d, slots, num), dtype=complex), np.empty((d, d, slots, num), dtype=complex)
-
-        def forward(part: slice) -> None:
-            h = a[:, :, part]
-            h[...] = drift[:, :, None, None]
-            for k, control in enumerate(controls):
-                for i, j in zip(*np.nonzero(control), strict=True):
-                    h[i, j] += control[i, j] * u[part, k]
-            gates[:, :, part] = _exponential(h, norm)
-
-        self._each(forward, chunks)
-        x = np.empty((slots + 1, d, m, num), dtype=complex)
-        costate = np.empty((slots + 1, m, d, num), dtype=complex)  # Λ†
-        x[0], costate[slots] = self.task.initial[..., None], self.task.target.conj().T[..., None]
-        for j in range(slots):
-            _times(gates[:, :, j], x[j], out=x[j + 1])
-            _times(costate[slots - j], gates[:, :, slots - 1 - j], out=costate[slots - 1 - j])
-        overlap = np.einsum("ij,ijb->b", self.task.target.conj(), x[-1])
-        slope = np.empty_like(u)
-
-        def backward(part: slice) -> None:
-            w = _times(np.moveaxis(x[part], 0, 2), np.moveaxis(costate[part], 0, 2))
-            w *= overlap.conj()
-            g = (w - _adjoint(w)) * -0.5j
-            mean = _averaged(a[:, :, part], g, norm)
-            for k, control in enumerate(controls):
-                slope[part, k] = sum(
-                    (control[j, i] * mean[i, j]).real for j, i in zip(*np.nonzero(control), strict=True)
-                )
-
-        self._each(backward, chunks)
-        return (np.abs(overlap) / m) ** 2, slope * (2 / m**2)
-
-    def _each(self, work: Callable[[slice], None], chunks: list[slice]) -> None:
-        list((map if self.pool is None or len(chunks) == 1 else self.pool.map)(work, chunks))
-
-
 # --- GRAPE --------------------------------------------------------------------------------------------------------------
 
 
 def grape(
-    task: Transfer,
+    task: Transfer | Problem,
     *,
     restarts: int = 1,
     guess: np.ndarray | None = None,
@@ -285,148 +169,116 @@ def grape(
     max_iterations: int = 500,
     seed: int = 0,
     threads: int | None = None,
+    params: np.ndarray | None = None,
+    device: str = "cpu",
 ) -> Pulses:
-    """Maximise F by L-BFGS with exact gradients from many guesses at once.
+    """Minimise 1 − F, or the cost of a bilinear problem, by L-BFGS with exact gradients from many guesses at once.
 
     Args:
         task: What to drive where.
         restarts: Random guesses, uniform over the bounds, or up to ± `amplitude` without bounds.
         guess: Pulses (S, K) or (B, S, K) to start from instead.
-        infidelity: A member is done when 1 − F falls below it …
+        amplitude: Scale of a pulse without bounds.
+        infidelity: A member is done when 1 − F falls to it …
         gradient: … or its gradient does.
         max_iterations: Steps of L-BFGS.
         seed: Of the random guesses; member i is the same whatever `restarts`.
-        threads: Threads over the slots (default: all cores); they do not change the result.
+        threads: On a CPU (default: all cores); they do not change the result.
+        params: Of a `Problem` (n_p,) or (E, n_p): an ensemble, whose mean cost counts.
+        device: cpu, cuda or cuda:N.
+
+    The first use of a pattern of Hamiltonians compiles a kernel (seconds), which is kept on disk.
     """
+    from optctl.solvers.batched.grape import optimise
+
     began = time.perf_counter()
-    shape = (task.slots, task.num_controls)
     require(isinstance(restarts, int) and restarts > 0, "restarts", "be a positive integer", f"is {restarts!r}")
-    low, high = task.bounds or (-amplitude, amplitude)
+    require(0 < amplitude < np.inf, "amplitude", "be positive", f"is {amplitude!r}")
+    system = _system(task, params)
+    system = system.replace(scale=np.full(len(system.low), float(amplitude)))
+    shape = (system.slots, len(system.low))
     if guess is None:
+        low, high = system.span
         u = np.stack([np.random.default_rng([seed, i]).uniform(low, high, shape) for i in range(restarts)])
     else:
-        u = np.asarray(guess, dtype=float).reshape(-1, *np.shape(guess)[-2:])
+        u = np.asarray(guess, dtype=float)
         require(
-            u.shape[1:] == shape,
-            "guess",
-            f"have shape {shape} or (B, {shape[0]}, {shape[1]})",
+            u.ndim in (2, 3) and u.shape[-2:] == shape, "guess", f"have shape {shape} or (B, {shape[0]}, {shape[1]})",
             f"has {np.shape(guess)}",
-        )
+        )  # fmt: skip
         require(bool(np.isfinite(u).all()), "guess", "be finite", "holds NaN or infinity")
-    evaluate = _Evaluation(task, threads)
-    middle, half = (0.0, 1.0) if task.bounds is None else (0.5 * (low + high), 0.5 * (high - low))
-    bounded = task.bounds is not None
-    angle = np.arcsin(np.clip((u - middle) / half, -0.999, 0.999)) if bounded else u
-
-    def function(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        f, slope = evaluate((middle + half * np.sin(z) if bounded else z).reshape(*shape, -1))
-        slope = slope.reshape(z.shape)
-        return 1 - f, -slope * half * np.cos(z) if bounded else -slope
-
-    z = np.ascontiguousarray(np.moveaxis(angle, 0, -1)).reshape(-1, len(u))
-    z, value, slope, iterations = minimise(
-        function, z, infidelity, gradient, max_iterations, 0.5 if bounded else max(amplitude, float(np.abs(u).max()))
-    )
-    pulses = np.moveaxis((middle + half * np.sin(z) if bounded else z).reshape(*shape, -1), -1, 0)
+        u = u.reshape(-1, *shape)
+    if len(system.generators) >= _ENSEMBLE:
+        found = [_side_by_side(system, one, infidelity, gradient, max_iterations, threads, device) for one in u]
+        pulses, cost, residual, iterations, statuses = (list(a) for a in zip(*found, strict=True))
+    else:
+        f = optimise(
+            system, u, target=infidelity, gradient=gradient, max_iterations=max_iterations, threads=threads, device=device
+        )  # fmt: skip
+        pulses, cost, residual, iterations, statuses = f.pulses, f.cost, f.residual, f.iterations, f.statuses
     return Pulses(
-        pulses=np.ascontiguousarray(pulses), infidelity=value, gradient=np.abs(slope).max(axis=0), iterations=iterations,
-        duration=task.duration, wall_time=time.perf_counter() - began,
+        pulses=np.asarray(pulses), infidelity=np.asarray(cost), gradient=np.asarray(residual), iterations=np.asarray(iterations),
+        statuses=statuses, duration=system.duration, wall_time=time.perf_counter() - began,
     )  # fmt: skip
 
 
-def minimise(
-    function: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], z: np.ndarray, target: float, gradient: float,
-    max_iterations: int, largest: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """L-BFGS on every column of z (n, B) by itself: function(z) → values (B,) ≥ 0, slopes (n, B). A column stops at a value of
-    `target`, a largest slope of `gradient`, or where a step of any length brings nothing; no entry moves by more than `largest` at
-    once. Returns z, values, slopes, iterations."""
-    z = z.copy()
-    value, slope = function(z)
-    value = np.where(np.isnan(value), np.inf, value)
-    iterations = np.zeros(z.shape[1], dtype=int)
-    active = np.flatnonzero((value > target) & (np.abs(slope).max(axis=0) > gradient))
-    history = _History(z.shape[0], len(active))
-    for _ in range(max_iterations):
-        if not len(active):
-            break
-        g = slope[:, active]
-        direction = -history.apply(g, value[active])
-        descent = (direction * g).sum(axis=0)
-        uphill = ~(descent < 0)
-        direction[:, uphill] = -g[:, uphill]
-        far = np.maximum(np.abs(direction).max(axis=0) / largest, 1.0)
-        direction /= far
-        descent = (direction * g).sum(axis=0)
-        step, new_value, new_slope, moved = _search(function, z[:, active], value[active], direction, descent)
-        history.push(step * direction, new_slope - g, moved)
-        z[:, active] += step * direction
-        value[active], slope[:, active] = new_value, new_slope
-        iterations[active] += 1
-        going = moved & (new_value > target) & (np.abs(new_slope).max(axis=0) > gradient)
-        if not going.all():
-            active = active[going]
-            history.keep(going)
-    return z, value, slope, iterations
+def _system(task: Transfer | Problem, params: np.ndarray | None = None) -> Bilinear:
+    if isinstance(task, Transfer):
+        require(params is None, "params", "be None for a `Transfer`", "is given")
+        return task.system
+    system = bilinear(task, params) if isinstance(task, Problem) else None
+    require(
+        system is not None, "task", "be a `Transfer`, or a bilinear problem with quadratic costs, bounds on controls only and the "
+        "integrator `exponential`", f"is {task!r}",
+    )  # fmt: skip
+    assert system is not None
+    return system
 
 
-def _search(function, z, value, direction, descent):
-    """Armijo's rule per column, by quadratic interpolation: step (B,), value, slope and whether it moved."""
-    num = z.shape[1]
-    step, pending = np.ones(num), np.arange(num)
-    new_value, new_slope = value.copy(), np.zeros_like(z)
-    moved = np.zeros(num, dtype=bool)
-    for _ in range(25):
-        trial, slopes = function(z[:, pending] + step[pending] * direction[:, pending])
-        good = trial <= value[pending] + 1e-4 * step[pending] * descent[pending]
-        done = pending[good]
-        new_value[done], new_slope[:, done], moved[done] = trial[good], slopes[:, good], True
-        trial, pending = trial[~good], pending[~good]
-        if not len(pending):
-            break
-        s, slope = step[pending], descent[pending]
-        with np.errstate(all="ignore"):
-            best = -slope * s**2 / (2 * (trial - value[pending] - slope * s))
-        step[pending] = np.where(np.isfinite(best), np.clip(best, 0.1 * s, 0.5 * s), 0.1 * s)
-    step[~moved] = 0.0
-    return step, new_value, new_slope, moved
+def _side_by_side(
+    system: Bilinear, guess: np.ndarray, target: float, gradient: float, max_iterations: int, threads: int | None, device: str
+) -> tuple[np.ndarray, float, float, int, Status]:  # fmt: skip
+    """One pulse for many systems, each of them a member of the kernel; scipy's L-BFGS-B on the mean."""
+    from optctl.solvers.batched.grape import optimise
 
+    free, half = system.unbounded, np.broadcast_to(system.half, guess.shape).ravel()
+    low, high = (np.broadcast_to(side, guess.shape).ravel() / half for side in (system.low, system.high))
 
-class _History:
-    """The last pairs (s, y) of every column, and the two-loop recursion."""
+    class Reached(Exception):
+        pass
 
-    def __init__(self, size: int, num: int) -> None:
-        self.s: list[np.ndarray] = []
-        self.y: list[np.ndarray] = []
-        self.rho: list[np.ndarray] = []
-        self.size, self.num = size, num
+    best: list[Any] = [np.inf, None, None]
 
-    def push(self, s: np.ndarray, y: np.ndarray, moved: np.ndarray) -> None:
-        product = (s * y).sum(axis=0)
-        good = moved & (product > 1e-14 * np.sqrt((s * s).sum(axis=0) * (y * y).sum(axis=0)))
-        self.s.append(s)
-        self.y.append(y)
-        self.rho.append(np.where(good, 1.0 / np.where(good, product, 1.0), 0.0))  # zero: the pair changes nothing
-        for pairs in (self.s, self.y, self.rho):
-            del pairs[:-_MEMORY]
+    def function(z: np.ndarray) -> tuple[float, np.ndarray]:
+        pulses = np.broadcast_to((z * half).reshape(guess.shape), (len(system.generators), *guess.shape))
+        found = optimise(free, pulses, own=True, max_iterations=0, threads=threads, device=device)
+        value, slope = float(found.cost.mean()), found.gradient.mean(axis=0).ravel() * half
+        if value < best[0]:
+            best[:] = value, z.copy(), slope
+        if value <= target:
+            raise Reached
+        return value, slope
 
-    def keep(self, mask: np.ndarray) -> None:
-        for pairs in (self.s, self.y, self.rho):
-            pairs[:] = [pair[..., mask] for pair in pairs]
-
-    def apply(self, g: np.ndarray, value: np.ndarray) -> np.ndarray:
-        """H g; at first H = value / |g|², Polyak's step to a least value of zero."""
-        if not self.s:
-            return g * (value / np.maximum((g * g).sum(axis=0), 1e-300))
-        q, weights = g.copy(), []
-        for s, y, rho in zip(reversed(self.s), reversed(self.y), reversed(self.rho), strict=True):
-            weights.append(rho * (s * q).sum(axis=0))
-            q -= weights[-1] * y
-        rho, y = self.rho[-1], self.y[-1]
-        q *= np.where(rho > 0, 1.0 / np.where(rho > 0, rho * (y * y).sum(axis=0), 1.0), 1.0)
-        for s, y, rho, weight in zip(self.s, self.y, self.rho, reversed(weights), strict=True):
-            q += (weight - rho * (y * q).sum(axis=0)) * s
-        return q
+    iterations, status = 0, Status.CONVERGED
+    try:
+        result = minimize(
+            function, guess.ravel() / half, jac=True, method="L-BFGS-B", bounds=np.stack([low, high], axis=1),
+            options={"maxiter": max_iterations, "maxfun": 10 * max_iterations, "maxcor": 20, "ftol": 0.0, "gtol": gradient},
+        )  # fmt: skip
+        iterations = result.nit
+        status = Status.MAX_ITERATIONS if result.status == 1 else Status.CONVERGED if result.success else Status.STALLED
+    except Reached:
+        pass
+    if best[1] is None:
+        return guess, np.nan, np.nan, 0, Status.DIVERGED
+    value, z, slope = best
+    return (
+        (z * half).reshape(guess.shape),
+        value,
+        float(np.abs(z - np.clip(z - slope, low, high)).max()),
+        iterations,
+        status,
+    )
 
 
 # --- Krotov -------------------------------------------------------------------------------------------------------------
@@ -473,11 +325,15 @@ def krotov(
 # --- least time and few levels ------------------------------------------------------------------------------------------
 
 
+def _lasting(task: Transfer | Problem, duration: float) -> Any:
+    return task.replace(duration=duration) if isinstance(task, Transfer) else task.replace(dt=duration / task.steps)
+
+
 def least_time(
-    task: Transfer, low: float, high: float, *, infidelity: float = 1e-8, accuracy: float = 1e-3, restarts: int = 4,
+    task: Transfer | Problem, low: float, high: float, *, infidelity: float = 1e-8, accuracy: float = 1e-3, restarts: int = 4,
     max_iterations: int = 200, seed: int = 0,
 ) -> Pulses:  # fmt: skip
-    """The pulse of the least duration between `low` and `high` that still reaches 1 − F ≤ `infidelity`, by bisection.
+    """The pulse of the least duration between `low` and `high` that still reaches 1 − F (or a cost) ≤ `infidelity`, by bisection.
 
     Each duration is tried from the best pulses so far, then from `restarts` random guesses. Raises ArgumentError where not even `high`
     suffices.
@@ -485,7 +341,7 @@ def least_time(
     require(0 < low < high, "low", "be positive and below `high`", f"is {low!r} with high {high!r}")
 
     def attempt(duration: float, before: Pulses | None) -> Pulses:
-        now = task.replace(duration=duration)
+        now = _lasting(task, duration)
         options: dict[str, Any] = {"infidelity": infidelity, "max_iterations": max_iterations}
         if before is not None:
             found = grape(now, guess=before.pulses[np.argsort(before.infidelity)[:restarts]], **options)
