@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from optctl.solvers.bilinear import solve_grape
 from optctl.solvers.collocation import solve_collocation
 from optctl.solvers.feedback import CONTROLLERS, Feedback, OptimalController, tvlqr
 from optctl.solvers.lqr import linear_quadratic, lqr, lqr_controller, solve_lqr
@@ -20,6 +21,7 @@ SOLVERS: dict[str, Callable[..., Solution]] = {
     "collocation": solve_collocation,
     "pontryagin": solve_pontryagin,
     "switching": solve_switching,
+    "grape": solve_grape,
 }
 """Name → function(problem, x0, *, params, …) → Solution."""
 
@@ -39,6 +41,7 @@ __all__ = [
     "lqr_controller",
     "solve",
     "solve_collocation",
+    "solve_grape",
     "solve_lqr",
     "solve_many",
     "solve_multiple_shooting",
