@@ -27,7 +27,7 @@ def against_loop(problem: Problem, num: int, num_alone: int, device: str = "cpu"
     began = time.perf_counter()
     found = solve_pontryagin(problem, guesses, device=device)
     seconds = time.perf_counter() - began
-    alone = [solve_alone(problem, starts[i], guess=guesses[i]) for i in range(min(num_alone, num))]
+    alone = [solve_alone(problem, starts[i], guess=guesses[i], time_limit=300.0) for i in range(min(num_alone, num))]
     both = [i for i, s in enumerate(alone) if s.ok and found.ok[i]]
     rate = found.ok.sum() / seconds
     rate_alone = max(sum(s.ok for s in alone), 1e-9) / sum(s.wall_time for s in alone)

@@ -290,8 +290,18 @@ class _Point:
 
 
 def _solve(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a⁻¹ b of every member; not finite where a is singular."""
-    return torch.linalg.solve_ex(torch.from_numpy(a), torch.from_numpy(b))[0].numpy()
+    """a⁻¹ b of every member by Gauss–Jordan elimination with pivots, whole columns of the batch at a time; not finite where singular."""
+    both, everyone = np.concatenate([a, b], axis=2), np.arange(len(a))
+    with np.errstate(all="ignore"):
+        for j in range(a.shape[1]):
+            pivot = j + np.abs(both[:, j:, j]).argmax(axis=1)
+            row = both[everyone, pivot]
+            both[everyone, pivot] = both[:, j]
+            both[:, j] = row / row[:, j, None]
+            factor = both[:, :, j].copy()
+            factor[:, j] = 0.0
+            both -= factor[:, :, None] * both[:, j, None]
+    return both[:, :, a.shape[1] :]
 
 
 def sweep(S: np.ndarray, Z: np.ndarray, gaps: np.ndarray, P: np.ndarray, W: np.ndarray, q: np.ndarray,
@@ -403,7 +413,7 @@ def solve_pontryagin(
     """Polish direct solutions (B trajectories with costates on uniform grids, such as `solve_many(…).trajectory`) into extremals
     of the continuous problem.
 
-    `segments` must divide the problem's `steps`; default: at least one per second and five. Newton's method goes on to
+    `segments` must divide the problem's `steps`; default: one for about four of them. Newton's method goes on to
     `tolerance` (1 + |(x, λ)|) or to rounding. States, costates, value Hessians P (λ* + PΔx; for a fixed time without terminal
     constraints) and costs lie on the problem's grid, controls in the middle of its intervals. A member that does not converge has
     the status SHOOTING_FAILED and leaves the others alone.
@@ -421,7 +431,7 @@ def solve_pontryagin(
     )  # fmt: skip
     steps, num = problem.steps, len(guess.states)
     final = np.broadcast_to(guess.times[..., -1] - guess.times[..., 0], (num,))
-    wanted = max(5, int(np.ceil(final.max(initial=0.0))))
+    wanted = max(5, steps // 4)
     m = next((k for k in range(wanted, steps) if steps % k == 0), steps) if segments is None else segments
     require(isinstance(m, int) and m > 0 and steps % m == 0, "segments", f"divide {steps} steps", f"is {segments!r}")
     free = problem.final_time is not None
