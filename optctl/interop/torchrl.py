@@ -58,8 +58,9 @@ class TorchRLEnv(envs.EnvBase):  # type: ignore[name-defined, misc]
             self._restarted.masked_fill_(mask, False)
         costs = {}
         if "cost" in self.observation_spec.keys():  # noqa: SIM118 (a Composite)
-            kept = None if mask is None else data.get("cost", None)
-            costs["cost"] = obs.new_zeros(len(obs), 1) if kept is None else kept.masked_fill(mask[:, None], 0.0)
+            costs["cost"] = obs.new_zeros(len(obs), 1)
+            if mask is not None and data.get("cost", None) is not None:
+                costs["cost"] = data["cost"].masked_fill(mask[:, None], 0.0)
         return self._data(observation=obs.clone(), **costs, **self._ends(torch.zeros_like(self._restarted)))
 
     def _step(self, data: Any) -> Any:
