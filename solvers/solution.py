@@ -216,7 +216,7 @@ class SolutionBatch(Sequence):
         members: list[Solution] | None = None,
     ) -> None:
         self.members = members
-        self._second: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._second: dict[int, list[dict[str, float]]] = {}
         self.problem, self.solver, self.trajectory, self.statuses = problem, solver, trajectory, statuses
         self.residuals, self.params, self.wall_time = residuals, params, wall_time
         self.gains, self.hessians, self.iterations, self.basins, self.proved = (
@@ -262,18 +262,12 @@ class SolutionBatch(Sequence):
 
     def _conditions(self, i: int) -> dict[str, float]:
         """Complementarity and curvature of a member; found for its whole neighbourhood at once."""
-        if self.proved or self.trajectory.costates is None or not second_order_applies(self.problem):
-            return {}
         chunk = i // _CHUNK
-        if chunk not in self._second:
+        if chunk not in self._second and not self.proved:
             part = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
             p = self.params if len(self.params) == 1 else self.params[part]
-            self._second[chunk] = second_order(self.problem, self.trajectory[part], p)
-        return {
-            name: float(array[i - chunk * _CHUNK])
-            for name, array in zip(("complementarity", "curvature"), self._second[chunk], strict=True)
-            if np.isfinite(array[i - chunk * _CHUNK])
-        }
+            self._second[chunk] = second_order_residuals(self.problem, self.trajectory[part], p)
+        return self._second[chunk][i - chunk * _CHUNK] if chunk in self._second else {}
 
     def __repr__(self) -> str:
         counts = {s.name.lower(): self.statuses.count(s) for s in Status if s in self.statuses}
@@ -390,6 +384,17 @@ def second_order(problem: Problem, trajectory: Trajectory, params: np.ndarray) -
         P = np.where(stop[:, None, None], 0.0, Q[:, :n_x, :n_x] - Qux.swapaxes(-1, -2) @ K)
         P = (P + P.swapaxes(-1, -2)) / 2
     return products, _first(least, np.median(sizes, axis=1))
+
+
+def second_order_residuals(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> list[dict[str, float]]:
+    """`second_order` as entries of each member's certificate; empty where it does not apply or numbers are missing."""
+    if trajectory.costates is None or not second_order_applies(problem):
+        return [{} for _ in trajectory.states]
+    found = zip(*second_order(problem, trajectory, params), strict=True)
+    return [
+        {k: float(v) for k, v in zip(("complementarity", "curvature"), row, strict=True) if np.isfinite(v)}
+        for row in found
+    ]
 
 
 def _first(least: np.ndarray, size: np.ndarray) -> np.ndarray:
