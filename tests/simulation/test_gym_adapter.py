@@ -163,7 +163,7 @@ def test_vector_infos_hold_costs_and_masks_also_of_episodes_that_end():
     envs.reset(options={"reset_mask": np.array([False, True, False])})
     for ended, action, cost in (
         ([], [1.0, 1.0, 0.0], [1.0, 1.0, 0.0]),  # x = 3, 3, 1
-        ([0, 2], [1.0, -1.0, 0.75], [3.0, 0.0, 0.5]),  # x = 5, 1, 2.5
+        ([0, 2], [1.0, 1.0, 0.75], [3.0, 3.0, 0.5]),  # x = 5, 5, 2.5
     ):
         *_, infos = envs.step(np.array(action, np.float32)[:, None])
         assert infos["cost"].tolist() == cost and infos["_cost"].all() and ("final_info" in infos) == bool(ended)
