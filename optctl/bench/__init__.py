@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ def _check(out: Path | None, **counts: int) -> None:
 
 def _finish(name: str, command: str, table: str, figures: dict[str, Any], out: Path | None) -> int:
     about = machine()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        about["gpu"] = sys.modules["torch"].cuda.get_device_name()
     print(f"\n{table}\n{about['processor']}, {about['cores']} cores, torch {about.get('torch', '-')}")
     if out is not None:
         record = {"name": name, "command": command, "machine": about, "table": table, "figures": figures}
@@ -303,12 +306,10 @@ def everything(peer_python: Path | None = None, out: Path = Path("out/bench"), d
         out: Folder for the JSON files.
         docs: Where to write the page, such as docs/results.md.
     """
-    envs(peer_python=peer_python, out=out)
-    solvers(out=out)
-    lqr(out=out)
-    sac(peer_python=peer_python, out=out)
-    warm(out=out)
-    ablation(out=out)
+    for name, bench in BENCHES.items():
+        if name not in ("all", "page"):
+            print(f"\n## {name}", flush=True)
+            bench(out=out, **({"peer_python": peer_python} if "peer_python" in signature(bench).parameters else {}))
     if docs is not None:
         page(out=out, docs=docs)
     return 0
@@ -322,19 +323,20 @@ def page(out: Path = Path("out/bench"), docs: Path = Path("docs/results.md")) ->
         docs: The page.
     """
     require(any(out.glob("*.json")), "out", "hold the JSON files of earlier runs", f"{out} holds none")
+    records = [json.loads(path.read_text()) for name in BENCHES if (path := out / f"{name}.json").exists()]
     parts = [
         "# Results\n",
         "Made by `optctl bench page` from runs; each table names its command. Times are wall-clock.\n",
     ]
-    for name in BENCHES:
-        path = out / f"{name}.json"
-        if path.exists():
-            record = json.loads(path.read_text())
-            about = record["machine"]
-            parts.append(record["table"])
-            parts.append(
-                f"`{record['command']}`, {about['processor']}, {about['cores']} cores, torch {about.get('torch', '-')}.\n"
-            )
+    if not any("gpu" in record["machine"] for record in records):
+        parts.append(
+            "On CUDA: not measured. The same commands measure it there with `--device cuda` where they have that option.\n"
+        )
+    for record in records:
+        about = record["machine"]
+        places = [f"{about['processor']}, {about['cores']} cores", *([about["gpu"]] if "gpu" in about else [])]
+        parts.append(record["table"])
+        parts.append(f"`{record['command']}`, {', '.join(places)}, torch {about.get('torch', '-')}.\n")
     write_atomically(docs, "\n".join(parts).encode())
     print(f"written: {docs}")
     return 0
