@@ -413,10 +413,10 @@ def solve_pontryagin(
     """Polish direct solutions (B trajectories with costates on uniform grids, such as `solve_many(…).trajectory`) into extremals
     of the continuous problem.
 
-    `segments` must divide the problem's `steps`; default: one for about four of them. Newton's method goes on to
-    `tolerance` (1 + |(x, λ)|) or to rounding. States, costates, value Hessians P (λ* + PΔx; for a fixed time without terminal
-    constraints) and costs lie on the problem's grid, controls in the middle of its intervals. A member that does not converge has
-    the status SHOOTING_FAILED and leaves the others alone.
+    `segments` must divide the problem's `steps`; default: one for about four of them, and one for each where that fails. Newton's
+    method goes on to `tolerance` (1 + |(x, λ)|) or to rounding. States, costates, value Hessians P (λ* + PΔx; for a fixed time
+    without terminal constraints) and costs lie on the problem's grid, controls in the middle of its intervals. A member that does
+    not converge has the status SHOOTING_FAILED and leaves the others alone.
     """
     require(not problem.discrete, "problem", "have continuous dynamics", "is discrete")
     require(
@@ -435,12 +435,8 @@ def solve_pontryagin(
     m = next((k for k in range(wanted, steps) if steps % k == 0), steps) if segments is None else segments
     require(isinstance(m, int) and m > 0 and steps % m == 0, "segments", f"divide {steps} steps", f"is {segments!r}")
     free = problem.final_time is not None
-    require(
-        not free or extremals(problem).autonomous,
-        "problem",
-        "be autonomous when the final time is free",
-        "depends on time",
-    )
+    steady = not free or extremals(problem).autonomous
+    require(steady, "problem", "be autonomous when the final time is free", "depends on time")
     p = np.broadcast_to(check_params(problem, params, num), (num, problem.n_p))
     began = time.perf_counter()
     parts = []
@@ -448,14 +444,18 @@ def solve_pontryagin(
         part = slice(start, start + _AT_ONCE)
         shooting = _Shooting(problem, p[part], final[part], device)
         parts.append(_polished(shooting, guess[part], m, tolerance, max_iterations))
-    joined: dict[str, Any] = {
-        key: [s for part in parts for s in part[key]] if key == "statuses" else np.concatenate([a[key] for a in parts])
-        for key in parts[0]
-    }
+        lost = np.flatnonzero(~parts[-1]["ok"])
+        if segments is None and m < steps and len(lost):  # the shorter the arcs, the wider the net
+            again = _Shooting(problem, p[part][lost], final[part][lost], device)
+            found = _polished(again, guess[part][lost], steps, tolerance, max_iterations)
+            for key, values in parts[-1].items():
+                values[lost] = found[key]
+    joined: dict[str, Any] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     paths = {name: joined.pop(name) for name in ("states", "controls", "costs", "terminal_cost", "costates", "times")}
     if not free:
         paths["times"] = paths["times"][0]
-    statuses, iterations = joined.pop("statuses"), joined.pop("iterations")
+    statuses = [Status.CONVERGED if ok else Status.SHOOTING_FAILED for ok in joined.pop("ok")]
+    iterations = joined.pop("iterations")
     gains, hessians = joined.pop("gains", None), joined.pop("hessians", None)
     return SolutionBatch(
         problem, "pontryagin", Trajectory(**paths), statuses, joined, p, time.perf_counter() - began,
@@ -507,10 +507,7 @@ def _polished(f: _Shooting, guess: Trajectory, m: int, tolerance: float, max_ite
     found = {
         "states": x, "costates": costates, "controls": u[0].reshape(num, steps, -1), "costs": costs, "times": times,
         "terminal_cost": phi if problem.horizon == "finite" else np.zeros(num), "iterations": iterations,
-        "statuses": [
-            Status.CONVERGED if ok else Status.SHOOTING_FAILED
-            for ok in (worst <= max(tolerance, 1e-10) * scale) & np.isfinite(costs).all(axis=1)
-        ],
+        "ok": (worst <= max(tolerance, 1e-10) * scale) & np.isfinite(costs).all(axis=1),
         "defect": worst, "costate_defect": worst, "resimulation": np.abs(again - ends).max(axis=(1, 2)),
         "stationarity": left.reshape(num, -1).max(axis=1), "complementarity": products.reshape(num, -1).max(axis=1),
         "transversality": np.abs(np.delete(point.conditions, np.arange(n, n + f.n_nu), axis=1)).max(axis=1),

@@ -111,7 +111,7 @@ def test_the_kernel_integrates_like_an_independent_method():
 def test_swing_ups_are_extremals_of_the_continuous_problem(pendulums):
     problem, guesses = pendulums
     found = solve_pontryagin(problem, guesses)
-    assert found.ok.sum() >= 20
+    assert found.ok.all()
     ok = np.flatnonzero(found.ok)
     assert found.residuals["hamiltonian_drift"][ok].max() < 1e-7
     assert found.residuals["stationarity"][ok].max() < 1e-12
