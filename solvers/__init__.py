@@ -7,6 +7,7 @@ from collections.abc import Callable
 from optctl.solvers.bilinear import solve_grape
 from optctl.solvers.collocation import solve_collocation
 from optctl.solvers.feedback import CONTROLLERS, Feedback, OptimalController, tvlqr
+from optctl.solvers.lqg import LqgController, h_infinity_norm
 from optctl.solvers.lqr import linear_quadratic, lqr, lqr_controller, solve_lqr
 from optctl.solvers.multiple_shooting import Guess, solve_multiple_shooting
 from optctl.solvers.multistart import solve, solve_ddp_start, solve_many
@@ -31,11 +32,13 @@ __all__ = [
     "Certificate",
     "Feedback",
     "Guess",
+    "LqgController",
     "OptimalController",
     "Solution",
     "SolutionBatch",
     "Status",
     "Verdict",
+    "h_infinity_norm",
     "linear_quadratic",
     "lqr",
     "lqr_controller",
