@@ -16,6 +16,7 @@ from typing import Any
 
 import casadi as ca
 import numpy as np
+from scipy.linalg import eigh
 
 from optctl.controller import check_params, check_states
 from optctl.errors import require
@@ -25,8 +26,10 @@ from optctl.solvers.solution import Certificate, Solution, Status, gradient_func
 from optctl.trajectory import Trajectory
 
 _STARTS = 64
-_REFINED = 4
-"""Candidates that Newton's method finishes."""
+_PROMISING = 8
+"""Members that go on for longer, one for each lane."""
+_REFINED = 3
+"""Candidates that Newton's method finishes, until one is stationary."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,7 +88,12 @@ def bilinear(problem: Problem, params: np.ndarray | None = None, x0: np.ndarray 
     Taken are problems that the exact propagator steps, linear in the controls, with costs quadratic in states and controls and bounds
     on controls only. Several parameters must leave the costs alone.
     """
-    if problem.integrator != "exponential" or problem.horizon != "finite" or not sweeps.applies(problem):
+    if (
+        problem.discrete
+        or problem.integrator != "exponential"
+        or problem.horizon != "finite"
+        or not sweeps.applies(problem)
+    ):
         return None
     x, u, p, t, n, k = problem._x, problem._u, problem._p, problem._t, problem.n_x, problem.n_u
     assert problem.dynamics_function is not None  # not discrete
@@ -129,22 +137,25 @@ def bilinear(problem: Problem, params: np.ndarray | None = None, x0: np.ndarray 
 
 
 def random_pulses(system: Bilinear, num: int, seed: int = 0) -> np.ndarray:
-    """(num, S, K): every slot uniform over 3 to 100 % of the way to the bounds, a size for each member; member i depends on (seed, i)
-    alone."""
+    """(num, S, K): uniform over 3 to 100 % of the way to the bounds and held over 1, 2, 4, … or all slots: a size and a pace for each
+    member. Member i depends on (seed, i) alone."""
     low, high = system.span
-    streams = [np.random.default_rng([seed, i]) for i in range(num)]
-    size = np.array([0.03 ** rng.uniform() for rng in streams])[:, None, None]
-    noise = np.stack([rng.uniform(-1, 1, (system.slots, len(low))) for rng in streams])
-    return 0.5 * (low + high) + 0.5 * (high - low) * size * noise
+    pulses = np.empty((num, system.slots, len(low)))
+    for i in range(num):
+        rng = np.random.default_rng([seed, i])
+        size, pieces = 0.03 ** rng.uniform(), min(system.slots, 2 ** rng.integers(0, 2 + system.slots.bit_length()))
+        held = rng.uniform(-1, 1, (pieces, len(low)))[np.arange(system.slots) * pieces // system.slots]
+        pulses[i] = 0.5 * (low + high) + 0.5 * (high - low) * size * held
+    return pulses
 
 
 def newton(
-    system: Bilinear, pulse: np.ndarray, *, tolerance: float = 1e-10, max_iterations: int = 40, device: str = "cpu"
+    system: Bilinear, pulse: np.ndarray, *, tolerance: float = 1e-10, max_iterations: int = 60, device: str = "cpu"
 ) -> tuple[np.ndarray, float, float]:  # fmt: skip
     """Projected Newton steps from `pulse` (S, K): pulse, cost and |z − clip(z − ∂J/∂z)|, z the controls relative to their bounds.
 
     The Hessian of the free controls is a difference of exact gradients; its eigenvalues enter by their modulus, so that a saddle is
-    left and a flat direction not followed for ever.
+    left, plus a damping, of which several are tried at once and the best is kept.
     """
     from optctl.solvers.batched.grape import optimise
 
@@ -167,19 +178,19 @@ def newton(
         step = 1e-5 * np.eye(len(z))[free]
         _, slopes = evaluate(np.concatenate([z + step, z - step]))
         hessian = ((slopes[: len(free)] - slopes[len(free) :]) / 2e-5)[:, free]
-        curvature, axes = np.linalg.eigh(0.5 * (hessian + hessian.T))
-        curvature = np.maximum(np.abs(curvature), 1e-9 * np.abs(curvature).max(initial=1e-12))
-        way = np.zeros_like(z)
-        way[free] = -axes @ (axes.T @ slope[free] / curvature)
-        way /= max(1.0, np.abs(way).max())
-        trials = project(z + 0.5 ** np.arange(24)[:, None] * way)
+        curvature, axes = eigh(0.5 * (hessian + hessian.T))
+        size = np.abs(curvature)
+        damping = size.max(initial=1e-12) * np.append(1e-12, np.logspace(-8, 1, 23))
+        ways = np.zeros((len(damping), len(z)))
+        ways[:, free] = -(axes.T @ slope[free] / (size + damping[:, None])) @ axes.T
+        trials = project(z + ways)
         costs, slopes = evaluate(trials)
         rounding = 4e-16 * (1 + abs(cost))
         residuals = np.abs(trials - project(trials - slopes)).max(axis=1)
         better = (costs <= cost + 1e-4 * (trials - z) @ slope) | ((costs <= cost + rounding) & (residuals < residual))
         if not better.any():
             break
-        best = int(np.argmax(better))
+        best = int(np.argmin(np.where(better, costs, np.inf)))
         z, cost, slope = trials[best], costs[best], slopes[best]
     return (z * half).reshape(shape), float(cost), float(np.abs(z - project(z - slope)).max())
 
@@ -193,7 +204,7 @@ def solve_grape(
     num_starts: int | None = None,
     seed: int = 0,
     tolerance: float = 1e-10,
-    max_iterations: int = 400,
+    max_iterations: int = 200,
     device: str = "cpu",
 ) -> Solution:
     """The best of `num_starts` random pulses (default 64) by L-BFGS with exact gradients, finished by Newton's method.
@@ -215,16 +226,22 @@ def solve_grape(
     assert system is not None
     require(num_starts is None or num_starts > 0, "num_starts", "be a positive integer", f"is {num_starts!r}")
     pulses = random_pulses(system, num_starts or _STARTS, seed) if guess is None else guess.controls[None]
-    found = optimise(system, pulses, gradient=1e-6, max_iterations=max_iterations, device=device)
-    cost = np.where(np.isfinite(found.cost), found.cost, np.inf)
+    first = optimise(system, pulses, gradient=1e-8, max_iterations=max_iterations, device=device)
+    found = optimise(system, first.pulses[np.argsort(np.nan_to_num(first.cost, nan=np.inf), kind="stable")[:_PROMISING]],
+                     gradient=1e-8, max_iterations=5 * max_iterations, device=device)  # fmt: skip
+    cost = np.nan_to_num(found.cost, nan=np.inf)
     order = np.argsort(cost, kind="stable")
     distinct = [i for j, i in enumerate(order) if j == 0 or cost[i] > cost[order[j - 1]] + 1e-6 * (1 + abs(cost[i]))]
-    refined = [newton(system, found.pulses[i], tolerance=tolerance, device=device) for i in distinct[:_REFINED]]
+    refined: list[tuple[np.ndarray, float, float]] = []
+    for i in distinct[:_REFINED]:
+        refined.append(newton(system, found.pulses[i], tolerance=tolerance, device=device))
+        if min(r[2] for r in refined) <= 1e-8:
+            break
     best = min(refined, key=lambda r: r[1])
-    values = {round(v, 4) for v, status in zip(cost, found.statuses, strict=True) if status.ok}
+    values = {round(v, 4) for v, status in zip(first.cost, first.statuses, strict=True) if status.ok}
     solution = certified(problem, x0, best[0], p, tolerance=tolerance)
     return solution.replace(
-        wall_time=time.perf_counter() - began, iterations=int(found.iterations.sum()), basins=max(1, len(values)),
+        wall_time=time.perf_counter() - began, iterations=int(first.iterations.sum() + found.iterations.sum()), basins=max(1, len(values)),
     )  # fmt: skip
 
 

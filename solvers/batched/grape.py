@@ -95,7 +95,7 @@ _BODY = """
     const wp::int64 n = slots * K, blocks = (n + LANES - 1) / LANES;
     const wp::int64 pulse = 0, slope = pulse + n, path = slope + n, terms = path + (slots * splits + 1) * N;
     const wp::int64 factors = terms + (TERMS + 1) * N, costate = factors + TERMS + 1, before = costate + N, scaled = before + N;
-    const wp::int64 source = scaled + N, pushes = source + N, begin = pushes + 5 * N, numbers = begin + N;
+    const wp::int64 source = scaled + N, pushes = source + N, begin = pushes + 5 * CHARGED, numbers = begin + N;
     const wp::int64 rates = numbers + systems * NC, value = rates + systems * (K + 1), homes = value + 1;
     const wp::int64 house = (6 + 2 * MEMORY) * blocks + OWN;
     const double dt = duration / double(slots);
@@ -106,19 +106,24 @@ _BODY = """
 
     // --- cost and gradient of all lanes: `pulse` -> `value`, `slope` ---
     const double nodes[5] = {<nodes>}, weights[5] = {<weights>};
-    // R x at a Gauss-Legendre node, times h and the weight, in row `to`; returns half its product with x
+    const wp::int64 charged[CHARGED] = {<charged>};
+    double powers[5][TERMS + 1];
+    for (int g = 0; g < 5; ++g)
+        for (int m = 0; m <= TERMS; ++m)
+            powers[g][m] = m == 0 ? 1.0 : nodes[g] * powers[g][m - 1];
+    // h times weight times R x at a Gauss-Legendre node, for the states that cost, in row `to`; returns half its product with x
     auto running_cost = [&](wp::int64 order, int g, V h, wp::int64 to) -> V {
-        for (wp::int64 i = 0; i < N; ++i) {
-            V x = W(terms + order * N + i);
+        for (int i = 0; i < CHARGED; ++i) {
+            V x = W(terms + order * N + charged[i]);
             for (wp::int64 m = order - 1; m >= 0; --m)
-                x = x * nodes[g] + W(terms + m * N + i);
+                x = x * nodes[g] + W(terms + m * N + charged[i]);
             W(before + i) = x;
         }
         V sum = 0.0;
-        for (wp::int64 i = 0; i < N; ++i) {
+        for (int i = 0; i < CHARGED; ++i) {
             V y = 0.0;
-            for (wp::int64 m = 0; m < N; ++m)
-                y += running.data[i * N + m] * W(before + m);
+            for (int m = 0; m < CHARGED; ++m)
+                y += running.data[charged[i] * N + charged[m]] * W(before + m);
             W(to + i) = h * weights[g] * y;
             sum += 0.5 * W(before + i) * W(to + i);
         }
@@ -192,18 +197,14 @@ _BODY = """
                     const wp::int64 order = taylor(path + (j * splits + i) * N, scaled, dt * share, theta * share);
                     if (RUNNING)
                         for (int g = 0; g < 5; ++g)
-                            running_cost(order, g, dt * share, pushes + g * N);
+                            running_cost(order, g, dt * share, pushes + g * CHARGED);
                     // what drives s_m: the costate after the interval, and the running cost at the nodes
                     auto drive = [&](wp::int64 m, wp::int64 to) {
                         for (wp::int64 l = 0; l < N; ++l)
                             W(to + l) = W(costate + l);
-                        for (int g = 0; RUNNING && g < 5; ++g) {
-                            double power = 1.0;
-                            for (wp::int64 k = 0; k < m; ++k)
-                                power *= nodes[g];
-                            for (wp::int64 l = 0; l < N; ++l)
-                                W(to + l) += power * W(pushes + g * N + l);
-                        }
+                        for (int g = 0; RUNNING && g < 5; ++g)
+                            for (int l = 0; l < CHARGED; ++l)
+                                W(to + charged[l]) += powers[g][m] * W(pushes + g * CHARGED + l);
                     };
                     drive(order, before);
                     for (wp::int64 m = order; m > 0; --m) {
@@ -429,7 +430,8 @@ class Pattern:
     """(row, column, sign, entry)."""
     parts: tuple[tuple[int, int], ...]
     """(entry, k): the entry has a multiple of u_k, k = 0 for the constant 1."""
-    running: bool
+    charged: tuple[int, ...]
+    """States with a running cost."""
 
     @classmethod
     def of(cls, system: Bilinear) -> tuple[Pattern, np.ndarray]:
@@ -445,14 +447,22 @@ class Pattern:
         listed = tuple(
             (int(i), int(j), int(s), int(e)) for (i, j), s, e in zip(places, signs, which.ravel(), strict=True)
         )
-        pattern = cls(n, a.shape[1] - 1, listed, tuple((int(e), int(k)) for e, k in parts), bool(system.running.any()))
+        pattern = cls(
+            n,
+            a.shape[1] - 1,
+            listed,
+            tuple((int(e), int(k)) for e, k in parts),
+            tuple(map(int, np.flatnonzero(system.running.any(axis=0)))),
+        )
         return pattern, numbers[parts[:, 0], :, parts[:, 1]].T
 
     def work_rows(self, slots: int, splits: int, systems: int, lanes: int) -> int:
         """Numbers (on a CPU: vectors of eight) that a thread works with."""
         n, k, size = self.states, self.controls, slots * self.controls
         house = (6 + 2 * _MEMORY) * -(-size // lanes) + self._own(lanes)
-        evaluation = 2 * size + (slots * splits + 1) * n + (_TERMS + 1) * (n + 1) + 10 * n
+        evaluation = (
+            2 * size + (slots * splits + 1) * n + (_TERMS + 1) * (n + 1) + 5 * n + 5 * max(1, len(self.charged))
+        )
         return evaluation + systems * (len(self.parts) + k + 1) + 1 + lanes * house
 
     def _own(self, lanes: int) -> int:
@@ -464,7 +474,8 @@ class Pattern:
         lanes = LANES if cpu else 1
         numbers = {
             "N": self.states, "K": self.controls, "NE": 1 + max(e for e, _ in self.parts), "NC": len(self.parts), "LANES": lanes,
-            "MEMORY": _MEMORY, "TERMS": _TERMS, "OWN": self._own(lanes), "RUNNING": str(self.running).lower(),
+            "MEMORY": _MEMORY, "TERMS": _TERMS, "OWN": self._own(lanes), "RUNNING": str(bool(self.charged)).lower(),
+            "CHARGED": max(1, len(self.charged)),
         } | {name: i for i, name in enumerate(_OWN)}  # fmt: skip
         numbers |= {name: len(_OWN) + i * _MEMORY for i, name in enumerate(("RHO", "NOW", "ALPHA"))}
         body = (_CPU if cpu else _GPU) + _BODY
@@ -473,8 +484,8 @@ class Pattern:
             body = re.sub(
                 rf"^( *)<{name}>", lambda m, lines=lines: "\n".join(m[1] + line for line in lines), body, flags=re.M
             )
-        for name, values in (("nodes", _NODES), ("weights", _WEIGHTS)):
-            body = body.replace(f"<{name}>", ", ".join(repr(float(v)) for v in values))
+        for name, values in (("nodes", _NODES), ("weights", _WEIGHTS), ("charged", self.charged)):
+            body = body.replace(f"<{name}>", ", ".join(repr(v) for v in np.asarray(values).tolist()))
         for name, number in numbers.items():
             body = re.sub(rf"\b{name}\b", str(number), body)
         return _MODULE.format(
