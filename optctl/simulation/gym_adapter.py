@@ -173,7 +173,13 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray
             f"is {seed!r}",
         )  # fmt: skip
         super().reset(seed=seed)
-        given = {("mask" if name == "reset_mask" else name): value for name, value in (options or {}).items()}
+        given = dict(options or {})
+        if "reset_mask" in given:
+            given["mask"] = mask = np.asarray(given.pop("reset_mask"))
+            require(
+                mask.dtype == bool and mask.shape == (self.num_envs,), "options['reset_mask']",
+                f"be boolean with shape ({self.num_envs},)", f"is {mask.dtype} with shape {mask.shape}",
+            )  # fmt: skip
         obs, info = self._env.reset(seed=seed, options=given)
         return self._array(obs), self._costs(info)
 

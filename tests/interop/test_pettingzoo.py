@@ -40,6 +40,18 @@ def test_each_mass_sees_itself_and_its_neighbours():
     assert local_agents(own_place) == {"force": (["position", "velocity"], ["force"])}
 
 
+def test_who_sees_what_is_as_the_family_pages_say():
+    sees = lambda name, **options: {a: seen for a, (seen, _) in local_agents(optctl.make(name, **options)).items()}
+    assert sees("dean") == {"u1": ["x1", "x2"], "u2": ["x1", "x2", "x3"], "u3": ["x2", "x3"]}
+    assert sees("oscillator-ring")["force1"] == ["q1", "q2", "q4", "v1"]
+    assert len(sees("kuramoto")["u1"]) == 6
+    sparse = np.roll(np.eye(6), 1, axis=0) + np.roll(np.eye(6), -1, axis=0)
+    assert sees("kuramoto", network=sparse)["u1"] == ["theta1", "theta2", "theta6"]
+    assert len(sees("reacher")["torque2"]) == 4 and len(sees("quadrotor")["left"]) == 6
+    chain = sees("spin-chain")  # five sites: two numbers each
+    assert [len(seen) for seen in chain.values()] == [6, 8, 8, 6]
+
+
 def test_the_team_moves_as_the_single_environment_does_and_shares_its_reward():
     problem = chain()
     team, single = ParallelEnv(problem), GymEnv(problem)

@@ -55,6 +55,7 @@ def test_the_bench_of_environments_writes_figures_and_plot(tmp_path, capsys):
     assert any(peer["peer"].startswith("gymnasium") and peer["steps_per_second"] > 0 for peer in first["peers"])
     table = capsys.readouterr().out
     assert all(table.count(label) >= 2 for label in LINES.values())
+    assert table.count("| 1.00 |") >= 2 and "### A call, in µs" in table  # the public step beside itself
     assert (tmp_path / "envs.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ArgumentError, match=r"`num_envs\[1\]` must be at least 1, but is 0"):
         envs(num_envs=(64, 0))

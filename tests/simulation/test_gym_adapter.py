@@ -239,6 +239,13 @@ def test_wrong_options_of_a_reset(options, sentence):
         GymEnv("cartpole").reset(options=options)
 
 
+def test_a_wrong_mask_of_a_reset():
+    with pytest.raises(
+        ArgumentError, match=r"`options\['reset_mask'\]` must be boolean with shape \(2,\), but is int64 with"
+    ):
+        GymVectorEnv("cartpole", 2).reset(options={"reset_mask": [0, 1]})
+
+
 def test_unknown_ids_and_names():
     with pytest.raises(gymnasium.error.NameNotFound, match="Did you mean: `cartpole`"):
         gymnasium.make("optctl/cartpol-v0")
