@@ -112,8 +112,9 @@ class _Functions:
         low, high = self.problem.control_low, self.problem.control_high
         worst = lambda a: np.abs(a).reshape(num, -1).max(axis=1, initial=0.0)
         c, e, _ = self.evaluate(r.states, r.controls, p, zero)
-        slack = np.concatenate([np.where(np.isneginf(c), 0.0, c).reshape(num, -1), e], axis=1)
-        force = np.concatenate([r.multipliers.reshape(num, -1), r.end_multipliers], axis=1)
+        bounds = slice(None, self.limits.n_bound)
+        slack = np.concatenate([np.where(np.isneginf(c), 0.0, c).reshape(num, -1), e[:, bounds]], axis=1)
+        force = np.concatenate([r.multipliers.reshape(num, -1), r.end_multipliers[:, bounds]], axis=1)
         return {
             "defect": worst(after - r.states[:, 1:]),
             "stationarity": worst(r.controls - np.clip(r.controls - l_u, low, high)),

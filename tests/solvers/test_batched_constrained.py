@@ -70,6 +70,14 @@ def test_state_bounds_control_bounds_and_an_end_agree_with_ipopt():
         np.testing.assert_allclose(found.costates[i], other.trajectory.costates, atol=1e-5)
 
 
+def test_state_bounds_count_from_the_second_state_on():
+    problem, start = to_rest(), np.array([[0.0, 0.9]])  # the bound is 0.8, and one interval of braking takes 0.15
+    found = solve_constrained(problem, *lines(problem, start, [0.0, 0.0]), problem.param_values[None])
+    assert found.converged[0]
+    assert found.violation[0] <= 1e-9
+    assert found.states[0, 1, 1] < 0.8 + 1e-8
+
+
 def test_bryson_and_denham():
     problem = optima.bryson_denham(48)
     x0 = problem.initial_state.location[None]

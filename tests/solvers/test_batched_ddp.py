@@ -208,7 +208,8 @@ def test_the_source_for_gpus_compiles_without_one(tmp_path):
     from optctl.simulation.cache import load_module
     from optctl.solvers.batched.source import DdpSource
 
-    module = load_module(DdpSource(envs.make("pendulum"), "cuda").source())
+    bounded = envs.make("pendulum").replace(state_bounds={"omega": (-8.0, 8.0)})
+    module = load_module(DdpSource(bounded, "cuda").source())
     if 90 not in wp.get_cuda_supported_archs():
         pytest.skip("this Warp has no compiler for CUDA")
     wp.compile_aot_module(module, arch=90, module_dir=tmp_path, use_ptx=True)
