@@ -79,6 +79,7 @@ def test_a_free_final_time():
     T = (18 * distances**2) ** 0.25
     np.testing.assert_allclose(found.trajectory.times[:, -1], T, rtol=1e-10)
     np.testing.assert_allclose(found.values, 4 * T / 3, rtol=1e-10)
+    assert found.iterations.max() <= 5  # quadratic: the derivative with respect to T is right
 
 
 def test_linear_quadratic_extremals_carry_the_riccati_solution():

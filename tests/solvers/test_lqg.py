@@ -95,7 +95,8 @@ def test_an_observing_controller_sees_noise_of_the_stated_size_and_nobody_else_d
     assert np.array_equal(seen[0], seen[1])  # the first observation is one
     errors = np.stack(seen[1:], axis=1)[..., 0] - noisy.states[:, :-1, 0] - 0.3
     assert errors.std() == pytest.approx(0.2, rel=0.03)
-    assert abs(np.corrcoef(errors.T)[0, 1]) < 0.05
+    pushes = np.diff(noisy.states[..., 1], axis=1)
+    assert np.abs(np.corrcoef(np.concatenate([errors, pushes], axis=1).T) - np.eye(6)).max() < 0.06
     Blind = type("Blind", (Watching,), {"observes": False})
     assert np.array_equal(
         rollout(problem, Blind(), starts, seed=5).states, noisy.states
