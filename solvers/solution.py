@@ -397,6 +397,14 @@ def second_order_residuals(problem: Problem, trajectory: Trajectory, params: np.
     ]
 
 
+def with_curvature(problem: Problem, solution: Solution, params: np.ndarray) -> Solution:
+    """The same solution with the second-order condition in its certificate, where one is to be had."""
+    if not solution.ok or solution.proved or solution.certificate.curvature is not None:
+        return solution
+    found = second_order_residuals(problem, Trajectory.stack([solution.trajectory]), params[None])[0]
+    return solution.replace(certificate=replace(solution.certificate, curvature=found.get("curvature")))
+
+
 def _first(least: np.ndarray, size: np.ndarray) -> np.ndarray:
     """The least pivot from the end back to the first that is not positive, in units of `size`."""
     alive = np.cumprod((least > 0)[:, ::-1], axis=1)[:, ::-1] > 0
