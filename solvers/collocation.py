@@ -18,8 +18,8 @@ import casadi as ca
 import numpy as np
 
 from optctl.errors import require
-from optctl.problem import Problem
-from optctl.solvers.multiple_shooting import Guess
+from optctl.problem import Bounds, Problem
+from optctl.solvers.multiple_shooting import Guess, control_bounds, start_bounds
 from optctl.solvers.nonlinear_program import NonlinearProgram
 from optctl.solvers.solution import Certificate, Solution, Status, integrated, ruled_out
 from optctl.trajectory import Trajectory
@@ -62,7 +62,8 @@ def scheme(name: str, degree: int = 3) -> Scheme:
 
 
 class Collocation:
-    """The program of one problem and scheme; unknowns: node states, stage states, controls, T."""
+    """The program of one problem and scheme; unknowns: node states, stage states, controls, T. The intervals' shares of the whole
+    time (their widths) are parameters, so that one program serves every grid of as many intervals."""
 
     def __init__(self, problem: Problem, method: Scheme, intervals: int) -> None:
         self.problem, self.method, self.intervals = problem, method, intervals
@@ -75,11 +76,12 @@ class Collocation:
         self.inner = s - 2 if method.shares_start else s - 1  # stage states besides the nodes
         self.sizes = (n_x * (n + 1), n_x * n * self.inner, n_u * self.columns, int(self.free_time))
         w, p, x0 = ca.MX.sym("w", sum(self.sizes)), ca.MX.sym("p", problem.n_p), ca.MX.sym("x0", n_x)
+        widths = ca.MX.sym("widths", 1, n)
         nodes, stages, controls, final = self._split(w)
         nodes, controls = ca.reshape(nodes, n_x, n + 1), ca.reshape(controls, n_u, self.columns)
         stages = ca.reshape(stages, n_x * self.inner, n)
         final = final if self.free_time else problem.duration
-        h = final / n
+        h = final * widths
         assert problem.dynamics_function is not None  # not discrete
         point = ca.Function(
             "rates", [problem._x, problem._u, problem._p, problem._t],
@@ -102,72 +104,61 @@ class Collocation:
         slope = ca.gradient(cost + ca.dot(multiplier, ca.vertcat(*defects)), x)
         start = ca.Function("start", [x, y, inner, u, q, t, hs, multiplier], [ca.densify(slope)]).map(n)
         gathered = ca.reshape(controls[:, self.index.ravel().tolist()], n_u * s, n)
-        starts = h * ca.DM(np.arange(n)).T
+        starts = ca.horzcat(0, ca.cumsum(h, 1)[:-1]) if n > 1 else ca.MX(1, 1)
         self.rows = len(rows)
-        g, costs_all = interval.map(n)(
-            nodes[:, :-1], nodes[:, 1:], stages, gathered, ca.repmat(p, 1, n), starts, ca.repmat(h, 1, n)
-        )
+        ends = [nodes[:, :-1], nodes[:, 1:], stages, gathered, ca.repmat(p, 1, n), starts, h]
+        g, costs_all = interval.map(n)(*ends)
         objective = ca.sum2(costs_all)
         if problem.horizon == "finite":
             objective += problem.terminal_cost_function(nodes[:, -1], p, final)
         y_all = ca.MX.sym("y", n_x * len(rows), n)
-        costates = start(
-            nodes[:, :-1], nodes[:, 1:], stages, gathered, ca.repmat(p, 1, n), starts, ca.repmat(h, 1, n), y_all
-        )
-        self.interval_values = ca.Function("interval_values", [w, p, y_all], [costs_all, costates])
+        self.interval_values = ca.Function("interval_values", [w, p, widths, y_all], [costs_all, start(*ends, y_all)])
         constraints, self.n_path, self.n_end = [ca.vec(g)], 0, 0
-        grid = [(k, j) for k in range(n) for j in range(s) if not (method.shares_start and j == 0 and k > 0)]
         if problem.path_constraint_function is not None:
-            for k, j in grid:
-                at = (nodes[:, k + 1] if j == s - 1 else nodes[:, k] if method.shares_start and j == 0
-                      else stages[(j - method.shares_start) * n_x : (j - method.shares_start + 1) * n_x, k])  # fmt: skip
-                constraints.append(
-                    problem.path_constraint_function(
-                        at, controls[:, int(self.index[k, j])], p, h * (k + float(method.c[j]))
-                    )
-                )
-            self.n_path = sum(c.numel() for c in constraints[1:])
+            if method.shares_start:
+                inside = ca.reshape(ca.vertcat(nodes[:, :-1], stages), n_x, n * per)
+                points = ca.horzcat(inside, nodes[:, -1])
+            else:
+                points = ca.reshape(ca.vertcat(stages, nodes[:, 1:]), n_x, n * per)
+            at = ca.reshape(ca.repmat(starts, per, 1) + ca.DM(method.c[:per]) @ h, 1, n * per)
+            at = ca.horzcat(at, final) if method.shares_start else at
+            path = problem.path_constraint_function.map(self.columns)
+            constraints.append(ca.vec(path(points, controls, ca.repmat(p, 1, self.columns), at)))
+            self.n_path = constraints[-1].numel()
         if problem.terminal_constraint_function is not None:
             constraints.append(problem.terminal_constraint_function(nodes[:, -1], p, final))
             self.n_end = constraints[-1].numel()
         self.n_defect = g.numel()
-        self.program = NonlinearProgram(w, ca.vertcat(x0, p), objective, ca.vertcat(*constraints))
+        self.program = NonlinearProgram(w, ca.vertcat(x0, p, widths.T), objective, ca.vertcat(*constraints))
 
     def _split(self, w):
         ends = np.cumsum(self.sizes)
         return w[: int(ends[0])], w[int(ends[0]) : int(ends[1])], w[int(ends[1]) : int(ends[2])], w[int(ends[2]) :]
 
-    def times(self, final: float) -> np.ndarray:
-        """Times of the control columns."""
-        h = final / self.intervals
+    def times(self, h: np.ndarray) -> np.ndarray:
+        """Times of the control columns, for intervals of lengths h."""
         columns = np.empty(self.columns)
-        columns[self.index] = h * (np.arange(self.intervals)[:, None] + self.method.c[None])
+        columns[self.index] = (np.cumsum(h) - h)[:, None] + h[:, None] * self.method.c
         return columns
 
-    def pack(self, guess: Guess, final: float) -> np.ndarray:
+    def pack(self, guess: Guess, final: float, widths: np.ndarray) -> np.ndarray:
         """Interpolate a guess to every point."""
-        old = np.linspace(0, final, len(guess.states))
+        old, h = guess.grid(final), final * widths
+        starts = np.cumsum(h) - h
         state = lambda t: np.stack([np.interp(t, old, column) for column in guess.states.T], axis=-1)
         middle = (old[:-1] + old[1:]) / 2
         control = lambda t: np.stack([np.interp(t, middle, column) for column in guess.controls.T], axis=-1)
-        h = final / self.intervals
         first = 1 if self.method.shares_start else 0
-        inner_times = h * (np.arange(self.intervals)[:, None] + self.method.c[first : first + self.inner][None])
-        parts = [state(h * np.arange(self.intervals + 1)).ravel(), state(inner_times.ravel()).ravel()]
-        return np.concatenate([*parts, control(self.times(final)).ravel(), [final] if self.free_time else []])
+        inner = starts[:, None] + h[:, None] * self.method.c[first : first + self.inner]
+        parts = [state(np.append(starts, final)).ravel(), state(inner.ravel()).ravel(), control(self.times(h)).ravel()]
+        return np.concatenate([*parts, [final] if self.free_time else []])
 
-    def bounds(self, x0: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    def bounds(self, x0: np.ndarray, scale: float, free_start: Bounds) -> tuple[np.ndarray, np.ndarray]:
         q, sides = self.problem, []
-        for u_side, x_side, i in ((q.control_low, q.state_low, 0), (q.control_high, q.state_high, 1)):
-            nodes = np.tile(x_side, (self.intervals + 1, 1))
-            nodes[0] = x0
-            inner = np.tile(x_side, (self.intervals * self.inner, 1))
-            controls = np.tile(scale * u_side, (self.columns, 1))
-            sides.append(
-                np.concatenate(
-                    [nodes.ravel(), inner.ravel(), controls.ravel(), [q.final_time[i]] if q.final_time else []]
-                )
-            )
+        starts, limits = start_bounds(q, x0, free_start), control_bounds(q, scale)
+        for first, u_side, x_side, i in zip(starts, limits, (q.state_low, q.state_high), (0, 1), strict=True):
+            parts = [first, np.tile(x_side, self.intervals * (1 + self.inner)), np.tile(u_side, self.columns)]
+            sides.append(np.concatenate([*parts, [q.final_time[i]] if q.final_time else []]))
         return sides[0], sides[1]
 
 
@@ -187,64 +178,76 @@ def solve_collocation(
     max_iterations: int = 500,
     time_limit: float = 60.0,
     scale: float = 1.0,
+    free_start: Bounds | None = None,
     resimulation: float | None = None,
     max_intervals: int = 3200,
+    damped: bool = False,
 ) -> Solution:
-    """One local solve, or with `resimulation` several on ever finer grids: the intervals are doubled, each grid starting from the
-    solution on the one before, until the independently integrated defect is no larger.
+    """One local solve, or with `resimulation` several on ever finer grids: intervals whose independently integrated defect is
+    larger, relative to max(1, max |x_i|), are split, each grid starting from the solution on the one before. `free_start` and
+    `damped` as in multiple shooting.
 
     The trajectory lists node states and costates; `controls` are the controls at the middle of each interval (interpolated), `costs`
     the interval costs."""
     require(not problem.discrete, "problem", "have continuous dynamics", "is discrete")
     require(resimulation is None or resimulation > 0, "resimulation", "be positive", f"is {resimulation!r}")
-    if resimulation is not None:
-        options = {"params": params, "scheme_name": scheme_name, "degree": degree, "tolerance": tolerance}
-        options |= {"max_iterations": max_iterations, "time_limit": time_limit, "scale": scale}
-        return _refined(problem, x0, guess, intervals or problem.steps, resimulation, max_intervals, options)
     started = time.perf_counter()
     p = problem.param_values if params is None else params
     n = problem.steps if intervals is None else intervals
-    built = _BUILT.setdefault(problem, {})
-    key = (scheme_name, degree, n)
-    if key not in built:
-        built[key] = Collocation(problem, scheme(scheme_name, degree), n)
-    c: Collocation = built[key]
+    require(isinstance(n, (int, np.integer)) and n > 0, "intervals", "be a positive integer", f"is {n!r}")
+    method, widths = scheme(scheme_name, degree), np.full(n, 1 / n)
     if isinstance(guess, Trajectory):
         guess = Guess.of(guess)
     if guess is None:
         rest = np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)
         guess = Guess(np.tile(x0, (n + 1, 1)), np.tile(rest, (n, 1)))
-    final = problem.duration
+    final, iterations = problem.duration, 0
     if problem.final_time is not None:
         final = float(np.mean(problem.final_time)) if guess.final_time is None else guess.final_time
-    low = np.concatenate([np.zeros(c.n_defect), np.full(c.n_path, -np.inf), np.zeros(c.n_end)])
-    result = c.program.solve(
-        c.pack(guess, final), np.concatenate([x0, p]), c.bounds(np.asarray(x0), scale), (low, np.zeros(len(low))),
-        tolerance=tolerance, max_iterations=max_iterations, time_limit=time_limit,
-    )  # fmt: skip
-    return _solution(c, result, p, time.perf_counter() - started, f"collocation ({scheme_name})")
-
-
-def _refined(problem, x0, guess, intervals, wanted, most, options) -> Solution:
-    """Double the intervals until the re-simulated defect is at most `wanted`."""
-    started = time.perf_counter()
     while True:
-        found = solve_collocation(problem, x0, guess=guess, intervals=intervals, **options)
-        late = time.perf_counter() - started > options["time_limit"]
-        defect = found.certificate.resimulation
-        if not found.ok or (defect is not None and defect <= wanted):
-            break
-        if 2 * intervals > most or late:
-            found = found.replace(
-                status=Status.TIME_LIMIT if late else Status.ACCEPTABLE,
-                message=f"re-simulated defect {defect:.1e} with {intervals} intervals",
-            )
-            break
-        guess, intervals = found.trajectory, 2 * intervals
-    return found.replace(wall_time=time.perf_counter() - started)
+        built = _BUILT.setdefault(problem, {})
+        key = (scheme_name, degree, len(widths))
+        if key not in built:
+            built[key] = Collocation(problem, method, len(widths))
+        c: Collocation = built[key]
+        low = np.concatenate([np.zeros(c.n_defect), np.full(c.n_path, -np.inf), np.zeros(c.n_end)])
+        left = time_limit - (time.perf_counter() - started)
+        result = c.program.solve(
+            c.pack(guess, final, widths), np.concatenate([x0, p, widths]),
+            c.bounds(np.asarray(x0), scale, free_start or {}), (low, np.zeros(len(low))),
+            tolerance=tolerance, max_iterations=max_iterations, time_limit=max(left, 0.0),
+            damped=damped,
+        )  # fmt: skip
+        iterations += result.iterations
+        name, seconds = f"collocation ({scheme_name})", time.perf_counter() - started
+        found, defects = _solution(c, result, widths, p, seconds, name)
+        found = found.replace(iterations=iterations)
+        if resimulation is None or not found.ok or np.max(defects) <= resimulation:
+            return found
+        if len(widths) >= max_intervals or seconds > time_limit:
+            status = Status.TIME_LIMIT if seconds > time_limit else Status.ACCEPTABLE
+            message = f"re-simulated defect {np.max(defects):.1e} with {len(widths)} intervals"
+            return found.replace(status=status, message=message)
+        widths = _refined(widths, defects, resimulation, method.order, max_intervals)
+        guess = Guess.of(found.trajectory)
+        final = found.final_time
 
 
-def _solution(c: Collocation, result, p: np.ndarray, wall_time: float, name: str) -> Solution:
+def _refined(widths: np.ndarray, defects: np.ndarray, wanted: float, order: int, most: int) -> np.ndarray:
+    """Split every interval whose defect, which falls as h^(order + 1), is larger than wanted; the worst first, up to `most`."""
+    pieces = np.ceil((2 * np.nan_to_num(defects, nan=np.inf) / wanted) ** (1 / (order + 1)))
+    extra = np.where(defects <= wanted, 0, np.clip(pieces, 2, 4) - 1).astype(int)
+    worst = np.argsort(-defects, kind="stable")
+    extra[worst[np.cumsum(extra[worst]) > most - len(widths)]] = 0
+    if not extra.any():
+        extra[worst[0]] = 1
+    return np.repeat(widths / (1 + extra), 1 + extra)
+
+
+def _solution(
+    c: Collocation, result, widths: np.ndarray, p: np.ndarray, wall_time: float, name: str
+) -> tuple[Solution, np.ndarray]:
+    """The solution, and the relative defect of each interval when it is integrated again."""
     problem, n = c.problem, c.intervals
     motion = problem.dynamics_function
     assert motion is not None  # not discrete
@@ -252,11 +255,11 @@ def _solution(c: Collocation, result, p: np.ndarray, wall_time: float, name: str
     nodes, controls = nodes.reshape(n + 1, problem.n_x), controls.reshape(c.columns, problem.n_u)
     stages = stages.reshape(n, c.inner, problem.n_x)
     final = float(final[0]) if c.free_time else problem.duration
-    h, method = final / n, c.method
-    times = h * np.arange(n + 1)
+    h, method = final * widths, c.method
+    times = np.append(0.0, np.cumsum(h))
     # λ_k = ∂/∂x_k of what follows: the interval's cost and its conditions, times their multipliers
     y = result.multipliers[: c.n_defect].reshape(n, c.rows * problem.n_x)
-    costs, slopes = (np.asarray(v) for v in c.interval_values(result.w, p, y.T))
+    costs, slopes = (np.asarray(v) for v in c.interval_values(result.w, p, widths, y.T))
     costates = np.concatenate([slopes.T, np.zeros((1, problem.n_x))])
     interior_end = result.bound_multipliers[problem.n_x * n : problem.n_x * (n + 1)]
     costates[-1] = _end_costate(c, nodes[-1], p, final, result, interior_end)
@@ -275,9 +278,10 @@ def _solution(c: Collocation, result, p: np.ndarray, wall_time: float, name: str
     def rate(fraction: float, flat: np.ndarray) -> np.ndarray:
         held = np.einsum("kju,j->ku", u, _lagrange(method.c, fraction))
         f = motion(flat.reshape(n, -1).T, held.T, p, (times[:-1] + fraction * h)[None])
-        return (h * np.asarray(f).T).ravel()
+        return (h[:, None] * np.asarray(f).T).ravel()
 
-    mismatch = float(np.max(np.abs(integrated(rate, nodes[:-1].ravel()).reshape(n, -1) - nodes[1:])))
+    gaps = np.abs(integrated(rate, nodes[:-1].ravel()).reshape(n, -1) - nodes[1:])
+    defects = (gaps / np.maximum(1.0, np.abs(nodes).max(axis=0))).max(axis=1)
     drift = None
     x, uu, pp, t = problem._x, problem._u, problem._p, problem._t
     if not (ca.depends_on(motion(x, uu, pp, t), t) or ca.depends_on(problem.stage_cost_function(x, uu, pp, t), t)):
@@ -305,13 +309,13 @@ def _solution(c: Collocation, result, p: np.ndarray, wall_time: float, name: str
         status = Status.CONVERGED
     status, message = ruled_out(problem, nodes, controls) or (status, "" if status.ok else result.message)
     certificate = Certificate(
-        defect=defect, resimulation=mismatch, stationarity=result.gradient, hamiltonian_drift=drift,
+        defect=defect, resimulation=float(np.max(gaps)), stationarity=result.gradient, hamiltonian_drift=drift,
         constraint_violation=max(worst),
     )  # fmt: skip
     return Solution(
         problem=problem.name, solver=name, trajectory=trajectory, status=status, certificate=certificate,
         wall_time=wall_time, iterations=result.iterations, message=message,
-    )  # fmt: skip
+    ), defects  # fmt: skip
 
 
 def _lagrange(points: np.ndarray, at: float) -> np.ndarray:

@@ -10,7 +10,6 @@ The result is a guess, never a solution. Source: Bellman (1957); Kushner and Dup
 
 from __future__ import annotations
 
-import itertools
 import weakref
 from dataclasses import dataclass
 
@@ -113,16 +112,18 @@ def interpolation(x, low, spacing, counts, wrapped):
     """Indices and weights (2^n, B) of multilinear interpolation."""
     position = (x - low) / spacing
     position = np.where(wrapped, position, np.clip(position, 0, counts - 1.000001))
-    base = np.floor(position).astype(np.int64)
+    base = np.floor(position).astype(np.int32)
     part = position - base
-    index, weight = [], []
-    strides = np.concatenate([np.cumprod(counts[::-1])[::-1][1:], [1]])
-    for corner in itertools.product((0, 1), repeat=len(counts)):
-        node = base + np.array(corner)
-        node = np.where(wrapped, node % counts, np.clip(node, 0, counts - 1))
-        index.append(node @ strides)
-        weight.append(np.prod(np.where(corner, part, 1 - part), axis=1))
-    return np.stack(index), np.stack(weight)
+    strides = np.concatenate([np.cumprod(counts[::-1])[::-1][1:], [1]]).astype(np.int32)
+    below, above = (
+        strides * np.where(wrapped, node % counts, np.clip(node, 0, counts - 1)).astype(np.int32)
+        for node in (base, base + 1)
+    )
+    index, weight = np.zeros((len(x), 1), dtype=np.int32), np.ones((len(x), 1))
+    for i in reversed(range(len(counts))):  # rows of corners, so that their ravelled form is that of a sparse matrix
+        index = np.concatenate([index + below[:, i, None], index + above[:, i, None]], axis=1)
+        weight = np.concatenate([weight * (1 - part[:, i, None]), weight * part[:, i, None]], axis=1)
+    return index.T, weight.T
 
 
 def reachable_box(problem: Problem, p: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -154,8 +155,10 @@ def grid_policy(problem: Problem, p: np.ndarray, starts: np.ndarray) -> GridPoli
     low, high = reachable_box(problem, p, starts)
     if problem.n_x <= 3:
         return _solve_on(problem, p, low, high, nodes=40_000, levels=7 if problem.n_u == 1 else 5, leaving=0.0)
-    some = np.concatenate([starts, problem.initial_state.sample(np.random.default_rng(1), 64)])[:128]
-    for nodes in (40_000, 80_000, 160_000):
+    few = len(starts) < 8  # then the box that their own trajectories fill is small, and so is the grid
+    around = problem.initial_state.sample(np.random.default_rng(1), 4 if few else 64)
+    some = np.concatenate([starts, around])[:128]
+    for nodes in (10_000, 20_000, 40_000) if few else (40_000, 80_000, 160_000):
         policy = _solve_on(problem, p, low, high, nodes=nodes, levels=5, leaving=1.0)
         low, high = (
             f(a, b) for f, a, b in zip((np.maximum, np.minimum), (low, high), _visited(policy, some), strict=True)

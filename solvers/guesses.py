@@ -59,6 +59,26 @@ def lines(x0: np.ndarray, goals: np.ndarray, steps: int) -> np.ndarray:
     return x0 + fraction * (goals[:, None, :] - x0)
 
 
+def middle(problem: Problem) -> np.ndarray:
+    """The control between its bounds, or nearest to zero where one is missing, (n_u,)."""
+    low, high = problem.control_low, problem.control_high
+    both = np.isfinite(low) & np.isfinite(high)
+    return np.where(both, 0.5 * (problem.action_low + problem.action_high), np.clip(0.0, low, high))
+
+
+def flight(problem: Problem, x0: np.ndarray, p: np.ndarray, final_time: float | None) -> np.ndarray:
+    """Where that control leads, within the state bounds and as long as the numbers last, (N+1, n_x)."""
+    h = (problem.duration if final_time is None else final_time) / problem.steps
+    states, u = [np.asarray(x0, dtype=float)], middle(problem)
+    for k in range(problem.steps):
+        x = np.asarray(
+            problem.interval_function(states[-1], u, p, k * h if final_time else k * problem.dt, h)[0]
+        ).ravel()
+        x = np.clip(x, problem.state_low, problem.state_high)
+        states.append(x if (np.abs(x) < 1e6 * (1 + np.abs(states[0]).max())).all() else states[-1])
+    return np.stack(states)
+
+
 def random_controls(problem: Problem, rng: np.random.Generator, num: int) -> np.ndarray:
     """Zero, then piecewise constant controls of random amplitude and 2 to 20 pieces, (num, N, n_u)."""
     steps, n_u = problem.steps, problem.n_u

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 import casadi as ca
 import numpy as np
 
-from optctl.problem import Problem
+from optctl.errors import require
+from optctl.problem import Bounds, Problem
 from optctl.solvers.nonlinear_program import NlpResult, NonlinearProgram
 from optctl.solvers.solution import (
     Certificate,
     Solution,
     Status,
+    complementarity,
     gradient_functions,
     resimulation,
     ruled_out,
@@ -38,9 +40,59 @@ class Guess:
     controls: np.ndarray
     final_time: float | None = None
 
+    times: np.ndarray | None = None
+    """(N+1,) [s] where the grid is not uniform."""
+
     @staticmethod
     def of(trajectory: Trajectory) -> Guess:
-        return Guess(trajectory.states, trajectory.controls, float(trajectory.times[-1]))
+        times = trajectory.times - trajectory.times[0]
+        return Guess(trajectory.states, trajectory.controls, float(times[-1]), times)
+
+    def grid(self, duration: float) -> np.ndarray:
+        """The times of the states, stretched to `duration` [s]."""
+        uniform = np.linspace(0.0, 1.0, len(self.states)) if self.times is None else self.times / self.times[-1]
+        return duration * uniform
+
+    def fitted(self, problem: Problem) -> Guess:
+        """Interpolated to the problem's own uniform grid."""
+        for name, n, array in (("states", problem.n_x, self.states), ("controls", problem.n_u, self.controls)):
+            length = len(self.states) - (name == "controls")
+            require(
+                np.shape(array) == (length, n) and length > 0,
+                f"guess.{name}",
+                f"have shape ({length}, {n})",
+                f"has {np.shape(array)}",
+            )
+        old, new = self.grid(1.0), np.linspace(0.0, 1.0, problem.steps + 1)
+        if len(old) == len(new) and np.allclose(old, new, rtol=0, atol=1e-12):
+            return self
+        at = lambda t, knots, rows: np.stack([np.interp(t, knots, column) for column in rows.T], axis=1)
+        middle = lambda t: (t[:-1] + t[1:]) / 2
+        return Guess(at(new, old, self.states), at(middle(new), middle(old), self.controls), self.final_time)
+
+
+def control_bounds(problem: Problem, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """The control bounds, `scale` times as far apart where there are two."""
+    low, high = problem.control_low, problem.control_high
+    width = high - low
+    margin = 0.5 * (scale - 1.0) * np.where(np.isfinite(width), width, 0.0)
+    return low - margin, high + margin
+
+
+def start_bounds(problem: Problem, x0: np.ndarray, free: Bounds) -> tuple[np.ndarray, np.ndarray]:
+    """x(0): equal to x0, but between its bounds for the states that `free` names."""
+    low, high = np.array(x0, dtype=float), np.array(x0, dtype=float)
+    for name, pair in free.items():
+        require(name in problem.state, "free_start", f"name states ({', '.join(problem.state)})", f"names `{name}`")
+        require(
+            np.shape(pair) == (2,) and pair[0] <= pair[1],
+            "free_start",
+            f"give (low, high) for `{name}`",
+            f"gives {pair!r}",
+        )
+        i = list(problem.state).index(name)
+        low[i], high[i] = pair
+    return low, high
 
 
 class Transcription:
@@ -99,18 +151,16 @@ class Transcription:
         states = np.concatenate([block[:, :n_x], last[None]])
         return states, block[:, n_x:], float(w[-1]) if self.free_time else self.problem.duration
 
-    def bounds(self, x0: np.ndarray, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    def bounds(
+        self, x0: np.ndarray, scale: float = 1.0, free_start: Bounds | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Bounds on w; `scale` widens the control bounds about their middle (homotopy)."""
-        q, steps = self.problem, self.problem.steps
-        low, high = q.control_low, q.control_high
-        both = np.isfinite(low) & np.isfinite(high)
-        middle = 0.5 * (np.where(both, low, 0.0) + np.where(both, high, 0.0))
-        sides = []
-        for u_side, x_side, i in ((q.control_low, q.state_low, 0), (q.control_high, q.state_high, 1)):
+        q, steps, sides = self.problem, self.problem.steps, []
+        starts, limits = start_bounds(q, x0, free_start or {}), control_bounds(q, scale)
+        for first, u_side, x_side, i in zip(starts, limits, (q.state_low, q.state_high), (0, 1), strict=True):
             states = np.tile(x_side, (steps + 1, 1))
-            states[0] = x0
-            controls = np.tile(middle + scale * (u_side - middle), (steps, 1))
-            sides.append(self.pack(states, controls, q.final_time[i] if q.final_time else None))
+            states[0] = first
+            sides.append(self.pack(states, np.tile(u_side, (steps, 1)), q.final_time[i] if q.final_time else None))
         return sides[0], sides[1]
 
     def g_bounds(self) -> tuple[np.ndarray, np.ndarray]:
@@ -119,13 +169,16 @@ class Transcription:
 
     # --- solving --------------------------------------------------------------------------------------------------------
 
-    def solve(self, x0: np.ndarray, p: np.ndarray, guess: Guess, *, scale: float = 1.0, **options: object) -> NlpResult:
+    def solve(
+        self, x0: np.ndarray, p: np.ndarray, guess: Guess, *, scale: float = 1.0, free_start: Bounds | None = None,
+        **options: object,
+    ) -> NlpResult:  # fmt: skip
         final = guess.final_time
         if final is None and self.problem.final_time is not None:
             final = float(np.mean(self.problem.final_time))
         start = self.pack(np.nan_to_num(guess.states), np.nan_to_num(guess.controls), final)
         theta = np.concatenate([x0, p])
-        return self.program.solve(start, theta, self.bounds(x0, scale), self.g_bounds(), **options)  # type: ignore[arg-type]
+        return self.program.solve(start, theta, self.bounds(x0, scale, free_start), self.g_bounds(), **options)  # type: ignore[arg-type]
 
     def solution(self, result: NlpResult, p: np.ndarray, wall_time: float, name: str = "multiple_shooting") -> Solution:
         """Trajectory, costates and certificate of an NLP point."""
@@ -169,6 +222,7 @@ class Transcription:
             costate_defect=costate_defect,
             transversality=transversality,
             constraint_violation=violation(problem, states, controls, p, times),
+            complementarity=self._complementarity(result),
         )
         status = result.status
         if status is not Status.CONVERGED and defect < 1e-9 and certificate.worst() < 1e-6 * (1 + abs(result.cost)):
@@ -178,6 +232,12 @@ class Transcription:
             problem=problem.name, solver=name, trajectory=trajectory, status=status, certificate=certificate,
             wall_time=wall_time, iterations=result.iterations, message=message,
         )  # fmt: skip
+
+    def _complementarity(self, result: NlpResult) -> float:
+        """max |multiplier · slack| over all bounds and path constraints; the start is no inequality."""
+        path = slice(self.n_defect, self.n_defect + self.n_path)
+        products = complementarity(result.w, result.bound_multipliers, *self.bounds(self.unpack(result.w)[0][0]))
+        return float(max(products.max(), np.abs(result.multipliers[path] * result.g[path]).max(initial=0.0)))
 
 
 _BUILT: weakref.WeakKeyDictionary[Problem, Transcription] = weakref.WeakKeyDictionary()
@@ -200,18 +260,21 @@ def solve_multiple_shooting(
     max_iterations: int = 500,
     time_limit: float = 60.0,
     scale: float = 1.0,
+    free_start: Bounds | None = None,
+    damped: bool = False,
 ) -> Solution:
     """One local solve from one guess (default: the state held, the nearest control to zero). `scale` widens the
-    control bounds, for homotopy."""
+    control bounds, for homotopy. `free_start` maps states to (low, high): their initial values are chosen too, x0 is then a
+    guess. A constant parameter to be chosen is such a state with derivative 0. `damped`: see `NonlinearProgram.solve`."""
     started = time.perf_counter()
     p = problem.param_values if params is None else params
     if guess is None:
         control = np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)
         guess = Guess(np.tile(x0, (problem.steps + 1, 1)), np.tile(control, (problem.steps, 1)))
-    if isinstance(guess, Trajectory):
-        guess = Guess.of(guess)
+    guess = (Guess.of(guess) if isinstance(guess, Trajectory) else guess).fitted(problem)
     program = transcription(problem)
     result = program.solve(
-        x0, p, guess, tolerance=tolerance, max_iterations=max_iterations, time_limit=time_limit, scale=scale
-    )
+        x0, p, guess, tolerance=tolerance, max_iterations=max_iterations, time_limit=time_limit, scale=scale,
+        free_start=free_start, damped=damped,
+    )  # fmt: skip
     return program.solution(result, p, time.perf_counter() - started)

@@ -21,6 +21,7 @@ from optctl.controller import check_params, check_states
 from optctl.errors import require
 from optctl.problem import Problem, check_problem
 from optctl.solvers import ddp, dynamic_programming, sweeps
+from optctl.solvers.bilinear import bilinear
 from optctl.solvers.ddp import DdpResult, solve_ddp
 from optctl.solvers.guesses import Neighbours
 from optctl.solvers.lqr import convex
@@ -212,7 +213,7 @@ def _solve_batch(
     started = time.perf_counter()
     total = len(x0)
     proved = convex(problem, p)
-    best = _Best(problem, x0, p, kernels=not proved or total >= 32)
+    best = _Best(problem, x0, p, kernels=total >= (32 if proved else 8))
     everyone = np.arange(total)
     report = progress or (lambda done, of: None)
     report(0, total)
@@ -378,6 +379,8 @@ def solve(
     """
     check_problem(problem)
     states = check_states(problem, x0)
+    if method == "auto" and np.ndim(x0) == 1 and guess is None and not options and bilinear(problem) is not None:
+        method = "grape"
     batch = solve_many(
         problem, states, method=method, params=params, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance,
         **options,

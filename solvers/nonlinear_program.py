@@ -8,6 +8,7 @@ Source: Wächter and Biegler, Math. Program. 106 (2006) 25.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -25,8 +26,7 @@ _STATUS = {
     "Search_Direction_Becomes_Too_Small": Status.STALLED,
     "Restoration_Failed": Status.INFEASIBLE,
     "Maximum_Iterations_Exceeded": Status.MAX_ITERATIONS,
-    "Maximum_CpuTime_Exceeded": Status.TIME_LIMIT,
-    "Maximum_WallTime_Exceeded": Status.TIME_LIMIT,
+    "User_Requested_Stop": Status.TIME_LIMIT,
     "Invalid_Number_Detected": Status.DIVERGED,
     "Diverging_Iterates": Status.DIVERGED,
 }
@@ -48,6 +48,30 @@ class NlpResult:
     """Largest entry of ∇J + ∇g'y + z."""
 
 
+class _Deadline(ca.Callback):
+    """Called by IPOPT once an iteration: stops it when the time is up."""
+
+    def __init__(self, n_w: int, n_g: int, n_theta: int) -> None:
+        super().__init__()
+        rows = {"x": n_w, "lam_x": n_w, "g": n_g, "lam_g": n_g, "lam_p": n_theta, "f": 1}
+        self.rows = [rows[name] for name in ca.nlpsol_out()]
+        self.at = float("inf")
+        """`time.perf_counter` of the end."""
+        self.construct("deadline", {})
+
+    def get_n_in(self) -> int:
+        return len(self.rows)
+
+    def get_n_out(self) -> int:
+        return 1
+
+    def get_sparsity_in(self, i: int) -> ca.Sparsity:
+        return ca.Sparsity.dense(self.rows[i], 1)
+
+    def eval(self, arg: Any) -> list[float]:
+        return [float(time.perf_counter() > self.at)]
+
+
 class NonlinearProgram(Generic[_Symbol]):
     """`solve(guess, …)` with the solver of the given tolerance, made at first use."""
 
@@ -57,16 +81,19 @@ class NonlinearProgram(Generic[_Symbol]):
         lagrangian = cost + ca.dot(y, g)
         self._gradient = ca.Function("kkt", [w, theta, y, z], [ca.gradient(lagrangian, w) + z, g])
         self._solvers: dict[tuple, ca.Function] = {}
+        self._deadline = _Deadline(w.numel(), g.numel(), theta.numel())
 
-    def _solver(self, tolerance: float, max_iterations: int, time_limit: float, warm: bool) -> ca.Function:
-        key = (tolerance, max_iterations, time_limit, warm)
+    def _solver(self, tolerance: float, max_iterations: int, warm: bool, damped: bool) -> ca.Function:
+        key = (tolerance, max_iterations, warm, damped)
         if key not in self._solvers:
             options: dict[str, Any] = {
-                "print_level": 0, "sb": "yes", "tol": tolerance, "max_iter": max_iterations, "max_wall_time": time_limit,
+                "print_level": 0, "sb": "yes", "tol": tolerance, "max_iter": max_iterations,
                 "bound_relax_factor": 0.0, "honor_original_bounds": "yes", "mu_strategy": "adaptive",
                 "constr_viol_tol": min(1e-8, tolerance), "dual_inf_tol": 1e-6, "compl_inf_tol": min(1e-8, tolerance),
                 "acceptable_tol": 1e-7, "acceptable_iter": 20, "mu_min": 1e-13,
             }  # fmt: skip
+            if damped:
+                options["perturb_always_cd"] = "yes"
             if warm:
                 options |= {
                     "mu_strategy": "monotone", "mu_init": 1e-4, "bound_push": 1e-6, "bound_frac": 1e-6,
@@ -75,7 +102,7 @@ class NonlinearProgram(Generic[_Symbol]):
             self._solvers[key] = ca.nlpsol(
                 "ipopt", "ipopt", self.nlp,
                 {"ipopt": options, "print_time": False, "error_on_fail": False, "calc_lam_p": False, "expand": True,
-                 "show_eval_warnings": False},
+                 "show_eval_warnings": False, "iteration_callback": self._deadline},
             )  # fmt: skip
         return self._solvers[key]
 
@@ -90,14 +117,21 @@ class NonlinearProgram(Generic[_Symbol]):
         max_iterations: int = 1000,
         time_limit: float = 60.0,
         multipliers: tuple[np.ndarray, np.ndarray] | None = None,
+        damped: bool = False,
     ) -> NlpResult:
-        solver = self._solver(tolerance, max_iterations, time_limit, multipliers is not None)
+        """`time_limit` [s]. `damped` regularises the constraints in every linear system: far from a solution, where they are nearly
+        dependent, factorisations are then ten times as fast, but the last digits are lost. Raises KeyboardInterrupt where IPOPT
+        was interrupted."""
+        solver = self._solver(tolerance, max_iterations, multipliers is not None, damped)
+        self._deadline.at = time.perf_counter() + time_limit
         start = {} if multipliers is None else {"lam_g0": multipliers[0], "lam_x0": multipliers[1]}
         out = solver(
             x0=guess, p=theta, lbx=bounds[0], ubx=bounds[1], lbg=g_bounds[0], ubg=g_bounds[1], **start
         )  # fmt: skip
         stats = solver.stats()
         message = stats["return_status"]
+        if message == "NonIpopt_Exception_Thrown":  # CasADi throws nothing else there, and swallows the interrupt
+            raise KeyboardInterrupt
         w, y, z = (np.asarray(out[name]).ravel() for name in ("x", "lam_g", "lam_x"))
         gradient, g = self._gradient(w, theta, y, z)
         return NlpResult(

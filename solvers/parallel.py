@@ -20,9 +20,9 @@ import numpy as np
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.solvers.batch import cores
-from optctl.solvers.guesses import equivalent_targets, lines, random_controls, target
+from optctl.solvers.guesses import equivalent_targets, flight, lines, middle, random_controls, target
 from optctl.solvers.multiple_shooting import Guess
-from optctl.solvers.solution import Solution, SolutionBatch
+from optctl.solvers.solution import Solution, SolutionBatch, Status, Verdict, with_curvature
 from optctl.trajectory import Trajectory
 
 _JOB: tuple | None = None
@@ -42,15 +42,16 @@ def guesses_for(problem: Problem, x0: np.ndarray, p: np.ndarray, goal: np.ndarra
     bounded = bool(np.isfinite(low).any() or np.isfinite(high).any())
     spread = 0.01 * (problem.action_high - problem.action_low)
     paths = [] if goal is None else list(lines(x0, equivalent_targets(problem, goal, x0), steps)[:4])
-    order = [*paths, np.tile(x0, (steps + 1, 1))]
-    plans: list[tuple[int, tuple[float, ...]]] = [(0, (10.0, 3.0))]
-    plans += [(i, ()) for i in range(len(order))] + [(0, (4.0,))] + [(i, (10.0, 3.0)) for i in range(1, len(order))]
+    order, flying = [*paths, np.tile(x0, (steps + 1, 1)), flight(problem, x0, p, times[0])], len(paths) + 1
+    plans: list[tuple[int, tuple[float, ...]]] = [(flying, ()), (0, (10.0, 3.0))]
+    plans += [(i, ()) for i in range(flying)] + [(0, (4.0,))] + [(i, (10.0, 3.0)) for i in range(1, flying)]
     plans = [(i, widen) for i, widen in plans if bounded or not widen]
     for n in itertools.count():
         time = times[n // 2 % 4]
         if n % 2 == 0 and n // 2 < len(plans):
             i, widen = plans[n // 2]
-            rest = np.clip(spread * rng.standard_normal((steps, problem.n_u)), low, high)
+            level = middle(problem) if i == flying else 0.0
+            rest = np.clip(level + spread * rng.standard_normal((steps, problem.n_u)), low, high)
             yield Guess(order[i], rest, time), widen
         else:
             wander = 0.1 * np.cumsum(rng.standard_normal((steps + 1, problem.n_x)), axis=0) / steps**0.5
@@ -64,9 +65,11 @@ def guesses_for(problem: Problem, x0: np.ndarray, p: np.ndarray, goal: np.ndarra
 
 def solve_one(
     problem: Problem, x0: np.ndarray, p: np.ndarray, method: str, *, guess: Guess | Trajectory | None, num_starts: int | None,
-    seed: list[int], tolerance: float, convex: bool, goal: np.ndarray | None, options: dict[str, Any],
+    seed: list[int], tolerance: float, convex: bool, goal: np.ndarray | None, alone: bool,
+    options: dict[str, Any],
 ) -> Solution:  # fmt: skip
-    """The best of several guesses by one method."""
+    """The best of several guesses by one method, all of them within the `time_limit` of the options (default 60 s). Without
+    `num_starts` it ends when the best value has been met three times. Collocation then refines its grid."""
     from optctl.solvers import SOLVERS
 
     function = SOLVERS[method]
@@ -74,41 +77,85 @@ def solve_one(
         extra = {} if method == "lqr" else {"guess": guess, "tolerance": tolerance}
         return function(problem, x0, params=p, **extra, **options)
     started = time.perf_counter()
+    best: Solution | None = None
+    finish: dict[str, Any] = {}
+    if method == "collocation":  # many guesses on the first grid, the best of them on finer ones
+        finish = {"resimulation": options.get("resimulation")}
+        if alone and "resimulation" not in options:
+            finish = {"resimulation": _FINE, "max_intervals": 4 * (options.get("intervals") or problem.steps)}
+        options = options | {"resimulation": None}
     if guess is not None:
-        return function(problem, x0, params=p, guess=guess, tolerance=tolerance, **options)
+        best = function(problem, x0, params=p, guess=guess, tolerance=tolerance, **options)
+        return _refined(function, problem, x0, p, best, tolerance, options, finish)
+    deadline = started + options.get("time_limit", 60.0)
+    rest = lambda share=1.0: {"time_limit": share * max(0.0, deadline - time.perf_counter())}
     enough = num_starts or (1 if convex else 3)
     limit = max(enough, 1 if convex else 12)
-    best: Solution | None = None
     values: list[float] = []
-    iterations = 0
+    basins = iterations = 0
+    met = lambda value: sum(abs(value - v) <= 1e-4 * (1 + abs(v)) for v in values)
     stream = guesses_for(problem, x0, p, goal, np.random.default_rng(seed))
     for n, (start, widen) in enumerate(stream):
-        if n >= limit or (n >= enough and best is not None and best.ok):
-            break
+        if best is not None:
+            settled = best.ok and (num_starts or convex or met(best.value) > 2)
+            if n >= limit or (n >= enough and settled) or time.perf_counter() > deadline:
+                break
+        # a guess that takes much longer than the best one did leads nowhere better
+        most = options.get("max_iterations", 500)
+        most = min(most, max(60, 4 * best.iterations)) if best is not None and best.ok else most
         for scale in widen:
-            easy = function(
-                problem, x0, params=p, guess=start, **options | {"tolerance": 1e-3, "scale": scale, "max_iterations": 100}
-            )  # fmt: skip
+            quick = {"tolerance": 1e-3, "damped": True, "scale": scale, "max_iterations": min(100, most)}
+            easy = function(problem, x0, params=p, guess=start, **options | quick | rest(0.25))
             iterations += easy.iterations
             if np.isfinite(easy.trajectory.states).all():
                 start = Guess.of(easy.trajectory)
-        found = function(problem, x0, params=p, guess=start, tolerance=tolerance, **options)
+        patience = rest(0.5) | {"max_iterations": most, "damped": not convex}
+        found = function(problem, x0, params=p, guess=start, tolerance=tolerance, **options | patience)
         iterations += found.iterations
-        if found.ok and all(abs(found.value - v) > 1e-4 * (1 + abs(v)) for v in values):
+        if found.ok:
+            basins += not met(found.value)
             values.append(found.value)
-        if best is None or (found.ok, -found.value) > (best.ok, -best.value) or not np.isfinite(best.value):
+        if best is None or _rank(found) > _rank(best):
             best = found
     assert best is not None
+    if best.ok and not convex:
+        exact = function(problem, x0, params=p, guess=best.trajectory, tolerance=tolerance, **options | rest())
+        best = exact if exact.ok and abs(exact.value - best.value) <= 1e-3 * (1 + abs(best.value)) else best
+    best = _refined(function, problem, x0, p, best, tolerance, options | rest(), finish)
     return best.replace(
-        wall_time=time.perf_counter() - started, basins=max(1, len(values)), iterations=iterations,
+        wall_time=time.perf_counter() - started, basins=max(1, basins), iterations=iterations,
         proved=convex and best.ok,
     )  # fmt: skip
+
+
+_FINE = 1e-6
+"""Defect of an interval, integrated again, up to which collocation refines unasked."""
+
+
+def _refined(function, problem, x0, p, best: Solution, tolerance, options, finish) -> Solution:
+    """The solution on a finer grid where `finish` asks for one; with a limit of its own, as fine as it gets."""
+    defect, wanted = best.certificate.resimulation, finish.get("resimulation")
+    if not best.ok or wanted is None or (defect is not None and defect <= wanted):
+        return best
+    fine = function(problem, x0, params=p, guess=best.trajectory, tolerance=tolerance, **options | finish)
+    if "max_intervals" in finish and fine.status is Status.ACCEPTABLE and fine.message.startswith("re-simulated"):
+        return fine.replace(status=Status.CONVERGED)  # nobody asked for more
+    return fine if fine.ok or "max_intervals" not in finish else best
+
+
+def _rank(found: Solution) -> tuple[bool, bool, bool, float]:
+    """Converged before feasible before true to the dynamics before cheap: a grid too coarse can be exploited."""
+    defect, size = found.certificate.resimulation, 1 + np.abs(found.trajectory.states).max()
+    true = defect is not None and bool(defect <= 1e-2 * size)
+    value = found.value if np.isfinite(found.value) else np.inf
+    return found.ok, found.verdict is not Verdict.NOT_CONVERGED, true, -value
 
 
 def _work(i: int) -> Solution:
     assert _JOB is not None
     problem, x0, p, method, seed, common = _JOB
-    return solve_one(problem, x0[i], p[i % len(p)], method, seed=[seed, i], **common)
+    found = solve_one(problem, x0[i], p[i % len(p)], method, seed=[seed, i], **common)
+    return with_curvature(problem, found, p[i % len(p)]) if method == "multiple_shooting" else found
 
 
 def solve_list(
@@ -122,8 +169,13 @@ def solve_list(
     require(processes is None or processes > 0, "processes", "be a positive integer", f"is {processes!r}")
     is_convex = problem.final_time is None and convex(problem, p)
     goal = None if is_convex or guess is not None else target(problem, p[0])
+    require(
+        len(x0) == 1 or not options.get("resimulation"),
+        "resimulation", "be absent for several starts, whose grids would differ", f"is {options.get('resimulation')!r}",
+    )  # fmt: skip
     common = dict(
-        guess=guess, num_starts=num_starts, tolerance=tolerance, convex=is_convex, goal=goal, options=options
+        guess=guess, num_starts=num_starts, tolerance=tolerance, convex=is_convex, goal=goal, alone=len(x0) == 1,
+        options=options,
     )  # fmt: skip
     total, report = len(x0), progress or (lambda done, of: None)
     workers = min(total, processes or cores())

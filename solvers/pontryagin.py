@@ -6,12 +6,14 @@
 u* is closed form where H is quadratic in u with a diagonal H_uu, or linear (bang-bang: the sign of the switching function);
 otherwise projected Newton steps from the last value. Arcs between the segments' nodes are integrated by DOP853 together with
 their sensitivities. Assumptions: continuous dynamics, no state or path constraints, no singular arcs. On the discontinuities of
-bang-bang controls the integrator only refines: such problems reach fewer digits.
+bang-bang controls the integrator only refines: such problems reach fewer digits. Where dynamics or cost mention the time and the
+final time is free, the time is one more state.
 Sources: Pontryagin et al. (1962); Bryson and Ho (1975), §2.7, §7.3; Bulirsch and Stoer, Numerical Analysis (2002), §7.3.5.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import weakref
 from collections.abc import Callable
@@ -23,7 +25,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from optctl.errors import require
-from optctl.problem import Problem
+from optctl.problem import Fixed, Problem
 from optctl.solvers.collocation import solve_collocation
 from optctl.solvers.multiple_shooting import Guess
 from optctl.solvers.solution import Certificate, Solution, Status
@@ -131,7 +133,7 @@ def _build(problem: Problem) -> Extremals:
         end=ca.Function("end", [x, costate, nu, p, t],
                         [ca.densify(conditions), ca.densify(ca.jacobian(conditions, unknowns)), ca.densify(ca.jacobian(conditions, t))]),
         n_end=e.numel(),
-        autonomous=not ca.depends_on(ca.vertcat(f, cost), t),
+        autonomous=autonomous(problem),
     )  # fmt: skip
 
 
@@ -159,6 +161,53 @@ def integrate_arc(
     if run.status != 0 or not np.isfinite(run.y[:, -1]).all():
         return np.full(m + 1, np.nan), np.full((m, m), np.nan)
     return run.y[: m + 1, -1], run.y[m + 1 :, -1].reshape(m, m)
+
+
+def autonomous(problem: Problem) -> bool:
+    """Neither dynamics nor stage cost mention the time."""
+    x, u, p, t = problem._x, problem._u, problem._p, problem._t
+    f = problem.dynamics_function
+    assert f is not None  # not discrete
+    return not ca.depends_on(ca.vertcat(f(x, u, p, t), problem.stage_cost_function(x, u, p, t)), t)
+
+
+def clocked(problem: Problem) -> Problem:
+    """The same problem with the time as its last state, so that nothing else mentions it."""
+    if problem not in _CLOCKED:
+        n, name = problem.n_x, "clock" + "_" * sum(s.startswith("clock") for s in problem.state)
+        f, cost, end = problem.dynamics_function, problem.stage_cost_function, problem.terminal_cost_function
+        last, p_of = (
+            problem.terminal_constraint_function,
+            lambda p: ca.vertcat(*[getattr(p, q) for q in problem.params]),
+        )
+        assert f is not None  # not discrete
+        _CLOCKED[problem] = problem.replace(
+            state={**dict.fromkeys(problem.state, ""), name: "s"}, initial_state=Fixed(np.append(problem.initial_state.location, 0.0)),
+            dynamics=lambda x, u, p: ca.vertcat(f(x[:n], u, p_of(p), x[n]), 1.0),
+            stage_cost=lambda x, u, p: cost(x[:n], u, p_of(p), x[n]),
+            terminal_cost=None if problem.terminal_cost is None else lambda x, p: end(x[:n], p_of(p), x[n]),
+            terminal_constraints=None if last is None else lambda x, p: last(x[:n], p_of(p), x[n]),
+            diffusion=None, observation=None, observation_names=(), observation_noise=0.0,
+        )  # fmt: skip
+    return _CLOCKED[problem]
+
+
+_CLOCKED: weakref.WeakKeyDictionary[Problem, Problem] = weakref.WeakKeyDictionary()
+
+
+def on_a_clock(
+    method: Callable[..., Solution], problem: Problem, x0: np.ndarray, guess: Trajectory, **options: Any
+) -> Solution:
+    """Solve `clocked(problem)` from the guess, and take the clock off again."""
+    assert guess.costates is not None
+    times = (guess.times - guess.times[0])[:, None]
+    plan = dataclasses.replace(
+        guess, states=np.hstack([guess.states, times]), costates=np.hstack([guess.costates, 0 * times])
+    )
+    found = method(clocked(problem), np.append(x0, 0.0), guess=plan, **options)
+    way = found.trajectory
+    costates = None if way.costates is None else way.costates[:, :-1]
+    return found.replace(trajectory=dataclasses.replace(way, states=way.states[:, :-1], costates=costates))
 
 
 class _Abandoned(ArithmeticError):
@@ -197,6 +246,10 @@ def solve_pontryagin(
             problem, x0, params=p, guess=guess, tolerance=1e-8, time_limit=time_limit / 2
         ).trajectory
     assert guess.costates is not None
+    if problem.final_time is not None and not functions.autonomous:
+        left = time_limit - (time.perf_counter() - started)
+        options = {"segments": segments, "tolerance": tolerance, "max_iterations": max_iterations, "time_limit": left}
+        return on_a_clock(solve_pontryagin, problem, x0, guess, params=p, **options)
     final, end_costate = float(guess.times[-1] - guess.times[0]), guess.costates[-1]
     m = max(5, int(np.ceil(final))) if segments is None else segments
     require(isinstance(m, int) and m > 0, "segments", "be a positive integer", f"is {segments!r}")
@@ -222,10 +275,6 @@ def solve_pontryagin(
                 return np.full(size, np.nan), jacobian
             s = s[:, n:] if k == 0 else s
             speed = np.asarray(functions.flow(y, p, (k + 1) * h)).ravel()[: 2 * n]
-            if not functions.autonomous and free:
-                require(
-                    False, "problem", "be autonomous when the final time is free (indirect shooting)", "depends on time"
-                )
             if k < m - 1:
                 residual.append(y[: 2 * n] - nodes[k + 1])
                 jacobian[row : row + 2 * n, column(k)] = s

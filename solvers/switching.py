@@ -11,9 +11,10 @@ Every control is, on each arc, at its lower or upper bound, or free. With H = l 
                              continuous (regular) or H_u = 0 (linear)
 
 The unknowns are λ(0), (x, λ) at the start of every later arc, the durations, π and the multipliers of the terminal conditions.
-Assumptions: autonomous continuous dynamics, no path constraints, one control where a state bound is active, singular arcs of
-order one. Sources: Bryson and Ho, Applied Optimal Control (1975), §3.11 and §8.3; Bulirsch, Montrone, Pesch, JOTA 70 (1991) 1;
-Maurer, SIAM J. Control Optim. 14 (1976) 345.
+Where no costate fits, the extremal may be abnormal: H = λ'f without the cost, λ(0) of unit length. Its solution says so.
+Assumptions: continuous dynamics (the time becomes a state where they mention it), no path constraints, one control where a state
+bound is active, singular arcs of order one. Sources: Bryson and Ho, Applied Optimal Control (1975), §3.11 and §8.3; Bulirsch,
+Montrone, Pesch, JOTA 70 (1991) 1; Maurer, SIAM J. Control Optim. 14 (1976) 345.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from scipy.integrate import solve_ivp
 
 from optctl.errors import require
 from optctl.problem import Problem
-from optctl.solvers.pontryagin import integrate_arc, minimiser, newton
+from optctl.solvers.pontryagin import autonomous, integrate_arc, minimiser, newton, on_a_clock
 from optctl.solvers.solution import Certificate, Solution, Status
 from optctl.trajectory import Trajectory
 
@@ -75,23 +76,23 @@ class Arc:
         )
 
 
-_BUILT: weakref.WeakKeyDictionary[Problem, dict[Mode, Arc]] = weakref.WeakKeyDictionary()
+_BUILT: weakref.WeakKeyDictionary[Problem, dict[tuple[Mode, bool], Arc]] = weakref.WeakKeyDictionary()
 
 
-def arc(problem: Problem, mode: Mode) -> Arc:
-    """The functions of one kind of arc, built once."""
+def arc(problem: Problem, mode: Mode, normal: bool = True) -> Arc:
+    """The functions of one kind of arc, built once; H without the cost where the extremal is not `normal`."""
     built = _BUILT.setdefault(problem, {})
-    if mode not in built:
-        built[mode] = _build(problem, mode)
-    return built[mode]
+    if (mode, normal) not in built:
+        built[mode, normal] = _build(problem, mode, normal)
+    return built[mode, normal]
 
 
-def _build(problem: Problem, mode: Mode) -> Arc:
+def _build(problem: Problem, mode: Mode, normal: bool) -> Arc:
     n, x, u, p, t = problem.n_x, problem._x, problem._u, problem._p, problem._t
     assert problem.dynamics_function is not None  # not discrete
     lam = ca.SX.sym("costate", n)
     f, cost = problem.dynamics_function(x, u, p, 0.0), problem.stage_cost_function(x, u, p, 0.0)
-    h = cost + ca.dot(lam, f)
+    h = normal * cost + ca.dot(lam, f)
     h_u, h_x = ca.densify(ca.gradient(h, u)), ca.gradient(h, x)
     tangency = rate = mu = None
     singular = False
@@ -241,11 +242,12 @@ class _Conditions:
     starts: list[slice]
     durations: slice
     size: int
+    normal: bool
 
 
-def _conditions(problem: Problem, modes: list[Mode]) -> _Conditions:
+def _conditions(problem: Problem, modes: list[Mode], normal: bool) -> _Conditions:
     n, m = problem.n_x, len(modes)
-    arcs = [arc(problem, mode) for mode in modes]
+    arcs = [arc(problem, mode, normal) for mode in modes]
     p, x0, ends = problem._p, ca.SX.sym("x0", n), ca.SX.sym("ends", 2 * n, m)
     jumps = [a.tangency.numel_out(0) if a.tangency is not None else 0 for a in arcs]
     n_end = 0 if problem.terminal_constraint_function is None else problem.terminal_constraint_function.numel_out(0)
@@ -253,7 +255,7 @@ def _conditions(problem: Problem, modes: list[Mode]) -> _Conditions:
     z = ca.SX.sym("z", sum(sizes))
     parts = ca.vertsplit(z, np.concatenate([[0], np.cumsum(sizes)]).tolist())
     starts, durations, pi, nu = parts[:m], parts[m], parts[m + 1], parts[m + 2]
-    r, used = [], 0
+    r, used = [] if normal else [ca.sumsqr(starts[0]) - 1], 0
     for k in range(m):
         before, after = arcs[k - 1] if k else None, arcs[k]
         x = x0 if k == 0 else starts[k][:n]
@@ -276,7 +278,7 @@ def _conditions(problem: Problem, modes: list[Mode]) -> _Conditions:
     last_x, last_lam, final = ends[:n, -1], ends[n:, -1], ca.sum1(durations)
     lagrangian, s, t = ca.SX(0), ca.SX.sym("s", n), ca.SX.sym("t")
     if problem.horizon == "finite":
-        lagrangian += problem.terminal_cost_function(s, p, t)
+        lagrangian += normal * problem.terminal_cost_function(s, p, t)
     if problem.terminal_constraint_function is not None:
         e = problem.terminal_constraint_function(s, p, t)
         lagrangian += ca.dot(nu, e)
@@ -296,6 +298,7 @@ def _conditions(problem: Problem, modes: list[Mode]) -> _Conditions:
         [slice(int(edges[k]), int(edges[k + 1])) for k in range(m)],
         slice(int(edges[m]), int(edges[m + 1])),
         int(edges[-1]),
+        normal,
     )
 
 
@@ -337,27 +340,39 @@ def solve_switching(
     extremal with its switching structure; `Solution.arcs` names the arcs with their durations [s]."""
     require(not problem.discrete, "problem", "have continuous dynamics", "is discrete")
     require(problem.path_constraints is None, "problem", "have no path constraints for shooting over arcs", "has them")
-    require(_autonomous(problem), "problem", "be autonomous for shooting over arcs", "depends on time")
     started = time.perf_counter()
     p = problem.param_values if params is None else np.asarray(params, dtype=float)
     x0 = np.asarray(x0, dtype=float)
     if guess is None:
         from optctl.solvers.multistart import solve_many
 
+        best: Solution | None = None
         for method in ("multiple_shooting", "collocation"):
-            direct = solve_many(problem, x0[None], method=method, params=p, tolerance=1e-9, processes=1)[0]
-            polished = solve_switching(problem, x0, params=params, guess=direct, tolerance=tolerance)
-            if polished.ok:
+            left = time_limit - (time.perf_counter() - started)
+            if best is not None and (best.ok or left < 0):
                 break
-        return polished
+            direct = solve_many(
+                problem, x0[None], method=method, params=p, tolerance=1e-9, processes=1, time_limit=max(left / 2, 1.0)
+            )[0]
+            polished = solve_switching(
+                problem, x0, params=params, guess=direct, tolerance=tolerance, max_iterations=max_iterations,
+                time_limit=time_limit / 2,
+            )  # fmt: skip
+            best = polished if best is None or polished.ok else best
+        assert best is not None
+        return best.replace(wall_time=time.perf_counter() - started)
     plan = guess.trajectory if isinstance(guess, Solution) else guess
     require(plan.costates is not None, "guess", "hold costates", "holds none")
-    best: Solution | None = None
-    for found in structures(problem, plan) if np.isfinite(plan.states).all() else ():
-        if len(found) > 40 or time.perf_counter() - started > time_limit:
-            break
+    if not autonomous(problem):
+        options = {"tolerance": tolerance, "max_iterations": max_iterations, "time_limit": time_limit}
+        return on_a_clock(solve_switching, problem, x0, plan, params=p, **options)
+    best = None
+    found = list(structures(problem, plan)) if np.isfinite(plan.states).all() else []
+    for arcs, abnormal in _attempts(problem, plan, found):
+        if len(arcs) > 40 or time.perf_counter() - started > time_limit:
+            continue
         try:
-            solution = _shoot(problem, x0, p, plan, found, tolerance, max_iterations, started, time_limit)
+            solution = _shoot(problem, x0, p, plan, arcs, abnormal, tolerance, max_iterations, started, time_limit)
         except Unsupported as reason:
             solution = _failed(problem, plan, started, f"{reason} has no formula here")
         if best is None or (solution.ok and not best.ok):
@@ -367,12 +382,14 @@ def solve_switching(
     return best or _failed(problem, plan, started, "no switching structure was recognised")
 
 
-def _autonomous(problem: Problem) -> bool:
-    x, u, p, t = problem._x, problem._u, problem._p, problem._t
-    assert problem.dynamics_function is not None  # not discrete
-    return not ca.depends_on(
-        ca.vertcat(problem.dynamics_function(x, u, p, t), problem.stage_cost_function(x, u, p, t)), t
-    )
+def _attempts(problem: Problem, plan: Trajectory, found: list) -> Iterator[tuple[list[tuple[Mode, int]], float | None]]:
+    """Every structure as a normal extremal; then, where the end is constrained, as an abnormal one with the direct costates, scaled
+    to |λ(0)| = 1 by ± the second entry, as guess."""
+    yield from ((arcs, None) for arcs in found)
+    assert plan.costates is not None
+    length = float(np.linalg.norm(plan.costates[0]))
+    if problem.terminal_constraint_function is not None and length > 0:
+        yield from ((arcs, sign / length) for arcs in found for sign in (1.0, -1.0))
 
 
 def _failed(problem: Problem, plan: Trajectory, started: float, message: str) -> Solution:
@@ -382,14 +399,15 @@ def _failed(problem: Problem, plan: Trajectory, started: float, message: str) ->
     )  # fmt: skip
 
 
-def _shoot(problem, x0, p, plan, found, tolerance, max_iterations, started, time_limit) -> Solution:
+def _shoot(problem, x0, p, plan, found, abnormal, tolerance, max_iterations, started, time_limit) -> Solution:
     n, modes = problem.n_x, [mode for mode, _ in found]
-    c = _conditions(problem, modes)
+    c = _conditions(problem, modes, abnormal is None)
+    costates = plan.costates * (abnormal or 1.0)
     counts = np.array([count for _, count in found])
     at = np.concatenate([[0], np.cumsum(counts)[:-1]])
     z = np.zeros(c.size)
     for k, part in enumerate(c.starts):
-        z[part] = plan.costates[0] if k == 0 else np.concatenate([plan.states[at[k]], plan.costates[at[k]]])
+        z[part] = costates[0] if k == 0 else np.concatenate([plan.states[at[k]], costates[at[k]]])
     z[c.durations] = np.diff(plan.times[np.append(at, counts.sum())])
     deadline = started + time_limit
 
@@ -438,7 +456,7 @@ def _solution(problem, c: _Conditions, x0, p, z, worst, tolerance, iterations, s
             u[inside] = np.asarray(a.control(at[:n], at[n : 2 * n], p)).T
         sample = run.sol(np.linspace(0, durations[k], 25))
         hamiltonian.append(np.asarray(a.hamiltonian(sample[:n], sample[n : 2 * n], p)).ravel())
-        excess = max(excess, _excess(problem, a, sample[:n], sample[n : 2 * n], p))
+        excess = max(excess, _excess(problem, a, sample[:n], sample[n : 2 * n], p, c.normal))
         allowed = max(allowed, _crossing(problem, a, sample[:n], sample[n : 2 * n], p))
         cost = float(run.y[-1, -1])
     end = float(problem.terminal_cost_function(y[-1, :n], p, switches[-1])) if problem.horizon == "finite" else 0.0
@@ -449,7 +467,7 @@ def _solution(problem, c: _Conditions, x0, p, z, worst, tolerance, iterations, s
     solved = worst <= max(tolerance, 1e-9) * (1 + np.abs(z).max())
     lawful = excess <= 1e-6 * (1 + np.abs(flat).max()) and allowed <= 1e-6
     message = (
-        ""
+        ("" if c.normal else "an abnormal extremal: its costates hold for H without the cost")
         if solved and lawful
         else "the arcs violate the minimum principle or a bound"
         if solved
@@ -481,7 +499,7 @@ def _blank(problem: Problem) -> Trajectory:
     )  # fmt: skip
 
 
-def _excess(problem: Problem, a: Arc, x: np.ndarray, lam: np.ndarray, p: np.ndarray) -> float:
+def _excess(problem: Problem, a: Arc, x: np.ndarray, lam: np.ndarray, p: np.ndarray, normal: bool) -> float:
     """max H(u*) − min H over the box (a grid of controls, bounds included); on a state bound: the negative part of μ."""
     if a.multiplier is not None:
         return float(np.max(-np.asarray(a.multiplier(x, lam, p)), initial=0.0))
@@ -492,7 +510,7 @@ def _excess(problem: Problem, a: Arc, x: np.ndarray, lam: np.ndarray, p: np.ndar
     f, cost = problem.dynamics_function, problem.stage_cost_function
     assert f is not None  # not discrete
     for u in np.stack([g.ravel() for g in np.meshgrid(*axes, indexing="ij")], axis=-1):
-        other = np.asarray(cost(x, u, p, 0.0)).ravel() + (lam * np.asarray(f(x, u, p, 0.0))).sum(axis=0)
+        other = normal * np.asarray(cost(x, u, p, 0.0)).ravel() + (lam * np.asarray(f(x, u, p, 0.0))).sum(axis=0)
         worst = max(worst, float(np.max(h - other)))
     return worst
 

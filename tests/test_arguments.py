@@ -15,7 +15,7 @@ LQR = optctl.make("double-integrator")
     [
         (lambda: optctl.solve("pendulum", [0, 0]), "`problem` must be a Problem, but is 'pendulum'; `optctl.make"),
         (lambda: optctl.rollout("pendulum", None, [0, 0]), "`problem` must be a Problem"),
-        (lambda: solve_many(LQR, np.zeros((1, 2)), rouns=3), "`options` must be empty for `ddp`, .* but holds rouns"),
+        (lambda: solve_many(LQR, np.zeros((1, 2)), rouns=3), "`rouns` must be an option of `ddp` .*, but is none"),
         (lambda: optctl.rollout(LQR, None, [0, 0], steps=0), "`steps` must be a positive integer, but is 0"),
         (lambda: LQR.replace(state=["x", "x"]), "`state` must name each entry once, but names `x` twice"),
         (lambda: optctl.compare("nowhere", ["lqr"]), "'nowhere'"),

@@ -1,5 +1,8 @@
 """Problems without a solution: every method says so within seconds, and none claims one."""
 
+import os
+import signal
+import threading
 import time
 
 import casadi as ca
@@ -9,7 +12,7 @@ import pytest
 
 from optctl.errors import ArgumentError
 from optctl.problem import Fixed, Problem
-from optctl.solvers import Status, Verdict, solve
+from optctl.solvers import Guess, Status, Verdict, solve
 from optctl.solvers.solution import runs_away
 
 DIRECT, INDIRECT = ("multiple_shooting", "collocation"), ("pontryagin", "switching")
@@ -67,3 +70,40 @@ def test_large_controls_with_a_large_scale_are_no_flight():
     assert runs_away(problem, large)
     assert not runs_away(problem.replace(control_scale={"u": 1e9}), large)
     assert not runs_away(problem.replace(control_bounds={"u": (0.0, 2e10)}), large)
+
+
+@pytest.mark.parametrize("method", ["auto", "ddp", "lqr", *DIRECT, *INDIRECT])
+def test_an_unknown_option_names_itself(method):
+    with pytest.raises(ArgumentError, match="`tolerence` must be an option of `"):
+        solve(optima.scalar_finite(), [1.0], method=method, tolerence=1e-3)
+
+
+def test_an_option_of_multiple_shooting_chooses_it():
+    solution = solve(optima.scalar_finite(), [1.0], max_iterations=50)
+    assert solution.solver == "multiple_shooting"
+    assert solution.value == pytest.approx(solve(optima.scalar_finite(), [1.0], method="ddp").value, rel=1e-9)
+
+
+@pytest.mark.parametrize("method", DIRECT)
+def test_the_time_limit_holds_for_all_guesses_together(method):
+    # infeasible: without a limit twelve guesses are tried, most of them for hundreds of iterations
+    began = time.monotonic()
+    solution = solve(UNREACHABLE.replace(steps=400, dt=0.0025), [0.0, 0.0], method=method, time_limit=0.3)
+    assert not solution.ok
+    assert solution.status in (Status.TIME_LIMIT, Status.INFEASIBLE)
+    assert time.monotonic() - began < 20  # not a measurement: a guard against hanging
+
+
+def test_an_interrupt_ends_the_whole_solve():
+    # the signal arrives in the middle of an infeasible multi-start: CasADi alone would go on with the next guess
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in range(1000):
+            solve(UNREACHABLE, [0.0, 0.0], method="multiple_shooting", num_starts=1000)
+    timer.join()
+
+
+def test_a_guess_of_the_wrong_shape_is_named():
+    with pytest.raises(ArgumentError, match=r"guess\.controls"):
+        solve(optima.minimum_energy(20), [0, 0], guess=Guess(np.zeros((21, 2)), np.zeros((20, 2))))
