@@ -299,13 +299,18 @@ _BODY = """
 """
 
 
+def source(n: int, m: int, device: str) -> str:
+    """The module of the recursion for n states and m controls: eight plants of a thread in lock-step, on a GPU one."""
+    body = _BODY.replace("<lanes>", _LANES)
+    for name, size in (("N", n), ("M", m), ("LANES", LANES if device == "cpu" else 1)):
+        body = re.sub(rf"\b{name}\b", str(size), body)
+    return _SOURCE.format(n=n, m=m, flags=_FLAGS, body=body)
+
+
 @functools.cache
 def kernel(n: int, m: int, device: torch.device) -> wp.Kernel:
-    """The recursion for n states and m controls, compiled on first use: eight plants of a thread in lock-step, on a GPU one."""
-    body = _BODY.replace("<lanes>", _LANES)
-    for name, size in (("N", n), ("M", m), ("LANES", LANES if device.type == "cpu" else 1)):
-        body = re.sub(rf"\b{name}\b", str(size), body)
-    module = load_module(_SOURCE.format(n=n, m=m, flags=_FLAGS, body=body))
+    """Compiled on first use."""
+    module = load_module(source(n, m, device.type))
     wp.load_module(module, device=str(device))
     return module.recursion
 

@@ -11,7 +11,9 @@ from optctl import envs
 from optctl.errors import ArgumentError
 from optctl.problem import Problem, Uniform
 from optctl.solvers import Status, lqr, solve, solve_many
-from optctl.solvers.batched.shooting import integrate, kernel, solve_pontryagin
+from optctl.solvers.batched import riccati
+from optctl.solvers.batched.flow import integrate, kernel, source
+from optctl.solvers.batched.shooting import solve_pontryagin
 from optctl.solvers.pontryagin import extremals
 from optctl.trajectory import Trajectory
 
@@ -169,6 +171,19 @@ def test_every_plant_gets_its_own_extremal():
         alone = solve(problem, starts[i], params=params[i], method="pontryagin", guess=found.trajectory[i])
         assert found.values[i] == pytest.approx(alone.value, rel=1e-10)
     assert np.ptp(found.values) > 1e-3
+
+
+@pytest.mark.parametrize("text", [lambda: source(envs.make("pendulum"), "cuda"), lambda: riccati.source(5, 2, "cuda")])
+def test_the_sources_for_gpus_compile_without_one(tmp_path, text):
+    import warp as wp
+
+    from optctl.simulation.cache import load_module
+
+    module = load_module(text())
+    if 90 not in wp.get_cuda_supported_archs():
+        pytest.skip("this Warp has no compiler for CUDA")
+    wp.compile_aot_module(module, arch=90, module_dir=tmp_path, use_ptx=True)
+    assert any(path.suffix == ".ptx" for path in tmp_path.iterdir())
 
 
 def test_bad_arguments(pendulums):
