@@ -133,6 +133,9 @@ class GymEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 class GymVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """Vectorised environments with SAME_STEP autoreset: where an episode ended, `infos["final_obs"][i]` is its last observation.
 
+    `autoreset_mode` is SAME_STEP, or NEXT_STEP (the step after an end begins the next episode whatever the action, with reward 0) or
+    DISABLED (`reset` with a "reset_mask" begins it): Gymnasium's wrappers of observations take these two only.
+
     `infos` holds "final_obs" (an object array, None where nothing ended) and the mask "_final_obs" in the steps in which an
     episode ended. Where the problem has path constraints or bounds of the state, "cost" (num_envs,) is the largest violation of
     each step, the last one of an episode included, and "_cost" its mask, true everywhere; "final_info" holds those of the
@@ -151,18 +154,25 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray
         render_mode: str | None = None,
         *,
         copy: bool = True,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         **options: Any,
     ) -> None:
         self.problem = resolve_problem(problem)
         require(render_mode in (None, "rgb_array"), "render_mode", "be None or 'rgb_array'", f"is {render_mode!r}")
+        modes = {mode.value: mode for mode in AutoresetMode}
+        self._mode = modes.get(getattr(autoreset_mode, "value", autoreset_mode))
+        require(self._mode, "autoreset_mode", f"be an AutoresetMode ({', '.join(modes)})", f"is {autoreset_mode!r}")
         self.render_mode, self.copy = render_mode, copy
-        self.metadata = {**type(self).metadata, "render_fps": _frames_per_second(self.problem)}
+        self.metadata = {
+            **type(self).metadata, "autoreset_mode": self._mode, "render_fps": _frames_per_second(self.problem)
+        }  # fmt: skip
         self.num_envs = num_envs
         self.single_observation_space, self.single_action_space = _spaces(self.problem)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._env = VectorEnv(self.problem, num_envs, **options)
         self._dtype = str(self._env.dtype).removeprefix("torch.")
+        self._over = np.zeros(num_envs, dtype=bool)  # has ended and waits for its next episode
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -173,7 +183,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray
             f"is {seed!r}",
         )  # fmt: skip
         super().reset(seed=seed)
-        given = dict(options or {})
+        given, mask = dict(options or {}), np.ones(self.num_envs, dtype=bool)
         if "reset_mask" in given:
             given["mask"] = mask = np.asarray(given.pop("reset_mask"))
             require(
@@ -181,18 +191,29 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray
                 f"be boolean with shape ({self.num_envs},)", f"is {mask.dtype} with shape {mask.shape}",
             )  # fmt: skip
         obs, info = self._env.reset(seed=seed, options=given)
+        self._over = self._over & ~mask
         return self._array(obs), self._costs(info)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One control interval under `actions` (num_envs, n_u) in [−1, 1]."""
+        if self._mode is AutoresetMode.DISABLED and self._over.any():
+            raise gymnasium.error.ResetNeeded("Call `reset` with a `reset_mask` before `step`: an episode has ended.")
         tensor = torch.from_numpy(np.ascontiguousarray(actions, dtype=self._dtype))
         obs, reward, terminated, truncated, info = self._env.step(tensor.to(self._env.device))
-        infos = self._costs(info)
+        infos, same_step = self._costs(info), self._mode is AutoresetMode.SAME_STEP
+        results = [
+            self._array(obs if same_step else info["final_obs"]),
+            *map(self._array, (reward, terminated, truncated)),
+        ]
+        over = np.zeros(self.num_envs, dtype=bool)
         if info["final_obs"] is not obs:  # else no episode can have ended
             over = np.logical_or(terminated.cpu().numpy(), truncated.cpu().numpy())  # torch would wake its threads
-            if over.any():
-                infos |= self._ended(over, info["final_obs"], infos)
-        return self._array(obs), self._array(reward), self._array(terminated), self._array(truncated), infos
+        if not same_step:
+            self._begin_waiting([*results, *([infos["cost"]] if infos else [])])
+            self._over = over & ~self._over
+        elif over.any():
+            infos |= self._ended(over, info["final_obs"], infos)
+        return (*results, infos)  # type: ignore[return-value]
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """One picture (height, width, 3) for each of the environments."""
@@ -201,6 +222,14 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray
         params = np.broadcast_to(self._env.params.cpu().numpy(), (self.num_envs, self.problem.n_p))
         states = self._env.state.cpu().numpy()[:, None]
         return tuple(draw(self.problem, state, params=p) for state, p in zip(states, params, strict=True))
+
+    def _begin_waiting(self, results: list[np.ndarray]) -> None:
+        """Environments whose episode had ended begin the next instead of being stepped: its first observation, and zeros."""
+        began = self._over
+        if began.any():
+            results[0][began] = self._array(self._env.reset(options={"mask": torch.from_numpy(began)})[0])[began]
+            for array in results[1:]:
+                array[began] = 0
 
     def _costs(self, info: dict[str, torch.Tensor]) -> dict[str, Any]:
         if "cost" not in info:

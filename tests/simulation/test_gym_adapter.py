@@ -174,19 +174,43 @@ def test_vector_infos_hold_costs_and_masks_also_of_episodes_that_end():
     assert infos["final_info"]["cost"].tolist() == [3.0, 0.0, 0.5]
 
 
-def test_costs_are_those_of_gymnasiums_own_vector_of_single_environments():
-    """Under SAME_STEP Gymnasium puts the last step's info of an ended episode into "final_info"."""
-    mine = GymVectorEnv(railed(), 2)
-    theirs = gymnasium.vector.SyncVectorEnv([lambda: GymEnv(railed())] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+@pytest.mark.parametrize("copy", [True, False])
+@pytest.mark.parametrize("mode", AutoresetMode)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_it_steps_as_gymnasiums_own_vector_of_single_environments_does(mode, copy, steps):
+    """In every mode, with episodes that end at different times; under SAME_STEP the last info of an episode is in "final_info"."""
+    problem = railed().replace(steps=steps)
+    mine = GymVectorEnv(problem, 3, autoreset_mode=mode, copy=copy)
+    theirs = gymnasium.vector.SyncVectorEnv([lambda: GymEnv(problem)] * 3, autoreset_mode=mode)
+    assert mine.metadata["autoreset_mode"] is theirs.metadata["autoreset_mode"] is mode
     mine.reset(seed=0), theirs.reset(seed=0)
-    for k in range(3):
-        actions = np.array([[1.0], [-0.5 * k]], np.float32)
-        (obs, *ends, infos), (o, *their_ends, their_infos) = mine.step(actions), theirs.step(actions)
-        assert np.array_equal(obs, o) and all(np.array_equal(*pair) for pair in zip(ends, their_ends, strict=True))
-        ended = their_infos.get("final_info", their_infos)
-        assert infos["cost"].tolist() == ended["cost"].tolist() and ended["cost"].dtype == np.float64
-        assert ("final_obs" in infos) == ("final_obs" in their_infos) == (k == 2)
-    assert [a.tolist() for a in infos["final_obs"]] == [a.tolist() for a in their_infos["final_obs"]]
+    rng, over = np.random.default_rng(0), np.zeros(3, dtype=bool)
+    for k in range(14):
+        mask = over | (np.arange(3) == 1) if k == 2 else over
+        if k == 2 or (mode is AutoresetMode.DISABLED and over.any()):
+            first, second = (envs.reset(options={"reset_mask": mask})[0] for envs in (mine, theirs))
+            assert np.array_equal(first, second)
+        actions = rng.integers(-2, 3, (3, 1)).astype(np.float32) / 2
+        (*results, infos), (*expected, their_infos) = mine.step(actions), theirs.step(actions)
+        assert all(np.array_equal(*pair) for pair in zip(results, expected, strict=True))
+        over = np.logical_or(results[2], results[3])
+        costs = np.where(over & (mode is AutoresetMode.SAME_STEP), infos["cost"], their_infos["cost"])
+        assert infos["cost"].tolist() == costs.tolist() and set(infos) <= set(their_infos)
+        if "final_obs" in their_infos:
+            last, its = infos["final_obs"], their_infos["final_obs"]
+            assert [None if a is None else a.tolist() for a in last] == [None if a is None else a.tolist() for a in its]
+            assert infos["final_info"]["cost"].tolist() == their_infos["final_info"]["cost"].tolist()
+
+
+def test_a_disabled_autoreset_asks_for_a_reset():
+    envs = GymVectorEnv(tiny.counter(), 2, autoreset_mode="Disabled")
+    envs.reset(seed=0)
+    for _ in range(3):
+        *_, terminated, _, infos = envs.step(np.zeros((2, 1)))
+    assert terminated.all() and infos == {}
+    envs.reset(options={"reset_mask": np.array([True, False])})
+    with pytest.raises(gymnasium.error.ResetNeeded, match="Call `reset` with a `reset_mask`"):
+        envs.step(np.zeros((2, 1)))
 
 
 def test_gymnasiums_vector_wrappers_work_on_top():
@@ -195,6 +219,17 @@ def test_gymnasiums_vector_wrappers_work_on_top():
     for _ in range(3):
         *_, infos = envs.step(np.zeros((2, 1), np.float32))
     assert infos["episode"]["r"].tolist() == [-3.0, -12.0] and infos["episode"]["l"].tolist() == [3, 3]
+
+
+def test_gymnasiums_normalisation_of_observations_takes_the_other_modes():
+    envs = gymnasium.make_vec(
+        "optctl/pendulum-v0", num_envs=64, autoreset_mode=AutoresetMode.NEXT_STEP, max_episode_steps=7
+    )
+    envs = gymnasium.wrappers.vector.NormalizeObservation(envs)
+    envs.reset(seed=0)
+    envs.action_space.seed(0)
+    seen = np.concatenate([envs.step(envs.action_space.sample())[0] for _ in range(100)][50:])
+    assert np.abs(seen.mean(axis=0)).max() < 0.1 and np.abs(seen.std(axis=0) - 1).max() < 0.1
 
 
 def test_pictures():
@@ -257,6 +292,10 @@ def test_unknown_ids_and_names():
 def test_wrong_arguments(make_one):
     with pytest.raises(ArgumentError, match="`render_mode` must be None or 'rgb_array', but is 'human'"):
         make_one("cartpole", render_mode="human")
+    with pytest.raises(
+        ArgumentError, match=r"`autoreset_mode` must be an AutoresetMode \(.*SameStep.*\), but is 'never'"
+    ):
+        GymVectorEnv("cartpole", autoreset_mode="never")
     env = make_one("cartpole")
     env.reset(seed=0)
     with pytest.raises(ArgumentError, match="`action` must have shape"):
