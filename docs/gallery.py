@@ -80,7 +80,8 @@ def page() -> str:
         lines += ["| problem | |", "|---|---|"]
         for name in names:
             p = optctl.make(name)
-            about = f"{p.n_x} states, {p.n_u} control{'s' if p.n_u > 1 else ''}, {p.steps} steps of {p.dt:g}, {p.horizon} horizon"
+            size = ", ".join(f"{n} {what}{'s' if n > 1 else ''}" for n, what in ((p.n_x, "state"), (p.n_u, "control")))
+            about = f"{size}, {p.steps} steps of {p.dt:g}, {p.horizon} horizon"
             lines.append(f"| `{name}`<br>{p.description}<br>{about} | ![{name}](pictures/{name}.png) |")
     return "\n".join(lines) + "\n"
 

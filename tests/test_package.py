@@ -1,5 +1,6 @@
 """The package is what pyproject says it is."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -39,5 +40,17 @@ def test_constraints_pin_the_direct_dependencies():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = [w for extra in project["optional-dependencies"].values() for w in extra if not w.startswith("optctl[")]
     wanted = project["dependencies"] + extras
-    names = {w.split(">")[0].split("=")[0].strip().lower() for w in wanted}
+    names = {re.split(r"[\[<>=]", w)[0].strip().lower() for w in wanted}
     assert names <= pinned, names - pinned
+
+
+def test_the_gallery_shows_the_catalogue():
+    from optctl.envs import CATALOGUE
+
+    docs = ROOT / "docs"
+    assert {path.stem for path in (docs / "pictures").glob("*.png")} == set(CATALOGUE)
+    page = (docs / "gallery.md").read_text()
+    assert [name for name in CATALOGUE if f"](pictures/{name}.png)" not in page] == []
+    for path in [ROOT / "README.md", *docs.rglob("*.md")]:
+        links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text())
+        assert [link for link in links if not (path.parent / link).exists()] == [], path
