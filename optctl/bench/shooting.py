@@ -49,7 +49,7 @@ def against_loop(problem: Problem, num: int, num_alone: int, device: str = "cpu"
 
 
 def shooting(num_starts: int = 1000, alone: int = 10, plants: int = 2000, out: Path | None = None) -> int:
-    """Batched indirect shooting beside a loop over single solves, and batched Riccati equations beside SciPy in a loop.
+    """Batched indirect shooting beside a loop over single solves, and batched Riccati equations beside `lqr` in a loop.
 
     Args:
         num_starts: Random starts, solved by batched DDP and polished at once.
@@ -85,7 +85,7 @@ def shooting(num_starts: int = 1000, alone: int = 10, plants: int = 2000, out: P
     ]
     table += "\n" + _table(
         f"Riccati equations of {plants:,} plants",
-        ("problem", "states", "horizon", "batch", "one by one (SciPy)", "ratio", "largest relative difference of P"),
+        ("problem", "states", "horizon", "batch", "one by one (`lqr`)", "ratio", "largest relative difference of P"),
         [(r["problem"], r["states"], r["horizon"], f"{1e6 * r['seconds']:.0f} µs a plant", f"{1e6 * r['alone']:.0f} µs",
           f"{r['ratio']:.0f}×", f"{r['difference']:.0e}") for r in equations],
     )  # fmt: skip
@@ -93,20 +93,19 @@ def shooting(num_starts: int = 1000, alone: int = 10, plants: int = 2000, out: P
 
 
 def _riccati(problem: Problem, horizon: str, num: int) -> dict[str, Any]:
-    """Seconds a plant; the loop is given its matrices, the batch makes them."""
+    """Seconds a plant, from its parameters to gain and value."""
+    from optctl.solvers import lqr
     from optctl.solvers.batched import riccati
-    from optctl.solvers.lqr import expand, riccati_finite, riccati_infinite
 
     p = np.random.default_rng(0).uniform(problem.param_low, problem.param_high, (num, problem.n_p))
     riccati.lqr(problem, p[:2], horizon=horizon)
+    lqr(problem, horizon=horizon, params=p[0])
     began = time.perf_counter()
     found = riccati.lqr(problem, p, horizon=horizon)
     seconds = (time.perf_counter() - began) / num
     some = min(num, 20)
-    zero_x, zero_u = np.zeros(problem.n_x), np.zeros(problem.n_u)
-    matrices = [expand(problem, zero_x, zero_u, p[i], True) for i in range(some)]
     began = time.perf_counter()
-    single = [riccati_finite(m, problem.steps).P if horizon == "finite" else riccati_infinite(m)[1] for m in matrices]
+    single = [lqr(problem, horizon=horizon, params=p[i]).P for i in range(some)]
     alone = (time.perf_counter() - began) / some
     difference = max(float(np.abs(found.P[i] - P).max() / np.abs(P).max()) for i, P in enumerate(single))
     return {"problem": problem.name, "states": problem.n_x, "horizon": horizon, "seconds": seconds, "alone": alone,

@@ -369,7 +369,9 @@ def matrices(
     function, (num, m), n = Batched(_expansion(problem, discretised)[0]), (len(params), len(times)), problem.n_x
     rows = [np.repeat(a, m, axis=0) for a in (x, u, params)]
     motion, jacobian, cost, gradient, hessian, *_ = function(*rows, np.tile(times, num)[:, None])
-    end, end_gradient, end_hessian = function(x, u, params, np.full((num, 1), problem.duration))[5:]
+    end, end_gradient, end_hessian = np.zeros((num, 1)), np.zeros((num, n)), np.zeros((num, n, n))
+    if problem.horizon == "finite":
+        end, end_gradient, end_hessian = function(x, u, params, np.full((num, 1), problem.duration))[5:]
     lead, size = (num, m), n + problem.n_u
     turned = lambda a, rows: np.swapaxes(a.reshape(*lead, -1, rows), -1, -2)
     J, H, g = turned(jacobian, n), turned(hessian, size), gradient.reshape(*lead, size)
