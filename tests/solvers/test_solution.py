@@ -5,7 +5,7 @@ import pytest
 
 from optctl import envs
 from optctl.problem import Fixed, Problem
-from optctl.solvers import Certificate, Solution, SolutionBatch, Status, Verdict, solve_many
+from optctl.solvers import Certificate, Guess, Solution, SolutionBatch, Status, Verdict, solve_many
 from optctl.solvers.solution import second_order
 from optctl.trajectory import Trajectory
 
@@ -151,3 +151,23 @@ def test_second_order_conditions_do_not_depend_on_the_neighbours():
     )
     assert np.isnan(broken[1][2])
     assert np.array_equal(np.delete(broken[1], 2), np.delete(whole[1], 2))
+
+
+def test_ipopt_certifies_its_multipliers_and_second_order_conditions():
+    # ½∫ u² − x² over 2 s from rest: IPOPT stays where everything vanishes, beyond the conjugate point at π/2
+    problem = _oscillation(2.0, False, 50, stage_cost=lambda x, u, p: 0.5 * (u**2 - x**2) + 0.1 * x**4)
+    guess = Guess(np.zeros((51, 1)), np.zeros((50, 1)))
+    rest = solve_many(problem, np.zeros((1, 1)), method="multiple_shooting", guess=guess, processes=1)[0]
+    assert rest.verdict is Verdict.EXTREMAL
+    assert rest.minimum is False
+    fixed = _oscillation(
+        2.0, True, 50, control_bounds={"u": (-0.2, 0.2)}, stage_cost=lambda x, u, p: 0.5 * (u**2 - x**2) + 0 * x
+    )
+    start = solve_many(fixed, np.full((1, 1), 0.15), method="multiple_shooting", processes=1)[0]
+    assert start.minimum is True  # 2 < π
+    assert start.certificate.complementarity < 1e-9
+    floor = fixed.replace(state_bounds={"x": (-1.0, 0.05)}, stage_cost=lambda x, u, p: 0.5 * u**2 - x**3 / 3 - x)
+    pressed = solve_many(floor, np.zeros((1, 1)), method="multiple_shooting", processes=1)[0]
+    assert pressed.trajectory.states[:, 0].max() == pytest.approx(0.05, abs=1e-9)  # on its bound
+    assert pressed.certificate.complementarity < 1e-9
+    assert pressed.minimum is None  # left open under state bounds
