@@ -160,8 +160,13 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray
         self.problem = resolve_problem(problem)
         require(render_mode in (None, "rgb_array"), "render_mode", "be None or 'rgb_array'", f"is {render_mode!r}")
         modes = {mode.value: mode for mode in AutoresetMode}
-        self._mode = modes.get(getattr(autoreset_mode, "value", autoreset_mode))
-        require(self._mode, "autoreset_mode", f"be an AutoresetMode ({', '.join(modes)})", f"is {autoreset_mode!r}")
+        self._mode = modes.get(autoreset_mode) if isinstance(autoreset_mode, str) else autoreset_mode
+        require(
+            self._mode in modes.values(),
+            "autoreset_mode",
+            f"be an AutoresetMode ({', '.join(modes)})",
+            f"is {autoreset_mode!r}",
+        )
         self.render_mode, self.copy = render_mode, copy
         self.metadata = {
             **type(self).metadata, "autoreset_mode": self._mode, "render_fps": _frames_per_second(self.problem)
