@@ -28,7 +28,7 @@ BEFORE = {
     ("docs/adding-a-problem.md", 1): "import optctl; my_problem = optctl.make('lqr-scalar')",
 }
 """What a block takes for granted, by page and number."""
-SLOW = {("docs/batched.md", 2), ("docs/families/quantum.md", 1), ("docs/transforms.md", 1)}
+SLOW = {("docs/batched.md", 2), ("docs/transforms.md", 1)}
 SKIPPED = {
     (
         "docs/batched.md",
