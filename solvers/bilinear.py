@@ -85,8 +85,8 @@ class Bilinear:
 def bilinear(problem: Problem, params: np.ndarray | None = None, x0: np.ndarray | None = None) -> Bilinear | None:
     """The numbers of `problem` at each of `params` (E, n_p), from x0 (n_x,) or (B, n_x); `None` where it is something else.
 
-    Taken are problems that the exact propagator steps, linear in the controls, with costs quadratic in states and controls and bounds
-    on controls only. Several parameters must leave the costs alone.
+    Taken are problems that the exact propagator steps, whose controls multiply states and enter linearly, with costs quadratic in states
+    and controls and bounds on controls only. Several parameters must leave the costs alone.
     """
     if (
         problem.discrete
@@ -107,7 +107,7 @@ def bilinear(problem: Problem, params: np.ndarray | None = None, x0: np.ndarray 
         ca.depends_on(ca.vec(affine), ca.vertcat(x, t))
         or any(ca.depends_on(ca.vec(m), ca.vertcat(z, t)) for m in (by_controls, stage, last))
         or ca.depends_on(cost, t)
-        or by_controls.nnz() == 0
+        or ca.jacobian(ca.vec(affine[:n, :n]), u).nnz() == 0  # linear
         or stage[:n, n:].nnz()
     ):
         return None
@@ -124,6 +124,14 @@ def bilinear(problem: Problem, params: np.ndarray | None = None, x0: np.ndarray 
     generators = np.concatenate([drift[:, None], driven.reshape(-1, n + 1, n + 1, k).transpose(0, 3, 2, 1)], axis=1)
     bordered = lambda h, g: np.block([[h, g], [g.T, np.zeros((1, 1))]])
     final, running = bordered(last_h, last_g), bordered(stage_h[:n, :n], stage_g[:n])
+    somewhere = [np.linspace(-0.9, 0.4, size) for size in (n, k)]
+    said = [float(f) for f in ca.Function("said", [x, u, p], [ca.sum1(rate), cost, end])(*somewhere, rows[0])]
+    q, w = np.append(somewhere[0], 1.0), somewhere[1]
+    held = np.tensordot(np.append(1.0, w), generators[0], axes=1) @ q
+    parts = [held.sum(), 0.5 * q @ running @ q + (0.5 * stage_h[n:, n:] @ w + stage_g[n:, 0]) @ w + stage_c.item(),
+             0.5 * q @ final @ q + last_c.item()]  # fmt: skip
+    if not np.allclose(said, parts, rtol=1e-9, atol=1e-9):  # rounded or kinked, which no derivative shows
+        return None
     start = check_states(problem, problem.initial_state.location if x0 is None else x0)
     start = np.concatenate([start, np.ones((len(start), 1))], axis=1)
     if not (generators[..., n].any() or final[n].any() or running[n].any()):  # nothing affine
