@@ -35,6 +35,8 @@ from optctl.solvers.dynamic_programming import time_invariant
 from optctl.solvers.lqr import LinearQuadratic, _expansion, _reference, augmented, riccati_infinite
 
 _DOUBLINGS = 60
+_WIDE, _LARGEST = 48, 256
+"""States up to which eight plants, and up to which one plant fits a thread's stack."""
 
 
 @dataclass(frozen=True)
@@ -299,10 +301,14 @@ _BODY = """
 """
 
 
+def _lanes(n: int, device: str) -> int:
+    return LANES if device == "cpu" and n <= _WIDE else 1
+
+
 def source(n: int, m: int, device: str) -> str:
     """The module of the recursion for n states and m controls: eight plants of a thread in lock-step, on a GPU one."""
     body = _BODY.replace("<lanes>", _LANES)
-    for name, size in (("N", n), ("M", m), ("LANES", LANES if device == "cpu" else 1)):
+    for name, size in (("N", n), ("M", m), ("LANES", _lanes(n, device))):
         body = re.sub(rf"\b{name}\b", str(size), body)
     return _SOURCE.format(n=n, m=m, flags=_FLAGS, body=body)
 
@@ -319,12 +325,13 @@ def finite(matrices: list[Tensor], P: Tensor, steps: int) -> tuple[Tensor, Tenso
     """(K, P) of the discrete problem over `steps` from P at the end, A, B, Q, N, R of shapes (B, 1 or steps, …); NaN where the cost is
     not positive definite in the controls."""
     num, stages, n, m = matrices[1].shape
+    require(n <= _LARGEST, "problem", f"have fewer than {_LARGEST} states for batched recursions", f"has {n - 1}")
     where = P.device
     compiled = kernel(n, m, where)
     K, values = (torch.empty(num, *shape, dtype=P.dtype, device=where) for shape in ((steps, m, n), (steps + 1, n, n)))
     arrays = [as_array(a.contiguous()) for a in (*matrices, P)] + [as_array(K), as_array(values)]
     cpu = where.type == "cpu"
-    threads = max(1, min(-(-num // LANES), num_threads())) if cpu else num
+    threads = max(1, min(-(-num // _lanes(n, where.type)), num_threads())) if cpu else num
     run = functools.partial(wp.launch, compiled, device=str(where))
     if cpu:
         calls = [

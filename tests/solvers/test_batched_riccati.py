@@ -3,6 +3,7 @@
 import casadi as ca
 import numpy as np
 import pytest
+import torch
 from scipy.linalg import solve_discrete_lyapunov
 
 from optctl import envs, rollout
@@ -144,3 +145,17 @@ def test_bad_arguments():
     timed = problem.replace(stage_cost=lambda x, u, p, t: (1 + t) * ca.sumsqr(x) + u**2)
     with pytest.raises(ArgumentError, match="`problem` must be free of time"):
         riccati.lqr(timed, np.ones((2, 1)))
+
+
+def test_many_states_take_the_narrow_kernel():
+    problem = envs.make("mass-spring", masses=25, steps=3)  # 50 states, and 1 for affine terms
+    p = plants(problem, 2)
+    batch = riccati.lqr(problem, p, horizon="finite")
+    same(batch, lqr(problem, horizon="finite", params=p[1]), 1)
+    with pytest.raises(
+        ArgumentError, match="`problem` must have fewer than 256 states for batched recursions, but has 256"
+    ):
+        matrices = [torch.zeros(1, 1, 257, k, dtype=torch.float64) for k in (257, 1, 257, 1)]
+        riccati.finite(
+            [*matrices, torch.ones(1, 1, 1, 1, dtype=torch.float64)], torch.zeros(1, 257, 257, dtype=torch.float64), 1
+        )
