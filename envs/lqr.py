@@ -58,6 +58,7 @@ DEAN_A = np.array([[1.01, 0.01, 0.0], [0.01, 1.01, 0.01], [0.0, 0.01, 1.01]])
 
 def dean(*, steps: int = 200, noise: float = 0.0) -> Problem:
     """x⁺ = A x + u (+ w), Σ 10⁻³ |x|² + |u|²: three slightly unstable, weakly coupled states (Dean et al. 2020)."""
+    require(noise >= 0, "noise", "not be negative", f"is {noise!r}")
     return Problem(
         name="dean",
         description="Dean's data-centre cooling example: a marginally unstable Laplacian system with cheap states.",
@@ -187,7 +188,7 @@ def lqg(
     dx = [[1, 1], [0, 1]] x dt + [0, 1]' u dt + w [1, 1]' dW, y = x₁ + sensor noise of intensity v², that is, of standard deviation
     v/√dt in every sample. In continuous time K = (2 + √(4 + q)) (1, 1) and the Kalman gain is (2 + √(4 + (w/v)²)) (1, 1)'.
     """
-    for name, value in (("process_noise", process_noise), ("sensor_noise", sensor_noise)):
+    for name, value in (("weight", weight), ("process_noise", process_noise), ("sensor_noise", sensor_noise)):
         require(value > 0, name, "be positive", f"is {value!r}")
     return Problem(
         name="lqg",
@@ -221,6 +222,9 @@ def beam(
     (default: `modes` equal spacings, which determine the state).
     """
     require(isinstance(modes, int) and modes >= 1, "modes", "be a positive integer", f"is {modes!r}")
+    require(
+        isinstance(sensors_at, Sequence), "sensors_at", "be a sequence of fractions of the length", f"is {sensors_at!r}"
+    )
     places = tuple(sensors_at) or tuple((i + 1) / (modes + 1) for i in range(modes))
     for name, values in (("force_at", (force_at,)), ("sensors_at", places)):
         require(all(0 < z < 1 for z in values), name, "lie between 0 and 1", f"is {values}")
