@@ -47,6 +47,7 @@ class LqgController:
         middle = 0.5 * start.spread if start.kind == "uniform" else 0.0
         self.mean, spread = start.location + middle - x, start.spread**2 / (12.0 if start.kind == "uniform" else 1.0)
         self.prior = np.diag(spread)
+        self._floor = 1e-13 * float(np.trace(self.C @ (self.prior + self.W) @ self.C.T + self.V))
 
     def reset(self, observations: np.ndarray, params: np.ndarray) -> None:
         require(
@@ -77,8 +78,15 @@ class LqgController:
         return self.stages[min(i, len(self.stages) - 1)], K, k
 
     def _update(self, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Filter gain M, and Σ after the observation (Joseph's form, which stays symmetric and positive)."""
-        M = covariance @ self.C.T @ np.linalg.pinv(self.C @ covariance @ self.C.T + self.V, hermitian=True)
+        """Filter gain M, and Σ after the observation (Joseph's form, which stays symmetric and positive). Directions in which the
+        observation tells nothing beyond rounding, as with sensors without noise, are left out."""
+        values, axes = np.linalg.eigh(self.C @ covariance @ self.C.T + self.V)
+        M = (
+            covariance
+            @ self.C.T
+            @ (axes * np.where(values > self._floor, 1 / np.maximum(values, 1e-300), 0.0))
+            @ axes.T
+        )
         rest = np.eye(len(covariance)) - M @ self.C
         return M, rest @ covariance @ rest.T + M @ self.V @ M.T
 
@@ -106,6 +114,7 @@ class LqgController:
     def average_cost(self) -> float:
         """tr(P W) + tr(K'(R + B'PB) K Σ), Σ of the stationary filter: cost per step of an infinite horizon."""
         require(self.gain.K.ndim == 2, "problem", "have an infinite horizon", "has a finite one")
+        require((np.diag(self.V) > 0).all(), "observation_noise", "be positive for a stationary filter", "is zero")
         m, P, K = self.stages[0], self.gain.P, self.gain.K
         _, covariance = self._update(solve_discrete_are(m.A.T, self.C.T, self.W, self.V))
         return float(np.trace(P @ self.W) + np.trace(K.T @ (m.R + m.B.T @ P @ m.B) @ K @ covariance))

@@ -8,7 +8,7 @@ from scipy.linalg import solve_discrete_are
 from optctl import compare, envs, rollout
 from optctl.errors import ArgumentError
 from optctl.problem import Normal, Problem
-from optctl.solvers import linear_quadratic, lqr
+from optctl.solvers import linear_quadratic, lqr, lqr_controller
 from optctl.solvers.lqg import LqgController, h_infinity_norm
 
 
@@ -106,6 +106,14 @@ def test_an_observing_controller_sees_noise_of_the_stated_size_and_nobody_else_d
     assert (seen[0] == 0.3).all()  # no seed, no noise
 
 
+@pytest.mark.parametrize("name", ["flexible-beam", "dean"])
+def test_sensors_without_noise_that_determine_the_state_lose_nothing(name):
+    problem = envs.make(name)
+    starts = problem.initial_state.sample(np.random.default_rng(0), 5)
+    blind, seeing = (rollout(problem, c, starts).total_cost for c in (LqgController(problem), lqr_controller(problem)))
+    np.testing.assert_allclose(blind, seeing, rtol=1e-9)
+
+
 def test_noise_of_the_sensors_alone():
     problem = finite(diffusion=None)
     a, b = (compare(problem, ["lqg"], num_starts=50, seeds=s, reference=None, repetitions=20) for s in ((0,), (1,)))
@@ -119,6 +127,12 @@ def test_the_filter_is_for_one_plant_and_constant_noise():
     plain = envs.make("lqr-unstable")
     with pytest.raises(ArgumentError, match="`params` must be the plant that the filter was made for"):
         LqgController(plain).reset(np.zeros((1, 2)), np.array([[-0.7]]))
+    with pytest.raises(
+        ArgumentError, match="`observation_noise` must be positive for a stationary filter, but is zero"
+    ):
+        _ = LqgController(plain).average_cost
+    with pytest.raises(ArgumentError, match="`problem` must have an infinite horizon, but has a finite one"):
+        _ = LqgController(finite()).average_cost
     with pytest.raises(ArgumentError, match="`params` must be one row for the controller `lqg`, but has 2"):
         compare(plain, ["lqg"], num_starts=2, params=np.array([[-1.0], [-0.9]]))
 
