@@ -26,7 +26,6 @@ from scipy.integrate import solve_ivp
 
 from optctl.errors import require
 from optctl.problem import Fixed, Problem
-from optctl.solvers.collocation import solve_collocation
 from optctl.solvers.multiple_shooting import Guess
 from optctl.solvers.solution import Certificate, Solution, Status
 from optctl.trajectory import Trajectory
@@ -80,7 +79,7 @@ def minimiser(h: ca.SX, u: ca.SX, low: np.ndarray, high: np.ndarray) -> ca.SX:
     best = None
     for start in _spread(low, high):
         value = ca.SX(start)
-        for _ in range(12):
+        for _ in range(20):
             value = step(value, others)
         best = value if best is None else ca.if_else(value_of(value, others) < value_of(best, others), value, best)
     assert best is not None
@@ -88,9 +87,12 @@ def minimiser(h: ca.SX, u: ca.SX, low: np.ndarray, high: np.ndarray) -> ca.SX:
 
 
 def _spread(low: np.ndarray, high: np.ndarray) -> list[np.ndarray]:
-    """Points of a finite box in one dimension; otherwise the admissible control nearest to zero."""
+    """In one dimension points of a finite box, or over a turn where there are no bounds (an angle is the usual unbounded control
+    with several minima of H); otherwise the admissible control nearest to zero."""
     if len(low) == 1 and np.isfinite(low).all() and np.isfinite(high).all():
         return [low + fraction * (high - low) for fraction in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    if len(low) == 1 and not (np.isfinite(low).any() or np.isfinite(high).any()):
+        return [np.array([turn * np.pi]) for turn in (0.0, -0.8, -0.4, 0.4, 0.8)]
     return [np.clip(np.zeros(len(low)), low, high)]
 
 
@@ -146,7 +148,7 @@ def integrate_arc(
 
     def rate(t: float, z: np.ndarray) -> np.ndarray:
         y, s = z[: m + 1], z[m + 1 :].reshape(m, m)
-        _check(y, deadline)
+        check_flight(y, deadline)
         return np.concatenate(
             [np.asarray(functions.flow(y, p, t)).ravel(), (np.asarray(functions.jacobian(y, p, t)) @ s).ravel()]
         )
@@ -156,7 +158,7 @@ def integrate_arc(
             run = solve_ivp(
                 rate, (start, stop), np.concatenate([y0, np.eye(m).ravel()]), method="DOP853", rtol=_RTOL, atol=_ATOL
             )  # fmt: skip
-    except _Abandoned:
+    except Abandoned:
         return np.full(m + 1, np.nan), np.full((m, m), np.nan)
     if run.status != 0 or not np.isfinite(run.y[:, -1]).all():
         return np.full(m + 1, np.nan), np.full((m, m), np.nan)
@@ -210,13 +212,14 @@ def on_a_clock(
     return found.replace(trajectory=dataclasses.replace(way, states=way.states[:, :-1], costates=costates))
 
 
-class _Abandoned(ArithmeticError):
+class Abandoned(ArithmeticError):
     """An arc that explodes or takes too long."""
 
 
-def _check(y: np.ndarray, deadline: float) -> None:
+def check_flight(y: np.ndarray, deadline: float) -> None:
+    """Raise `Abandoned` for what explodes, or after the deadline (`time.perf_counter`)."""
     if not np.abs(y).max() < 1e8 or time.perf_counter() > deadline:
-        raise _Abandoned
+        raise Abandoned
 
 
 def solve_pontryagin(
@@ -242,10 +245,17 @@ def solve_pontryagin(
     n, functions = problem.n_x, extremals(problem)
     x0 = np.asarray(x0, dtype=float)
     if guess is None or isinstance(guess, Guess) or guess.costates is None:
-        guess = solve_collocation(
-            problem, x0, params=p, guess=guess, tolerance=1e-8, time_limit=time_limit / 2
-        ).trajectory
-    assert guess.costates is not None
+        from optctl.solvers.multistart import solve_many
+
+        first: dict[str, Any] = {
+            "guess": guess,
+            "params": p,
+            "tolerance": 1e-8,
+            "processes": 1,
+            "time_limit": time_limit / 2,
+        }
+        guess = solve_many(problem, x0[None], method="collocation", resimulation=None, **first)[0].trajectory
+    assert isinstance(guess, Trajectory) and guess.costates is not None
     if problem.final_time is not None and not functions.autonomous:
         left = time_limit - (time.perf_counter() - started)
         options = {"segments": segments, "tolerance": tolerance, "max_iterations": max_iterations, "time_limit": left}
@@ -349,7 +359,7 @@ def _solution(problem, functions, nodes, nu, final, p, worst, status, iterations
         limit = time.perf_counter() + 5.0
 
         def rate(t: float, z: np.ndarray, limit: float = limit) -> np.ndarray:
-            _check(z, limit)
+            check_flight(z, limit)
             return np.asarray(functions.flow(z, p, t)).ravel()
 
         try:
@@ -359,7 +369,7 @@ def _solution(problem, functions, nodes, nu, final, p, worst, status, iterations
                 )  # fmt: skip
             y[inside] = run.sol(np.clip(times[inside], start, stop)).T
             offset = run.y[-1, -1]
-        except _Abandoned:
+        except Abandoned:
             status = Status.SHOOTING_FAILED
     x, costates = y[:, :n], y[:, n : 2 * n]
     middle = (times[:-1] + times[1:]) / 2

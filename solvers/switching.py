@@ -31,7 +31,7 @@ from scipy.integrate import solve_ivp
 
 from optctl.errors import require
 from optctl.problem import Problem
-from optctl.solvers.pontryagin import autonomous, integrate_arc, minimiser, newton, on_a_clock
+from optctl.solvers.pontryagin import Abandoned, autonomous, check_flight, integrate_arc, minimiser, newton, on_a_clock
 from optctl.solvers.solution import Certificate, Solution, Status
 from optctl.trajectory import Trajectory
 
@@ -428,10 +428,15 @@ def _shoot(problem, x0, p, plan, found, abnormal, tolerance, max_iterations, sta
         return r.ravel(), r_z + r_ends @ by_z
 
     z, worst, iterations = newton(residual, z, tolerance, max_iterations, deadline)
-    return _solution(problem, c, x0, p, z, worst, tolerance, iterations, started)
+    if not worst <= max(tolerance, 1e-9) * (1 + np.abs(z).max()):
+        return _failed(problem, plan, started, "Newton's method stalled")
+    try:
+        return _solution(problem, c, x0, p, z, worst, iterations, started, time.perf_counter() + 5.0)
+    except Abandoned:
+        return _failed(problem, plan, started, "an arc could not be integrated")
 
 
-def _solution(problem, c: _Conditions, x0, p, z, worst, tolerance, iterations, started) -> Solution:
+def _solution(problem, c: _Conditions, x0, p, z, worst, iterations, started, deadline) -> Solution:
     """Sample the arcs on the problem's uniform grid and check what Newton's method does not: bounds and the minimum principle."""
     n, durations = problem.n_x, z[c.durations]
     switches = np.concatenate([[0.0], np.cumsum(durations)])
@@ -441,11 +446,15 @@ def _solution(problem, c: _Conditions, x0, p, z, worst, tolerance, iterations, s
     cost, mismatch, excess, hamiltonian, allowed = 0.0, 0.0, 0.0, [], 0.0
     for k, part in enumerate(c.starts):
         a, start = c.arcs[k], np.append(np.concatenate([x0, z[part]]) if k == 0 else z[part], cost)
-        rate = lambda t, v, a=a: np.asarray(a.flow(v, p, t)).ravel()
+
+        def rate(t: float, v: np.ndarray, a: Arc = a) -> np.ndarray:
+            check_flight(v, deadline)
+            return np.asarray(a.flow(v, p, t)).ravel()
+
         run = solve_ivp(rate, (0.0, durations[k]), start, method="DOP853", rtol=1e-12, atol=1e-13, dense_output=True)
         again = solve_ivp(rate, (0.0, durations[k]), start, method="LSODA", rtol=1e-12, atol=1e-13)
         if not (run.success and again.success):
-            return _failed(problem, _blank(problem), started, "an arc could not be integrated")
+            raise Abandoned
         mismatch = max(mismatch, float(np.abs(run.y[:n, -1] - again.y[:n, -1]).max()))
         inside = _within(times, switches, k)
         if inside.any():
@@ -464,18 +473,15 @@ def _solution(problem, c: _Conditions, x0, p, z, worst, tolerance, iterations, s
         times=times, states=y[:, :n], controls=u, costs=np.diff(y[:, -1]), terminal_cost=np.asarray(end), costates=y[:, n : 2 * n]
     )  # fmt: skip
     flat = np.concatenate(hamiltonian)
-    solved = worst <= max(tolerance, 1e-9) * (1 + np.abs(z).max())
     lawful = excess <= 1e-6 * (1 + np.abs(flat).max()) and allowed <= 1e-6
     message = (
         ("" if c.normal else "an abnormal extremal: its costates hold for H without the cost")
-        if solved and lawful
+        if lawful
         else "the arcs violate the minimum principle or a bound"
-        if solved
-        else "Newton's method stalled"
     )
     return Solution(
         problem=problem.name, solver="switching", trajectory=trajectory,
-        status=Status.CONVERGED if solved and lawful else Status.SHOOTING_FAILED,
+        status=Status.CONVERGED if lawful else Status.SHOOTING_FAILED,
         certificate=Certificate(
             defect=worst, resimulation=mismatch, stationarity=excess, costate_defect=worst, transversality=worst,
             hamiltonian_drift=float(np.ptp(flat)), constraint_violation=max(allowed, 0.0) if allowed > 1e-9 else 0.0,
@@ -489,14 +495,6 @@ def _within(times: np.ndarray, switches: np.ndarray, k: int) -> np.ndarray:
     """Which times belong to arc k; the first and the last arc take what rounding leaves over."""
     last = len(switches) - 2
     return ((times >= switches[k]) | (k == 0)) & ((times < switches[k + 1]) | (k == last))
-
-
-def _blank(problem: Problem) -> Trajectory:
-    steps = problem.steps
-    nothing = lambda *shape: np.full(shape, np.nan)
-    return Trajectory(
-        nothing(steps + 1), nothing(steps + 1, problem.n_x), nothing(steps, problem.n_u), nothing(steps), nothing()
-    )  # fmt: skip
 
 
 def _excess(problem: Problem, a: Arc, x: np.ndarray, lam: np.ndarray, p: np.ndarray, normal: bool) -> float:

@@ -55,6 +55,7 @@ _INDIRECT: Solvers = {
     "Pontryagin, arcs": ("switching", 100, {}),
 }
 _DDP: Solvers = {"DDP": ("ddp", 2000, {})}
+_MULTIPLE: Solvers = {"Pontryagin, multiple": ("pontryagin", 100, {})}
 _ARCS: Solvers = {"Pontryagin, arcs": ("switching", 100, {})}
 
 
@@ -68,6 +69,8 @@ def _lobatto(intervals: int = 400) -> Solvers:
 
 _TANH = 0.7615941559557649
 _SILVER = 1 + 2**0.5
+_LAST = 2 / 3**0.5 * np.arctan(0.6 / 3**0.5)
+"""Time to fish a stock of ½ down to 0.2."""
 ROWS: tuple[Row, ...] = (
     Row("x' = x + u, ∫₀^∞ x² + u²", known.scalar_infinite, _SILVER, SMOOTH,
         _held(4000) | {"DDP": ("ddp", 4000, {})} | _direct() | _lobatto() | _INDIRECT, costate=(2 * _SILVER,)),
@@ -92,7 +95,7 @@ ROWS: tuple[Row, ...] = (
     Row("x'' = u, |u| ≤ 1, least time", lambda n: known.minimum_time(steps=n), 2.0, CONSTRAINED,
         _held(100) | _direct() | _ARCS),
     *(Row(f"oscillator, least time from {x0}", partial(known.minimum_time, x0, True), T, CONSTRAINED,
-          _held(100) | _direct() | ({} if x0 == (2.0, 0.0) else _ARCS))
+          _held(100) | _direct() | _ARCS)
       for x0, T in (((1.0, 0.0), 1.823476581937), ((2.0, 0.0), np.pi), ((0.0, 1.0), 1.994827366286))),
     Row("brachistochrone", known.brachistochrone, 1.801295483014, SMOOTH,
         _held(1000) | _direct() | _lobatto(200) | {"Pontryagin, multiple": ("pontryagin", 40, {})} | _ARCS),
@@ -106,6 +109,28 @@ ROWS: tuple[Row, ...] = (
     Row("Λ system, least time", known.lambda_angle, 3**0.5 * np.pi, CONSTRAINED,
         {"multiple shooting": ("multiple_shooting", 100, {})} | {"Pontryagin, multiple": ("pontryagin", 100, {})} | _ARCS),
     Row("Λ system, separate bounds", known.lambda_box, 2**0.5 * np.pi, CONSTRAINED, _held(100) | _ARCS),
+    Row("Zermelo, ship in a current", known.zermelo, 2 * 3**0.5 + 2, SMOOTH, _held(2000) | _direct(100) | _MULTIPLE | _ARCS),
+    Row("Dubins, to (4, 4, 90°)", known.dubins, 3 * 2**0.5 + np.pi / 2, CONSTRAINED, _held(100) | _direct() | _ARCS),
+    Row("Dubins, turn round", partial(known.dubins, (0.0, 0.0, np.pi)), 7 * np.pi / 3, CONSTRAINED,
+        _held(400) | _direct(100) | _ARCS),
+    Row("two masses and a spring, least time", known.two_masses, 4.217866510451, CONSTRAINED, _held(80) | _direct() | _ARCS),
+    Row("tangent steering", known.tangent_steering, 0.554570878, SMOOTH, _held(1000) | _direct() | _MULTIPLE | _ARCS),
+    Row("least time with a speed limit", known.speed_limit, 2.5, CONSTRAINED, _held(80) | _direct() | _ARCS),
+    Row("soft landing on the moon", known.moon_landing, 68**0.5, CONSTRAINED, _held(60) | _direct() | _ARCS),
+    Row("Goddard's rocket", known.goddard, -1.0128369, CONSTRAINED, _held(100) | _direct(100, 3) | _ARCS),
+    Row("orbit raising", known.orbit_raising, -1.5252777, SMOOTH, _held(1000) | _direct(100) | _MULTIPLE | _ARCS),
+    Row("hang glider", known.hang_glider, -1248.031, CONSTRAINED, _held(200) | _direct(100, 3)),
+    Row("stirred tank, two basins", known.stirred_tank, 0.133095731, SMOOTH, _held(2000) | _direct() | _MULTIPLE | _ARCS),
+    Row("catalyst mixing", known.catalyst_mixing, -0.0480556859, CONSTRAINED,
+        _held(100) | {"DDP": ("ddp", 100, {})} | _direct(100, 3) | _ARCS),
+    Row("antiangiogenesis", known.antiangiogenesis, 7571.67, CONSTRAINED, _held(60) | _direct() | _ARCS),
+    Row("fishery", known.fishery, -0.25 * (10 - np.log(4) - _LAST) - _LAST, CONSTRAINED, _held(100) | _direct() | _ARCS),
+    Row("round the disc", known.round_the_disc, (2 * 3**0.5 + np.pi / 3) ** 2 / 2, CONSTRAINED, _held(240) | _direct(60, 3)),
+    Row("container crane", known.container_crane, 0.0375194596, CONSTRAINED, _held(90) | _direct(90, 3)),
+    Row("hanging chain", known.hanging_chain, 5.068480110993, SMOOTH, _held(1000) | _direct(100, 3) | _MULTIPLE | _ARCS),
+    Row("Λ system, least energy", known.lambda_energy, 3 * np.pi**2, SMOOTH, _held(1000) | _direct(60, 3) | _MULTIPLE | _ARCS),
+    Row("savings, Σ discounted ln", known.savings, 11.287945256118, SMOOTH,
+        {"DDP": ("ddp", 20, {}), "multiple shooting": ("multiple_shooting", 20, {})}),
 )  # fmt: skip
 """Optima with their sources: docs of `optctl.bench.known_optima`."""
 
