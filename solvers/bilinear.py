@@ -151,7 +151,10 @@ def random_pulses(system: Bilinear, num: int, seed: int = 0) -> np.ndarray:
     pulses = np.empty((num, system.slots, len(low)))
     for i in range(num):
         rng = np.random.default_rng([seed, i])
-        size, pieces = 0.03 ** rng.uniform(), min(system.slots, 2 ** rng.integers(0, 2 + system.slots.bit_length()))
+        size, pieces = (
+            0.03 ** rng.uniform(),
+            min(system.slots, 2 ** int(rng.integers(0, 2 + system.slots.bit_length()))),
+        )
         held = rng.uniform(-1, 1, (pieces, len(low)))[np.arange(system.slots) * pieces // system.slots]
         pulses[i] = 0.5 * (low + high) + 0.5 * (high - low) * size * held
     return pulses

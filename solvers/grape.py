@@ -210,15 +210,21 @@ def grape(
         u = u.reshape(-1, *shape)
     if len(system.generators) >= _ENSEMBLE:
         found = [_side_by_side(system, one, infidelity, gradient, max_iterations, threads, device) for one in u]
-        pulses, cost, residual, iterations, statuses = (list(a) for a in zip(*found, strict=True))
+        pulses, cost, residual, iterations, statuses = zip(*found, strict=True)
     else:
         f = optimise(
-            system, u, target=infidelity, gradient=gradient, max_iterations=max_iterations, threads=threads, device=device
-        )  # fmt: skip
-        pulses, cost, residual, iterations, statuses = f.pulses, f.cost, f.residual, f.iterations, f.statuses
+            system,
+            u,
+            target=infidelity,
+            gradient=gradient,
+            max_iterations=max_iterations,
+            threads=threads,
+            device=device,
+        )
+        pulses, cost, residual, iterations, statuses = f.pulses, f.cost, f.residual, f.iterations, f.statuses  # type: ignore[assignment]
     return Pulses(
         pulses=np.asarray(pulses), infidelity=np.asarray(cost), gradient=np.asarray(residual), iterations=np.asarray(iterations),
-        statuses=statuses, duration=system.duration, wall_time=time.perf_counter() - began,
+        statuses=list(statuses), duration=system.duration, wall_time=time.perf_counter() - began,
     )  # fmt: skip
 
 

@@ -479,11 +479,15 @@ class Pattern:
         } | {name: i for i, name in enumerate(_OWN)}  # fmt: skip
         numbers |= {name: len(_OWN) + i * _MEMORY for i, name in enumerate(("RHO", "NOW", "ALPHA"))}
         body = (_CPU if cpu else _GPU) + _BODY
-        for name, lines in {"entries": self._entries(), "product": self._product(), "adjoint": self._adjoint(),
-                            "slopes": self._slopes()}.items():  # fmt: skip
-            body = re.sub(
-                rf"^( *)<{name}>", lambda m, lines=lines: "\n".join(m[1] + line for line in lines), body, flags=re.M
-            )
+        blocks = {
+            "entries": self._entries(),
+            "product": self._product(),
+            "adjoint": self._adjoint(),
+            "slopes": self._slopes(),
+        }
+        body = re.sub(
+            rf"^( *)<({'|'.join(blocks)})>", lambda m: "\n".join(m[1] + line for line in blocks[m[2]]), body, flags=re.M
+        )
         for name, values in (("nodes", _NODES), ("weights", _WEIGHTS), ("charged", self.charged)):
             body = body.replace(f"<{name}>", ", ".join(repr(v) for v in np.asarray(values).tolist()))
         for name, number in numbers.items():
