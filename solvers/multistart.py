@@ -43,6 +43,7 @@ class _Best:
         self.result: DdpResult | None = None
         self.values = np.full(len(x0), np.inf)
         self.seen: list[list[float]] = [[] for _ in x0]
+        self.tried: set[tuple[int, int]] = set()
 
     def params(self, index: np.ndarray) -> np.ndarray:
         return self.p if len(self.p) == 1 else self.p[index]
@@ -92,15 +93,31 @@ def _grid_guesses(best: _Best, index: np.ndarray, policy: dynamic_programming.Gr
     problem = best.problem
     controls = policy.rollouts(best.x0[index])
     states = _open_loop(problem, best.x0[index], controls, best.params(index))
-    for barrier in (1e-2, 1e-3, 1e-4) if best.kernels else (1e-3,):  # cheap on kernels, and not always the same basin
-        best.run(index, states, controls, follow=True, barrier=barrier)
-    # where the barrier lost the basin, follow the guess more closely
-    _, costs, end = sweeps.sweeps(problem).rollout(
-        best.x0[index], controls, np.broadcast_to(best.params(index), (len(index), problem.n_p))
+    _follow(best, index, states, controls, (1e-2, 1e-3, 1e-4) if best.kernels else (1e-3,))  # not always the same basin
+
+
+def _follow(
+    best: _Best, index: np.ndarray, states: np.ndarray, controls: np.ndarray, barriers: tuple[float, ...], **options: Any
+) -> None:
+    """DDP from guesses with each weight of the barrier; where that lost the guess's basin, with hardly any."""
+    for barrier in barriers:
+        best.run(index, states, controls, follow=True, barrier=barrier, **options)
+    _, costs, end = sweeps.sweeps(best.problem).rollout(
+        best.x0[index], controls, np.broadcast_to(best.params(index), (len(index), best.problem.n_p))
     )
-    worse = best.values[index] > costs.reshape(len(index), -1).sum(axis=1) + end[:, 0]
+    worse = ~(best.values[index] <= costs.reshape(len(index), -1).sum(axis=1) + end[:, 0])
     if worse.any():
-        best.run(index[worse], states[worse], controls[worse], follow=True, barrier=1e-5)
+        best.run(index[worse], states[worse], controls[worse], follow=True, barrier=1e-5, **options)
+
+
+def _wide_guesses(best: _Best, seed: int, most: int = 128, guesses: int = 12) -> None:
+    """Homotopy in the bounds from many guesses, for `most` starts: what neighbours have not to offer yet."""
+    from optctl.solvers.batched.search import homotopy  # worth its compilation
+
+    total = len(best.x0)
+    index = np.arange(total) if total <= most else np.linspace(0, total - 1, most).astype(int)
+    for found in homotopy(best.problem, best.x0[index], best.params(index), guesses, seed):
+        best.offer(index, found)
 
 
 def _direct_guesses(
@@ -188,7 +205,12 @@ def _neighbour_round(best: _Best, candidates: int, tries: int, only: np.ndarray 
     rows = np.repeat(index, num)
     flat_x, flat_u = states.reshape(-1, *states.shape[2:]), controls.reshape(-1, *controls.shape[2:])
     if best.kernels:  # to solve them all costs less than to choose
-        return int(best.run(rows, flat_x, flat_u, follow=True, barrier=1e-4, max_iterations=60).sum())
+        keys = [(i, hash(u.tobytes())) for i, u in zip(rows.tolist(), flat_u, strict=True)]
+        new = np.array([n for n, key in enumerate(keys) if key not in best.tried], dtype=int)
+        best.tried.update(keys)  # the same guess would end the same
+        if not len(new):
+            return 0
+        return int(best.run(rows[new], flat_x[new], flat_u[new], follow=True, barrier=1e-4, max_iterations=60).sum())
     first = ddp.follow_reference(problem, flat_x, flat_u, best.params(rows))
     value = first.value.reshape(len(index), num)
     order = np.argsort(value, axis=1, kind="stable")[:, :tries]
@@ -221,7 +243,7 @@ def _solve_batch(
         states = np.broadcast_to(guess.states, (total, *guess.states.shape[-2:])).copy()
         states[:, 0] = x0
         controls = np.broadcast_to(guess.controls, (total, *guess.controls.shape[-2:]))
-        best.run(everyone, states, controls, follow=True, barrier=1e-3, tolerance=tolerance)
+        _follow(best, everyone, states, controls, (1e-3,), tolerance=tolerance)
     elif proved:
         control = np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)
         controls = np.tile(control, (total, problem.steps, 1))
@@ -231,9 +253,11 @@ def _solve_batch(
         for part in np.array_split(everyone, -(-total // 1024)):
             _grid_guesses(best, part, policy)
             report(int(part[-1]) + 1, total)
+        if best.kernels and total >= 4:
+            _wide_guesses(best, seed)
         if num_starts:
             _direct_guesses(best, everyone, num_starts, seed, processes, report)
-        for _ in range(3 if rounds is None else rounds):
+        for _ in range(10 if rounds is None else rounds):
             if total < 4 or not _neighbour_round(best, 6, 1):
                 break
         _rescue(best, num_starts, seed, processes, report)
@@ -385,4 +409,13 @@ def solve(
         problem, states, method=method, params=params, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance,
         **options,
     )  # fmt: skip
-    return batch[0] if np.ndim(x0) == 1 else batch
+    return _noted(batch[0]) if np.ndim(x0) == 1 else batch
+
+
+def _noted(found: Solution) -> Solution:
+    """A solution that lives on the error of its integrator is not certified, and says so."""
+    defect, size = found.certificate.resimulation, 1 + np.abs(found.trajectory.states).max()
+    if not found.ok or defect is None or defect <= 1e-2 * size:
+        return found
+    message = f"one interval, integrated again, ends {defect:.2g} elsewhere: a smaller `dt`, more `substeps`, or `collocation`"
+    return found.replace(status=Status.ACCEPTABLE, message=message)

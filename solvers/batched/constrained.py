@@ -32,7 +32,7 @@ from optctl.solvers.batched.ddp import Multipliers, kernel, solve_ddp
 from optctl.solvers.batched.stages import constraints
 from optctl.solvers.ddp import DdpResult
 from optctl.solvers.lqr import convex
-from optctl.solvers.multistart import _Best, _from_start, _grid_guesses, _neighbour_round
+from optctl.solvers.multistart import _Best, _from_start, _grid_guesses, _neighbour_round, _wide_guesses
 from optctl.solvers.parallel import solve_list
 from optctl.solvers.solution import Solution, SolutionBatch, Status
 from optctl.solvers.sweeps import sweeps
@@ -239,6 +239,7 @@ class _Feasible:
         self.result: ConstrainedResult | None = None
         self.ranks = [(3, np.inf)] * len(x0)
         self.seen: list[list[float]] = [[] for _ in x0]
+        self.tried: set[tuple[int, int]] = set()
 
     @property
     def values(self) -> np.ndarray:
@@ -348,6 +349,8 @@ def solve_many_constrained(
     elif dynamic_programming.applies(soft):
         begin = _Best(soft, x0, p, True)
         _grid_guesses(begin, everyone, dynamic_programming.grid_policy(soft, p.mean(axis=0), x0))
+        if total >= 4:
+            _wide_guesses(begin, seed)
         assert begin.result is not None
         lost = np.flatnonzero(~np.isfinite(begin.values))
         begin.result.states[lost] = _from_start(x0[lost], begin.result.controls[lost])
@@ -356,7 +359,7 @@ def solve_many_constrained(
         direct(everyone if total <= 8 else np.linspace(0, total - 1, 8).astype(int))
     report(total // 2, total)
     if total >= 4 and not proved and len(best.lost) < total:
-        for _ in range(2 if rounds is None else rounds):
+        for _ in range(10 if rounds is None else rounds):
             if not _neighbour_round(best, 4, 1):  # type: ignore[arg-type]
                 break
         if len(best.lost):

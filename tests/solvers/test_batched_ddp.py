@@ -12,6 +12,7 @@ from optctl.problem import Fixed, Problem, Uniform
 from optctl.simulation.program import TranslationError
 from optctl.solvers import solve, solve_many
 from optctl.solvers.batched.ddp import kernel, solve_ddp
+from optctl.solvers.batched.search import homotopy
 from optctl.solvers.lqr import lqr
 from optctl.solvers.multiple_shooting import Guess, solve_multiple_shooting
 from optctl.solvers.sweeps import sweeps
@@ -162,6 +163,19 @@ def test_many_goes_by_kernels_and_a_single_start_ends_in_the_same_optimum():
     assert np.max(batch.residuals["stationarity"]) < 1e-8
     again = solve(problem, starts[0], guess=batch.trajectory[0])
     assert again.value == pytest.approx(batch.values[0], rel=1e-9)
+
+
+def test_more_authority_first_finds_basins_that_a_plain_guess_does_not():
+    problem = envs.make("pendulum")
+    starts = problem.initial_state.sample(np.random.default_rng(6), 8)
+    best = np.full(8, np.inf)
+    for found in homotopy(problem, starts, problem.param_values[None], 4, 0):
+        best = np.minimum(best, np.where(found.converged, found.value, np.inf))
+    plain = solved(problem, *hold(problem, starts))
+    assert plain.converged.all()
+    assert (best <= plain.value * (1 + 1e-9)).sum() >= 6
+    assert best[3] == pytest.approx(solve_many(problem, starts).values[3], rel=1e-8)  # by dynamic programming: 3.4169
+    assert best[3] < 0.2 * plain.value[3]
 
 
 def test_an_operation_without_translation_is_solved_all_the_same():

@@ -1,0 +1,47 @@
+"""Basins by homotopy, for many starts at once: every start from many guesses, with more control authority first and less later.
+
+The guesses are those of multi-start multiple shooting (`parallel.guesses_for`): straight lines to the goal and its copies a turn away,
+rest, and random controls, none of them consistent. Bounds on controls are widened about their middle by the factors that go with
+a guess, and each solution is the guess for the narrower bounds.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from optctl.problem import Problem
+from optctl.simulation.program import TranslationError
+from optctl.solvers.batched.ddp import kernel, solve_ddp
+from optctl.solvers.ddp import DdpResult
+from optctl.solvers.guesses import target
+from optctl.solvers.parallel import guesses_for
+
+
+def homotopy(problem: Problem, x0: np.ndarray, p: np.ndarray, guesses: int, seed: int) -> Iterator[DdpResult]:
+    """For each of `guesses` guesses what it led to from every start x0 (B, n_x) with parameters p (1 or B, n_p); nothing for a
+    problem without kernel."""
+    try:
+        kernel(problem)
+    except TranslationError:
+        return
+    goal = target(problem, p.mean(axis=0))
+    p = np.broadcast_to(p, (len(x0), problem.n_p))
+    streams = [
+        itertools.islice(guesses_for(problem, x, q, goal, np.random.default_rng([seed, i])), guesses)
+        for i, (x, q) in enumerate(zip(x0, p, strict=True))
+    ]
+    low, high = problem.control_low, problem.control_high
+    middle = np.where(np.isfinite(low + high), (low + high) / 2, 0.0)
+    for batch in zip(*streams, strict=True):
+        states, controls = (np.stack([getattr(guess, name) for guess, _ in batch]) for name in ("states", "controls"))
+        for scale in batch[0][1]:
+            wide = {"low": middle + scale * (low - middle), "high": middle + scale * (high - middle)}
+            easy = solve_ddp(problem, states, controls, p, tolerance=1e-3, max_iterations=60, polish=0, **wide)
+            good = (np.isfinite(easy.states).all(axis=(1, 2)) & np.isfinite(easy.controls).all(axis=(1, 2)))[
+                :, None, None
+            ]
+            states, controls = np.where(good, easy.states, states), np.where(good, easy.controls, controls)
+        yield solve_ddp(problem, states, controls, p, barrier=1e-2 if not batch[0][1] else 1e-3)
