@@ -264,8 +264,10 @@ _BODY = """
     wp::int64 next = thread, busy = 0;
     auto load = [&](wp::int64 lane) {
         const wp::int64 z = homes + lane * house, own_row = z + (6 + 2 * MEMORY) * blocks;
-        for (wp::int64 b = 0; b < house; ++b)
+        for (wp::int64 b = 0; b < 6 * blocks; ++b)
             W(z + b) = 0.0;
+        for (wp::int64 b = 0; b < OWN; ++b)
+            W(own_row + b) = 0.0;
         entry(own_row, MEMBER) = next < num ? double(next) : -1.0;
         if (next >= num)
             return;

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.integrate import solve_ivp
 from scipy.optimize import minimize_scalar
 
@@ -10,6 +11,7 @@ from optctl.bench.grape import qutip_pulse, task
 from optctl.errors import ArgumentError
 from optctl.quantum import GATES, SIGMA_X, SIGMA_Y, SIGMA_Z, destroy, embed, ground_state, ket, tensor
 from optctl.solvers import Status, Verdict
+from optctl.solvers.batched import grape as kernels
 from optctl.solvers.batched.grape import optimise
 from optctl.solvers.bilinear import bilinear, certified, newton, random_pulses
 from optctl.solvers.grape import Transfer, best_sequence, grape, krotov, least_time
@@ -101,6 +103,29 @@ def test_a_member_has_the_same_bits_alone_in_a_batch_on_one_thread_and_beside_no
         np.testing.assert_array_equal(many, getattr(single, field))
         np.testing.assert_array_equal(np.delete(many, [5, 12], 0), np.delete(getattr(beside, field), [5, 12], 0))
     assert beside.statuses[5] is Status.DIVERGED and together.statuses[13] is not Status.DIVERGED
+
+
+@pytest.mark.parametrize("name", ["ising-gate", "lambda-system"])
+def test_the_source_for_a_gpu_computes_the_same(name, monkeypatch):
+    # one member a thread and strided memory; on a CPU it runs as well, thread after thread
+    system = bilinear(optctl.make(name))
+    u = random_pulses(system, 5)
+    here = optimise(system, u, max_iterations=5, threads=2)
+    monkeypatch.setattr(kernels, "LANES", 1)
+    load = lambda pattern, device: kernels.load_module(pattern.source("cuda")).solve
+    monkeypatch.setattr(kernels, "_kernel", load)
+    there = optimise(system, u, max_iterations=5, threads=2)
+    np.testing.assert_allclose(there.cost, here.cost, rtol=1e-9)
+    np.testing.assert_allclose(there.pulses, here.pulses, atol=1e-7 * np.abs(u).max())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_agrees():
+    u = np.random.default_rng(3).uniform(-1, 1, (100, 50, 4))
+    here, there = (optimise(task("cnot").system, u, max_iterations=5, device=device) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(there.cost, here.cost, rtol=1e-9)
+    np.testing.assert_allclose(there.pulses, here.pulses, atol=1e-7)
 
 
 def test_every_restart_says_why_it_stopped():
