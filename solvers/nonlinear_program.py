@@ -25,8 +25,9 @@ _STATUS = {
     "Infeasible_Problem_Detected": Status.INFEASIBLE,
     "Search_Direction_Becomes_Too_Small": Status.STALLED,
     "Restoration_Failed": Status.INFEASIBLE,
+    "Error_In_Step_Computation": Status.STALLED,
     "Maximum_Iterations_Exceeded": Status.MAX_ITERATIONS,
-    "User_Requested_Stop": Status.TIME_LIMIT,
+    "Maximum_WallTime_Exceeded": Status.TIME_LIMIT,
     "Invalid_Number_Detected": Status.DIVERGED,
     "Diverging_Iterates": Status.DIVERGED,
 }
@@ -48,16 +49,17 @@ class NlpResult:
     """Largest entry of ∇J + ∇g'y + z."""
 
 
-class _Deadline(ca.Callback):
-    """Called by IPOPT once an iteration: stops it when the time is up."""
+class _Limits(ca.Callback):
+    """Called by IPOPT once an iteration: stops it when the time is up or the iterations are."""
 
     def __init__(self, n_w: int, n_g: int, n_theta: int) -> None:
         super().__init__()
         rows = {"x": n_w, "lam_x": n_w, "g": n_g, "lam_g": n_g, "lam_p": n_theta, "f": 1}
         self.rows = [rows[name] for name in ca.nlpsol_out()]
-        self.at = float("inf")
-        """`time.perf_counter` of the end."""
-        self.construct("deadline", {})
+        self.construct("limits", {})
+
+    def begin(self, max_iterations: int, time_limit: float) -> None:
+        self.left, self.end = max_iterations, time.perf_counter() + time_limit
 
     def get_n_in(self) -> int:
         return len(self.rows)
@@ -69,7 +71,8 @@ class _Deadline(ca.Callback):
         return ca.Sparsity.dense(self.rows[i], 1)
 
     def eval(self, arg: Any) -> list[float]:
-        return [float(time.perf_counter() > self.at)]
+        self.left -= 1
+        return [float(self.left < 0 or time.perf_counter() > self.end)]
 
 
 class NonlinearProgram(Generic[_Symbol]):
@@ -81,13 +84,14 @@ class NonlinearProgram(Generic[_Symbol]):
         lagrangian = cost + ca.dot(y, g)
         self._gradient = ca.Function("kkt", [w, theta, y, z], [ca.gradient(lagrangian, w) + z, g])
         self._solvers: dict[tuple, ca.Function] = {}
-        self._deadline = _Deadline(w.numel(), g.numel(), theta.numel())
+        self._derivatives: dict[str, ca.Function] = {}
+        self._limits = _Limits(w.numel(), g.numel(), theta.numel())
 
-    def _solver(self, tolerance: float, max_iterations: int, warm: bool, damped: bool) -> ca.Function:
-        key = (tolerance, max_iterations, warm, damped)
+    def _solver(self, tolerance: float, warm: bool, damped: bool) -> ca.Function:
+        key = (tolerance, warm, damped)
         if key not in self._solvers:
             options: dict[str, Any] = {
-                "print_level": 0, "sb": "yes", "tol": tolerance, "max_iter": max_iterations,
+                "print_level": 0, "sb": "yes", "tol": tolerance, "max_iter": 1_000_000,
                 "bound_relax_factor": 0.0, "honor_original_bounds": "yes", "mu_strategy": "adaptive",
                 "constr_viol_tol": min(1e-8, tolerance), "dual_inf_tol": 1e-6, "compl_inf_tol": min(1e-8, tolerance),
                 "acceptable_tol": 1e-7, "acceptable_iter": 20, "mu_min": 1e-13,
@@ -102,8 +106,14 @@ class NonlinearProgram(Generic[_Symbol]):
             self._solvers[key] = ca.nlpsol(
                 "ipopt", "ipopt", self.nlp,
                 {"ipopt": options, "print_time": False, "error_on_fail": False, "calc_lam_p": False, "expand": True,
-                 "show_eval_warnings": False, "iteration_callback": self._deadline},
+                 "show_eval_warnings": False, "iteration_callback": self._limits, **self._derivatives},
             )  # fmt: skip
+            names = {
+                "grad_f": "nlp_grad_f",
+                "jac_g": "nlp_jac_g",
+                "hess_lag": "nlp_hess_l",
+            }  # most of the work, done once
+            self._derivatives = {k: self._solvers[key].get_function(name) for k, name in names.items()}
         return self._solvers[key]
 
     def solve(
@@ -122,8 +132,8 @@ class NonlinearProgram(Generic[_Symbol]):
         """`time_limit` [s]. `damped` regularises the constraints in every linear system: far from a solution, where they are nearly
         dependent, factorisations are then ten times as fast, but the last digits are lost. Raises KeyboardInterrupt where IPOPT
         was interrupted."""
-        solver = self._solver(tolerance, max_iterations, multipliers is not None, damped)
-        self._deadline.at = time.perf_counter() + time_limit
+        solver = self._solver(tolerance, multipliers is not None, damped)
+        self._limits.begin(max_iterations, time_limit)
         start = {} if multipliers is None else {"lam_g0": multipliers[0], "lam_x0": multipliers[1]}
         out = solver(
             x0=guess, p=theta, lbx=bounds[0], ubx=bounds[1], lbg=g_bounds[0], ubg=g_bounds[1], **start
@@ -132,6 +142,8 @@ class NonlinearProgram(Generic[_Symbol]):
         message = stats["return_status"]
         if message == "NonIpopt_Exception_Thrown":  # CasADi throws nothing else there, and swallows the interrupt
             raise KeyboardInterrupt
+        if message == "User_Requested_Stop":
+            message = "Maximum_Iterations_Exceeded" if self._limits.left < 0 else "Maximum_WallTime_Exceeded"
         w, y, z = (np.asarray(out[name]).ravel() for name in ("x", "lam_g", "lam_x"))
         gradient, g = self._gradient(w, theta, y, z)
         return NlpResult(

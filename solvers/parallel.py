@@ -43,7 +43,8 @@ def guesses_for(problem: Problem, x0: np.ndarray, p: np.ndarray, goal: np.ndarra
     spread = 0.01 * (problem.action_high - problem.action_low)
     paths = [] if goal is None else list(lines(x0, equivalent_targets(problem, goal, x0), steps)[:4])
     order, flying = [*paths, np.tile(x0, (steps + 1, 1)), flight(problem, x0, p, times[0])], len(paths) + 1
-    plans: list[tuple[int, tuple[float, ...]]] = [(flying, ()), (0, (10.0, 3.0))]
+    still = np.allclose(order[flying], x0)
+    plans: list[tuple[int, tuple[float, ...]]] = ([] if still else [(flying, ())]) + [(0, (10.0, 3.0))]
     plans += [(i, ()) for i in range(flying)] + [(0, (4.0,))] + [(i, (10.0, 3.0)) for i in range(1, flying)]
     plans = [(i, widen) for i, widen in plans if bounded or not widen]
     for n in itertools.count():

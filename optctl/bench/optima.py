@@ -110,7 +110,7 @@ ROWS: tuple[Row, ...] = (
         {"multiple shooting": ("multiple_shooting", 100, {})} | {"Pontryagin, multiple": ("pontryagin", 100, {})} | _ARCS),
     Row("Λ system, separate bounds", known.lambda_box, 2**0.5 * np.pi, CONSTRAINED, _held(100) | _ARCS),
     Row("Zermelo, ship in a current", known.zermelo, 2 * 3**0.5 + 2, SMOOTH, _held(2000) | _direct(100) | _MULTIPLE | _ARCS),
-    Row("Dubins, to (4, 4, 90°)", known.dubins, 3 * 2**0.5 + np.pi / 2, CONSTRAINED, _held(100) | _direct() | _ARCS),
+    Row("Dubins, to (4, 4, 90°)", lambda n: known.dubins(steps=n), 3 * 2**0.5 + np.pi / 2, CONSTRAINED, _held(100) | _direct() | _ARCS),
     Row("Dubins, turn round", partial(known.dubins, (0.0, 0.0, np.pi)), 7 * np.pi / 3, CONSTRAINED,
         _held(400) | _direct(100) | _ARCS),
     Row("two masses and a spring, least time", known.two_masses, 4.217866510451, CONSTRAINED, _held(80) | _direct() | _ARCS),
