@@ -316,7 +316,18 @@ def test_grape_agrees_with_differential_dynamic_programming(name):
     np.testing.assert_allclose(mine.trajectory.costates, theirs.trajectory.costates, atol=1e-5)
 
 
-def test_newton_leaves_a_saddle_and_lets_go_of_a_bound():
+def test_newton_leaves_a_maximum_and_lets_go_of_a_bound():
+    turn = Transfer(
+        drift=np.zeros((2, 2)),
+        controls=[SIGMA_X],
+        initial=ket(2, 0),
+        target=ket(2, 1),
+        duration=1.0,
+        slots=4,
+        bounds=(-4.0, 4.0),
+    )
+    flipped = newton(turn.system, np.full((4, 1), 1e-3))  # F = sin² ∫u dt: a pulse near zero is nearly the worst
+    assert flipped[1] < 1e-12 and abs(flipped[0].mean()) == pytest.approx(0.5 * np.pi, abs=1e-6)
     job = bukov(0.5, 10)
     at_bound, cost, residual = newton(job.system, np.full((10, 1), 4.0))
     assert cost == pytest.approx(grape(job, restarts=4).infidelity.min(), abs=1e-9)
