@@ -92,9 +92,9 @@ def solve_command(arguments: list[str]) -> int:
         """
         import numpy as np
 
+        from optctl import solvers
         from optctl.controller import check_states
         from optctl.envs import make
-        from optctl.solvers import solve_many
 
         p = make(problem)
         require(num_starts >= 1, "num_starts", "be at least 1", f"is {num_starts}")
@@ -103,11 +103,14 @@ def solve_command(arguments: list[str]) -> int:
         path = None if out is None else _output_folder(out) / "solutions.npz"
         began = time.perf_counter()
         with _spinner(f"solving {p.name} from {len(starts)} start{'s' if len(starts) > 1 else ''}"):
-            solutions = solve_many(p, starts, method=method, seed=seed)
+            if len(starts) == 1:
+                solutions: Any = [solvers.solve(p, starts[0], method=method, seed=seed)]
+            else:
+                solutions = solvers.solve_many(p, starts, method=method, seed=seed)
         for start, solution in zip(starts, solutions, strict=True):
             _say(f"x0 = {np.array2string(start, precision=4)}\n{solution}")
         converged = sum(s.ok for s in solutions)
-        mean = solutions.values.mean()
+        mean = np.mean([s.value for s in solutions])
         _say(f"{converged} of {len(solutions)} converged in {time.perf_counter() - began:.2f} s; mean cost {mean:.6g}")
         if path is not None:
             _save_solutions(solutions, path)
