@@ -97,7 +97,12 @@ def _grid_guesses(best: _Best, index: np.ndarray, policy: dynamic_programming.Gr
 
 
 def _follow(
-    best: _Best, index: np.ndarray, states: np.ndarray, controls: np.ndarray, barriers: tuple[float, ...], **options: Any
+    best: _Best,
+    index: np.ndarray,
+    states: np.ndarray,
+    controls: np.ndarray,
+    barriers: tuple[float, ...],
+    **options: Any,
 ) -> None:
     """DDP from guesses with each weight of the barrier; where that lost the guess's basin, with hardly any."""
     for barrier in barriers:
@@ -255,7 +260,9 @@ def _solve_batch(
             report(int(part[-1]) + 1, total)
         if best.kernels and total >= 4:
             _wide_guesses(best, seed)
-        if num_starts:
+        u = np.empty(0) if best.result is None else best.result.controls
+        wide = bool(((u < problem.action_low) | (u > problem.action_high)).any())  # beyond the levels that were tried
+        if num_starts or (wide and total < 8):
             _direct_guesses(best, everyone, num_starts, seed, processes, report)
         for _ in range(10 if rounds is None else rounds):
             if total < 4 or not _neighbour_round(best, 6, 1):
@@ -409,7 +416,14 @@ def solve(
         problem, states, method=method, params=params, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance,
         **options,
     )  # fmt: skip
-    return _noted(batch[0]) if np.ndim(x0) == 1 else batch
+    if np.ndim(x0) > 1:
+        return batch
+    found = _noted(batch[0])
+    if found is not batch[0] and method == "auto" and found.solver == "ddp":  # multiple shooting prefers what is true
+        common = {"params": params, "guess": guess, "num_starts": num_starts, "seed": seed, "tolerance": tolerance}
+        other = _noted(solve_many(problem, states, method="multiple_shooting", **common)[0])  # type: ignore[arg-type]
+        return other if other.ok else found
+    return found
 
 
 def _noted(found: Solution) -> Solution:

@@ -176,7 +176,11 @@ def test_separation_principle():
         ("flexible-beam", {"modes": 0}, "`modes` must be a positive integer, but is 0"),
         ("flexible-beam", {"force_at": 1.0}, "`force_at` must lie between 0 and 1"),
         ("flexible-beam", {"sensors_at": (0.5, -0.1)}, "`sensors_at` must lie between 0 and 1"),
-        ("flexible-beam", {"sensors_at": 0.5}, "`sensors_at` must be a sequence of fractions of the length, but is 0.5"),
+        (
+            "flexible-beam",
+            {"sensors_at": 0.5},
+            "`sensors_at` must be a sequence of fractions of the length, but is 0.5",
+        ),
         ("dean", {"noise": -1.0}, "`noise` must not be negative, but is -1.0"),
         ("lqg", {"weight": -1.0}, "`weight` must be positive, but is -1.0"),
         ("lqg", {"sensor_noise": 0.0}, "`sensor_noise` must be positive, but is 0.0"),

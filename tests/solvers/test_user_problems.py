@@ -142,3 +142,13 @@ def test_a_free_start_names_states_and_limits():
         solve(problem, [1.0], method="collocation", free_start={"x0": (1.0, 0.0)})
     with pytest.raises(ArgumentError, match="`free_start` must be an option of `switching`"):
         solve(problem, [1.0], method="switching", free_start={"x0": (0.0, 1.0)})
+
+
+def test_a_solution_that_lives_on_the_error_of_its_integrator_is_not_certified():
+    # unbounded control, fast reaction: with one step of rk4 an interval J = 0.03 is "reached", against 0.1331
+    coarse = solve(optima.stirred_tank(), [0.09, 0.09], method="ddp")
+    assert coarse.verdict is Verdict.BEST_FOUND
+    assert "substeps" in coarse.message
+    solution = solve(optima.stirred_tank(), [0.09, 0.09])
+    assert solution.verdict is Verdict.EXTREMAL
+    assert solution.value == pytest.approx(0.133095731, rel=1e-3)
