@@ -418,8 +418,9 @@ def solve(
     )  # fmt: skip
     if np.ndim(x0) > 1:
         return batch
-    found = _noted(batch[0])
-    if found is not batch[0] and method == "auto" and found.solver == "ddp":  # multiple shooting prefers what is true
+    first = batch[0]
+    found = _noted(first)
+    if found is not first and method == "auto" and found.solver == "ddp":  # multiple shooting prefers what is true
         common = {"params": params, "guess": guess, "num_starts": num_starts, "seed": seed, "tolerance": tolerance}
         other = _noted(solve_many(problem, states, method="multiple_shooting", **common)[0])  # type: ignore[arg-type]
         return other if other.ok else found
