@@ -258,7 +258,7 @@ def _solve_batch(
         for part in np.array_split(everyone, -(-total // 1024)):
             _grid_guesses(best, part, policy)
             report(int(part[-1]) + 1, total)
-        if best.kernels and total >= 4:
+        if best.kernels and total >= 4 and problem.n_x > 2:  # in a plane the grid has them all
             _wide_guesses(best, seed)
         u = np.empty(0) if best.result is None else best.result.controls
         wide = bool(((u < problem.action_low) | (u > problem.action_high)).any())  # beyond the levels that were tried

@@ -16,7 +16,7 @@ from optctl.problem import Problem
 from optctl.simulation.program import TranslationError
 from optctl.solvers.batched.ddp import kernel, solve_ddp
 from optctl.solvers.ddp import DdpResult
-from optctl.solvers.guesses import target
+from optctl.solvers.guesses import middle, target
 from optctl.solvers.parallel import guesses_for
 
 
@@ -33,12 +33,11 @@ def homotopy(problem: Problem, x0: np.ndarray, p: np.ndarray, guesses: int, seed
         itertools.islice(guesses_for(problem, x, q, goal, np.random.default_rng([seed, i])), guesses)
         for i, (x, q) in enumerate(zip(x0, p, strict=True))
     ]
-    low, high = problem.control_low, problem.control_high
-    middle = np.where(np.isfinite(low + high), (low + high) / 2, 0.0)
+    low, high, centre = problem.control_low, problem.control_high, middle(problem)
     for batch in zip(*streams, strict=True):
         states, controls = (np.stack([getattr(guess, name) for guess, _ in batch]) for name in ("states", "controls"))
         for scale in batch[0][1]:
-            wide = {"low": middle + scale * (low - middle), "high": middle + scale * (high - middle)}
+            wide = {"low": centre + scale * (low - centre), "high": centre + scale * (high - centre)}
             easy = solve_ddp(problem, states, controls, p, tolerance=1e-3, max_iterations=60, polish=0, **wide)
             good = (np.isfinite(easy.states).all(axis=(1, 2)) & np.isfinite(easy.controls).all(axis=(1, 2)))[
                 :, None, None
