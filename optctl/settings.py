@@ -47,7 +47,18 @@ TUNED: dict[tuple[str, str], Changes] = {
     },
     ("sac", "pendulum"): {"agent": {"gamma": 0.995}, "train": {"iterations": 1500}},
     ("sac", "pendulum-v1"): {"agent": {"reward_scale": 0.1}},
-    ("sac-warm", "pendulum-v1"): {"agent": {"reward_scale": 0.1}, "warm": {"num_starts": 192, "steps": 100}},
+    ("sac-warm", "pendulum-v1"): {
+        "agent": {"reward_scale": 0.1},
+        "warm": {
+            "num_starts": 192,
+            "steps": 100,
+            "clone_updates": 5000,
+            "critic_updates": 150,
+            "review_every": 20,
+            "review_starts": 128,
+        },
+        "train": {"iterations": 40},
+    },
 }
 """(agent, or agent-warm, and problem) → changes to the defaults. Tuned on seeds from 100 on; figures are reported on 0, 1, …"""
 

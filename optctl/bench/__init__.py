@@ -183,6 +183,7 @@ def warm(
         out: Folder for warm.json.
     """
     from optctl.envs import make
+    from optctl.settings import settings
 
     _check(out, seeds=seeds, every=every)
     problem = make("pendulum-v1")
@@ -211,10 +212,14 @@ def warm(
     rows = [["from optimal trajectories", seeds, *(f"{v:.1f} s" for v in parts.values()), f"{column('seconds').mean():.1f} s",
              f"{column('teacher').mean():.2f}", f"{column('worst_fall').max():.2%}", f"{column('final').mean():.2f}",
              f"{column('gap').mean():.2%}", f"{column('gap').max():.2%}"]]  # fmt: skip
-    if scratch:
-        gaps = np.array([-r["final"] / best - 1 for r in scratch])
-        rows.append(["from scratch", scratch_seeds, "", "", "", f"{np.mean([r['seconds'] for r in scratch]):.1f} s", "", "",
-                     f"{np.mean([r['final'] for r in scratch]):.2f}", f"{gaps.mean():.2%}", f"{gaps.max():.2%}"])  # fmt: skip
+    usual = settings("sac", problem).train.iterations
+    for iterations in sorted({usual, scratch_iterations}) if scratch else []:
+        ends = [point for r in scratch for point in r["curve"] if point["iteration"] == iterations]
+        if ends:
+            costs = np.array([point["cost"] for point in ends])
+            rows.append([f"from scratch, {iterations} iterations", len(ends), "", "", "",
+                         f"{np.mean([point['seconds'] for point in ends]):.1f} s", "", "", f"{-costs.mean():.2f}",
+                         f"{costs.mean() / best - 1:.2%}", f"{costs.max() / best - 1:.2%}"])  # fmt: skip
     table = _table(
         f"SAC on pendulum-v1, warm and cold (reference {-best:.2f})",
         ("start", "seeds", "solve", "clone", "fit critic", "everything", "teacher", "worst fall below it", "mean final",
