@@ -11,6 +11,7 @@ from optctl.solvers.lqg import LqgController, h_infinity_norm
 from optctl.solvers.lqr import linear_quadratic, lqr, lqr_controller, solve_lqr
 from optctl.solvers.multiple_shooting import Guess, solve_multiple_shooting
 from optctl.solvers.multistart import solve, solve_ddp_start, solve_many
+from optctl.solvers.phases import Phase, PhasedSolution, solve_phases
 from optctl.solvers.pontryagin import solve_pontryagin
 from optctl.solvers.solution import Certificate, Solution, SolutionBatch, Status, Verdict
 from optctl.solvers.switching import solve_switching
@@ -34,6 +35,8 @@ __all__ = [
     "Guess",
     "LqgController",
     "OptimalController",
+    "Phase",
+    "PhasedSolution",
     "Solution",
     "SolutionBatch",
     "Status",
@@ -48,6 +51,7 @@ __all__ = [
     "solve_lqr",
     "solve_many",
     "solve_multiple_shooting",
+    "solve_phases",
     "solve_pontryagin",
     "solve_switching",
     "tvlqr",
