@@ -183,10 +183,12 @@ def solvers(
     plans = [
         replanning(mpc_environments, mpc_horizon, 20, d, real_time) for d in devices for real_time in (False, True)
     ]
-    swings = [
-        swing_ups(make(name), swing_up_starts, 0 if name == "pendulum-v1" else multistart_sample, multistart_guesses)
-        for name in ("pendulum", "pendulum-v1", "cartpole", "acrobot", "cartpole-rail")
-    ]
+    swings = []
+    for name in ("pendulum", "pendulum-v1", "cartpole", "acrobot", "cartpole-rail"):
+        sample = 0 if name == "pendulum-v1" else multistart_sample
+        swings.append(swing_ups(make(name), swing_up_starts, sample, multistart_guesses))
+        verdicts = ", ".join(f"{n} {v}" for v, n in swings[-1]["verdicts"].items())
+        print(f"{name}: {verdicts}; {swings[-1]['seconds']:.1f} s for {swing_up_starts} starts")
     beside = [(s["problem"], s["multistart"]) for s in swings if "multistart" in s]
     missing = [] if "cuda" in devices else ["not measured"]
     rows = [
