@@ -31,6 +31,7 @@ from optctl.rl.agents import AGENTS
 from optctl.rl.buffers import Replay
 from optctl.rl.loops import OffPolicyConfig, OffPolicyLoop
 from optctl.simulation import make_vec
+from optctl.simulation.launch import one_thread
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -262,17 +263,6 @@ class TrainingRun:
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Networks of control problems are so small that a second torch thread costs more than it brings."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -13,10 +13,8 @@ Sources: Chu, Fan, Lin, Wang, Int. J. Control 77 (2004) 767; Chu, Fan, Lin, Line
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +26,7 @@ from optctl.controller import check_params
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem
 from optctl.simulation.cache import load_module
-from optctl.simulation.launch import as_array, num_threads, resolve_device, run_parts
+from optctl.simulation.launch import as_array, num_threads, one_thread, resolve_device, run_parts
 from optctl.solvers.batch import Batched
 from optctl.solvers.batched.source import _FLAGS, _LANES, LANES
 from optctl.solvers.dynamic_programming import time_invariant
@@ -70,17 +68,6 @@ class Gains:
 
 
 # --- equations ----------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """torch's threads cost more than they bring on matrices this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _t(a: Tensor) -> Tensor:
@@ -457,14 +444,14 @@ def lqr(
             K, P = numbers(*finite([A, B, Q, N, R], last, problem.steps))
         else:
             first = [matrix[:, 0] for matrix in (A, B, Q, N, R)]
-            with _one_thread():
+            with one_thread():
                 K, P = numbers(*continuous(first, last, problem.steps, problem.dt))
         for i in np.flatnonzero(~np.isfinite(K).all(axis=(1, 2, 3))):
             messages[i] = messages[i] or "The cost is not positive definite in the controls, or the value is unbounded."
         k, v, w, K, P = K[..., -1], P[..., :-1, -1], P[..., -1, -1], K[..., :-1], P[..., :-1, :-1]
     else:
         single = [a[:, 0] for a in (m.A, m.B, m.Q, m.N, m.R)]
-        with _one_thread():
+        with one_thread():
             K, P, good = numbers(*infinite(tensors(*single), m.discrete))
         for i in np.flatnonzero(~good):
             A, B, Q, N, R = (a[i] for a in single)
