@@ -3,11 +3,12 @@
     V_m(x) = min_u { cost of u held for m₀ intervals from x + V_{m−1}(x then) },   V_0 = φ,   m = stages to go
 
 One interval is the problem's own step, so V approaches the optimum of what environments step. V is multilinear between the nodes:
-monotone, hence stable, and from above where V is convex; a sweep is one sparse product per control. Holding a control for m₀
+monotone, hence stable, and from above where V is convex; the sweep is a Warp kernel (`batched/hjb.py`). Holding a control for m₀
 intervals (`hold`) divides the number of interpolations, and so their error, by m₀. States with a period (angles) are wrapped; others
 end where the box ends. The law chooses anew at every interval: it looks ahead to the next stage over the same controls and refines
 the best one by a parabola. Assumptions: one-step map free of time, finite control bounds, no state, path or terminal constraints.
 Its cost is an upper bound of the optimum; V itself is no bound. Cubic interpolation was tried and dropped: its overshoots add up.
+Memory: 8 bytes for every node and stage, and 8 (n_x + 1) for every node and control until the sweep is done.
 Sources: Bellman (1957); Kushner and Dupuis (2001), §5; Falcone and Ferretti, Semi-Lagrangian approximation schemes (2014), §8.
 """
 
@@ -18,7 +19,6 @@ from typing import Any
 
 import casadi as ca
 import numpy as np
-from scipy import sparse
 
 from optctl.controller import check_params, check_states
 from optctl.errors import require
@@ -28,7 +28,7 @@ from optctl.solvers.dynamic_programming import interpolation, periods, reachable
 
 _NODES: dict[int, int | tuple[int, int]] = {1: 1001, 2: (640, 513), 3: 61}
 _OUTSIDE = 1e9
-"""Cost of a step that is not a number."""
+"""Cost of what is not a number."""
 
 
 class HjbController:
@@ -41,13 +41,14 @@ class HjbController:
         hold: Intervals a stage of the grid.
         box: (low, high), each (n_x,): what the grid covers (angles: a full turn); default: what starts and random control reach.
         params: Of the plant (n_p,); the law knows no other.
+        device: Where the grid is solved: cpu, cuda or cuda:N.
     """
 
     name = "hjb"
 
     def __init__(
         self, problem: Problem, *, nodes: int | Sequence[int] | None = None, levels: int = 15, hold: int = 2, box: Any = None,
-        params: Any = None,
+        params: Any = None, device: str = "cpu",
     ) -> None:  # fmt: skip
         require(problem.n_x <= 3, "problem", "have at most three states", f"has {problem.n_x}")
         require(not problem.constrained, "problem", "have neither state, path nor terminal constraints", "has them")
@@ -70,7 +71,12 @@ class HjbController:
         self.controls = np.stack([g.ravel() for g in np.meshgrid(*axes, indexing="ij")], axis=-1)
         self.gap = (problem.control_high - problem.control_low) / (levels - 1)
         self.held = [Batched(_held(problem, k + 1)) for k in range(hold)]
-        self.values = self._sweep()
+        from optctl.solvers.batched.hjb import sweep  # needs warp
+
+        self.values = sweep(
+            problem, self.params, self.controls, self.low, self.spacing, self.counts, self.wrapped, hold, device
+        )
+        """V (stages + 1, ∏ counts), by stages to go."""
 
     def _box(self, box: Any) -> tuple[np.ndarray, np.ndarray]:
         if box is None:
@@ -82,35 +88,11 @@ class HjbController:
         require(bool((low < high).all()), "box", "have low < high", f"is {np.asarray(box).tolist()}")
         return low, high
 
-    def _sweep(self) -> np.ndarray:
-        """V (stages + 1, ∏ counts), by stages to go."""
-        problem, hold = self.problem, len(self.held)
-        axes = [lo + s * np.arange(n) for lo, s, n in zip(self.low, self.spacing, self.counts, strict=True)]
-        grid = np.stack([g.ravel() for g in np.meshgrid(*axes, indexing="ij")], axis=-1)
-        tables = []
-        for u in self.controls:
-            after, cost = self._ahead(grid, np.broadcast_to(u, (len(grid), problem.n_u)), hold)
-            index, weight = self._stencil(after)
-            rows = np.broadcast_to(np.arange(len(grid)), index.shape)
-            matrix = sparse.csr_array((weight.ravel(), (rows.ravel(), index.ravel())), shape=(len(grid),) * 2)
-            tables.append((matrix, cost))
-        values = np.zeros((1 + (problem.steps - 1) // hold, len(grid)))
-        if problem.horizon == "finite":
-            values[0] = np.asarray(problem.terminal_cost_function(grid.T, self.params[0], problem.duration)).ravel()
-        for stage in range(1, len(values)):
-            values[stage] = np.inf
-            for matrix, cost in tables:
-                np.minimum(values[stage], cost + matrix @ values[stage - 1], out=values[stage])
-        return values
-
     def _ahead(self, x: np.ndarray, u: np.ndarray, intervals: int) -> tuple[np.ndarray, np.ndarray]:
         """u held: states and costs; where they are no numbers, the state stays and the cost is prohibitive."""
         after, cost = self.held[intervals - 1](x, u, self.params)
         bad = ~np.isfinite(after).all(axis=1) | ~np.isfinite(cost[:, 0])
         return np.where(bad[:, None], x, after), np.where(bad, _OUTSIDE, cost[:, 0])
-
-    def _stencil(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return interpolation(x, self.low, self.spacing, self.counts, self.wrapped)
 
     def value(self, x: np.ndarray, step: int = 0) -> np.ndarray:
         """Cost of the law's choices from states (B, n_x) at `step` on, as the grid sees it."""
@@ -147,7 +129,7 @@ class HjbController:
         left = self.problem.steps - step
         stage = (left - 1) // len(self.held)
         after, cost = self._ahead(x, u, left - stage * len(self.held))
-        index, weight = self._stencil(after)
+        index, weight = interpolation(after, self.low, self.spacing, self.counts, self.wrapped)
         return cost + (self.values[stage][index] * weight).sum(axis=0)
 
 

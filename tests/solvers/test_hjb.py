@@ -1,14 +1,19 @@
-"""The grid's law against Riccati, against DDP, and on Gymnasium's pendulum."""
+"""The grid's law against Riccati, against DDP, and on Gymnasium's pendulum; its sweep against one in numpy and scipy."""
 
 import casadi as ca
 import numpy as np
 import pytest
+import torch
+from scipy.interpolate import RegularGridInterpolator
 
 from optctl import envs, rollout
 from optctl.controller import Controller
 from optctl.errors import ArgumentError
 from optctl.problem import Problem, Uniform
+from optctl.simulation.cache import load_module
+from optctl.simulation.warp_source import Target
 from optctl.solvers import CONTROLLERS, lqr, solve_many
+from optctl.solvers.batched.hjb import source
 from optctl.solvers.hjb import HjbController
 
 
@@ -54,16 +59,122 @@ def test_it_stays_above_the_optimum_and_close_to_it(name):
     assert cost.mean() < 1.025 * best.mean()
 
 
-def test_two_states_two_controls_and_a_step_that_is_no_number():
-    problem = Problem(
+def edge():
+    """Two states and controls, and a step that is no number where x > 1.5."""
+    return Problem(
         name="two", state=["x", "y"], control=["u", "v"], dynamics=lambda x, u, p: u,
-        stage_cost=lambda x, u, p: ca.sumsqr(x) + 0.1 * ca.sumsqr(u) + 0 * ca.sqrt(1.5 - x[0]),
+        stage_cost=lambda x, u, p: ca.sumsqr(x) + 0.1 * ca.sumsqr(u) + 1e-9 * ca.sqrt(1.5 - x[0]),
         control_bounds={"u": (-1, 1), "v": (-1, 1)}, dt=0.1, steps=20, initial_state=Uniform([-1, -1], [1, 1]),
     )  # fmt: skip
+
+
+def car():
+    """Three states, of which the last is an angle, and a terminal cost."""
+    return Problem(
+        name="car", state=["x", "y", "heading"], control=["turn"], dynamics=lambda x, u, p: ca.vertcat(ca.cos(x[2]), ca.sin(x[2]), u),
+        stage_cost=lambda x, u, p: x[0] ** 2 + x[1] ** 2 + 0.1 * u[0] ** 2, terminal_cost=lambda x, p: x[0] ** 4 + ca.cos(x[2]),
+        control_bounds={"turn": (-2, 2)}, dt=0.1, steps=25, initial_state=Uniform([-1, -1, -3], [1, 1, 3]),
+    )  # fmt: skip
+
+
+def lost():
+    """A step to no number at a finite cost."""
+    return edge().replace(
+        stage_cost=lambda x, u, p: x[0] ** 2 + u[1],
+        dynamics=lambda x, u, p: u + ca.vertcat(0, 1e-9 * ca.sqrt(1.5 - x[0])),
+    )
+
+
+def circle():
+    """Steps back from 0 that only rounding can see: 2π less nothing is 2π."""
+    return Problem(
+        name="circle", state=["angle"], control=["u"], dynamics=lambda x, u, p: u, stage_cost=lambda x, u, p: 2 + ca.cos(x[0]),
+        control_bounds={"u": (-2e-18, -1e-18)}, dt=0.1, steps=6, initial_state=Uniform([-3], [3]),
+    )  # fmt: skip
+
+
+def test_two_states_two_controls_and_a_step_that_is_no_number():
+    problem = edge()
     law = HjbController(problem, nodes=41, levels=5, box=[[-1.2, -1.2], [2.0, 1.2]])
     cost = rollout(problem, law, [[1.0, -1.0], [0.5, 0.2]]).total_cost
     assert (cost < 1.02 * solve_many(problem, [[1.0, -1.0], [0.5, 0.2]]).values + 0.01).all()
     assert np.isfinite(law.values).all()
+
+
+def swept(law):
+    """V of the same grid, by scipy's interpolation of a table with the first layer repeated where an axis is wrapped."""
+    problem, num = law.problem, int(np.prod(law.counts))
+    axes = [a + h * np.arange(k) for a, h, k in zip(law.low, law.spacing, law.counts, strict=True)]
+    closed = [np.append(a, a[-1] + h) if w else a for a, h, w in zip(axes, law.spacing, law.wrapped, strict=True)]
+    ends = np.array([[a[0], a[-1]] for a in closed]).T
+    nodes = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(num, -1)
+    value, tables = np.zeros(num), []
+    if problem.horizon == "finite":
+        value = np.array([float(problem.terminal_cost_function(x, law.params[0], problem.duration)) for x in nodes])
+    for u in law.controls:
+        x, cost = nodes.T, np.zeros(num)
+        for _ in range(len(law.held)):
+            x, more = (np.asarray(a) for a in problem.step_function(x, np.tile(u, (num, 1)).T, law.params[0], 0.0))
+            cost = cost + more.ravel()
+        good = np.isfinite(x).all(axis=0) & np.isfinite(cost)
+        x = np.where(good[:, None], x.T, nodes)
+        x = np.where(law.wrapped, x % ends[1], np.clip(x, *ends))
+        tables.append((x, np.where(good, cost, 1e9)))
+    values = [value]
+    for _ in range((problem.steps - 1) // len(law.held)):
+        table = np.pad(values[-1].reshape(law.counts), [(0, int(w)) for w in law.wrapped], mode="wrap")
+        at = RegularGridInterpolator(closed, table)
+        values.append(np.min([cost + at(x) for x, cost in tables], axis=0))
+    return np.stack(values)
+
+
+@pytest.mark.parametrize(
+    ("problem", "options"),
+    [
+        (scalar, {"nodes": 21, "levels": 5, "hold": 7}),
+        (lambda: envs.make("pendulum-v1").replace(steps=30), {"nodes": (37, 29), "levels": 5}),
+        (edge, {"nodes": (19, 17), "levels": 3, "box": [[-1.21, -1.2], [2.0, 1.2]]}),
+        (lost, {"nodes": (19, 17), "levels": 3, "hold": 1, "box": [[-1.21, -1.2], [2.0, 1.2]]}),
+        (circle, {"nodes": 9, "levels": 3, "hold": 1}),
+        (car, {"nodes": (9, 7, 11), "levels": 5, "hold": 3}),
+    ],
+)
+def test_the_sweep_is_that_of_numpy(problem, options):
+    law = HjbController(problem(), **options)
+    assert law.values.shape[1] % 8  # the last nodes do not fill a vector
+    np.testing.assert_allclose(law.values, swept(law), rtol=1e-12, atol=1e-12)
+
+
+def test_an_end_that_is_no_number_is_as_dear_as_such_a_step():
+    problem = scalar(terminal_cost=lambda x, p: 1e-9 * ca.sqrt(1.0 - x[0]))
+    law = HjbController(problem, nodes=41, box=[[-2.0], [2.0]])
+    assert law.values[0].max() == 1e9 and np.isfinite(law.values).all()
+
+
+def test_the_bits_do_not_depend_on_the_number_of_threads():
+    problem, options = envs.make("pendulum", steps=9), {"nodes": (401, 257), "levels": 15}
+    one = HjbController(problem, **options).values
+    torch.set_num_threads(2)
+    assert np.array_equal(one, HjbController(problem, **options).values)
+
+
+@pytest.mark.parametrize("kernel", ["place", "stage"])
+def test_the_source_for_gpus_compiles_without_one(tmp_path, kernel):
+    import warp as wp
+
+    if 90 not in wp.get_cuda_supported_archs():
+        pytest.skip("this Warp has no compiler for CUDA")
+    module = load_module(source(kernel, 3, Target("float64", "cuda")))
+    wp.compile_aot_module(module, arch=90, module_dir=tmp_path, use_ptx=True)
+    assert any(path.suffix == ".ptx" for path in tmp_path.iterdir())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("problem", [edge, car])
+def test_a_gpu_gives_the_same_values(problem):
+    here, there = (HjbController(problem(), nodes=13, levels=5, device=device).values for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(there, here, rtol=1e-12, atol=1e-12)
 
 
 def test_it_is_a_named_controller():
@@ -83,6 +194,7 @@ def test_it_is_a_named_controller():
         (scalar, {"nodes": 2}, "nodes"),
         (scalar, {"box": [[1.0]]}, "box"),
         (scalar, {"box": [[1.0], [0.0]]}, "low < high"),
+        (scalar, {"device": "tpu"}, "device"),
     ],
 )
 def test_what_it_cannot_do_is_refused(problem, options, words):

@@ -1,0 +1,162 @@
+"""The sweep of `optctl.solvers.hjb` in Warp: one launch a stage, over the nodes, on all cores of a CPU or on a GPU.
+
+For every node and control a table holds where the state goes, in units of the grid's spacing, and what it costs; it is made once,
+with the problem's generated step, and takes 8 (n_x + 1) bytes for each of them. A stage interpolates the last one's values there
+and keeps the least sum. Eight nodes lie side by side in the table: a vector of a CPU, which is one thread's work, or neighbouring
+threads of a GPU. Nodes exchange nothing within a stage: their bits do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+
+import numpy as np
+import torch
+import warp as wp
+
+from optctl.problem import Problem
+from optctl.simulation.cache import load_module
+from optctl.simulation.compiled import CompiledFunction
+from optctl.simulation.cpp_source import module
+from optctl.simulation.launch import launch, resolve_device, target
+from optctl.simulation.warp_source import Target
+from optctl.solvers.batched.source import _LANES
+from optctl.solvers.hjb import _OUTSIDE
+
+_WIDTH = 8
+"""Nodes side by side in the table."""
+
+_REALS, _INTEGERS = "wp.array(dtype=wp.float64)", "wp.array(dtype=wp.int32)"
+_ARGUMENTS = {
+    "place": {
+        "axes": _REALS, "counts": _INTEGERS, "wrapped": _INTEGERS, "nodes": _REALS, "states": _REALS, "costs": _REALS, "table": _REALS,
+        "control": "wp.int64", "controls": "wp.int64", "num": "wp.int64",
+    },
+    "stage": {
+        "counts": _INTEGERS, "table": _REALS, "before": _REALS, "after": _REALS, "controls": "wp.int64", "num": "wp.int64",
+    },
+}  # fmt: skip
+
+_BODIES = {
+    "place": """
+    const REAL cost = costs.data[first];
+    bool good = cost - cost == 0.0;
+    for (int axis = 0; axis < N; ++axis) {
+        const REAL x = get(states, first, N, axis);
+        good = good && x - x == 0.0;
+    }
+    REAL* entry = table.data + (first / WIDTH * controls + control) * (N + 1) * WIDTH + first % WIDTH;
+    for (int axis = 0; axis < N; ++axis) {
+        const REAL x = good ? get(states, first, N, axis) : get(nodes, first, N, axis);
+        const REAL size = REAL(counts.data[axis]), position = (x - axes.data[axis]) / axes.data[N + axis];
+        const REAL turned = position - size * wp::floor(position / size);
+        entry[axis * WIDTH] = wrapped.data[axis] ? (0.0 <= turned && turned < size ? turned : 0.0)
+                                                 : (position > 0.0 ? (position < size - 1.0 ? position : size - 1.0) : 0.0);
+    }
+    entry[N * WIDTH] = good ? cost : OUTSIDE;
+""",
+    "stage": """
+    typedef wp::int64 I;
+    const REAL* entry = table.data + first / WIDTH * controls * (N + 1) * WIDTH + first % WIDTH;
+    REAL best[LANES];
+    <lanes> best[lane] = INFINITY;
+    for (I control = 0; control < controls; ++control, entry += (N + 1) * WIDTH) {
+        I corner[1 << N][LANES];
+        REAL weight[1 << N][LANES], total[LANES];
+        <lanes> corner[0][lane] = 0;
+        <lanes> weight[0][lane] = 1.0;
+        for (int axis = 0; axis < N; ++axis) {
+            const I size = counts.data[axis];
+            I below[LANES], above[LANES];
+            REAL part[LANES];
+            <lanes> {
+                const REAL position = entry[axis * WIDTH + lane];
+                below[lane] = I(position);
+                above[lane] = below[lane] + 1 < size ? below[lane] + 1 : 0;
+                part[lane] = position - REAL(below[lane]);  // 0 on the last node of what is not wrapped
+            }
+            for (int c = 0; c < 1 << axis; ++c)
+                <lanes> {
+                    corner[c + (1 << axis)][lane] = corner[c][lane] * size + above[lane];
+                    weight[c + (1 << axis)][lane] = weight[c][lane] * part[lane];
+                    corner[c][lane] = corner[c][lane] * size + below[lane];
+                    weight[c][lane] *= 1.0 - part[lane];
+                }
+        }
+        <lanes> total[lane] = entry[N * WIDTH + lane];
+        for (int c = 0; c < 1 << N; ++c)
+            <lanes> total[lane] += weight[c][lane] * before.data[corner[c][lane]];
+        <lanes> best[lane] = total[lane] < best[lane] ? total[lane] : best[lane];  // what is no number is not less
+    }
+    for (int lane = 0; lane < count; ++lane)
+        after.data[first + lane] = best[lane];
+""",
+}  # `axes`: where each begins, then its spacings
+
+
+def _lanes(name: str, device: str) -> int:
+    """Nodes of a thread."""
+    return _WIDTH if name == "stage" and device == "cpu" else 1
+
+
+def source(name: str, n: int, kind: Target) -> str:
+    """The module of a kernel, `place` (fills the table for one control) or `stage`, on n axes."""
+    body, lanes = _BODIES[name].replace("<lanes>", _LANES), _lanes(name, kind.device)
+    for word, value in (("N", n), ("LANES", lanes), ("WIDTH", _WIDTH), ("OUTSIDE", _OUTSIDE)):
+        body = re.sub(rf"\b{word}\b", str(value), body)
+    title = f"dynamic programming on a grid of {n} states, {name}"
+    return module(name, title, _ARGUMENTS[name], [], [body], lanes, kind)
+
+
+@functools.cache
+def _kernel(name: str, n: int, device: torch.device) -> wp.Kernel:
+    loaded = load_module(source(name, n, target(device, torch.float64)))
+    wp.load_module(loaded, device=str(device))  # before threads share it
+    return getattr(loaded, name)
+
+
+def sweep(
+    problem: Problem, params: np.ndarray, controls: np.ndarray, low: np.ndarray, spacing: np.ndarray, counts: np.ndarray,
+    wrapped: np.ndarray, hold: int, device: str | torch.device = "cpu",
+) -> np.ndarray:  # fmt: skip
+    """V (stages + 1, ∏ counts), by stages to go, each of them `hold` intervals with one of the `controls` held.
+
+    Args:
+        problem: Free of time and constraints.
+        params: (1, n_p).
+        controls: What is tried (m, n_u).
+        low: Where each axis begins (n_x,).
+        spacing: Of its nodes.
+        counts: How many they are.
+        wrapped: Whether the node after the last is the first.
+        hold: Intervals.
+        device: cpu, cuda or cuda:N.
+    """
+    where, n, m = resolve_device(device), problem.n_x, len(controls)
+    axes = [a + h * np.arange(k) for a, h, k in zip(low, spacing, counts, strict=True)]
+    grid = np.stack([g.ravel() for g in np.meshgrid(*axes, indexing="ij")], axis=-1)
+    num = len(grid)
+    real, integer = (functools.partial(torch.tensor, dtype=kind, device=where) for kind in (torch.float64, torch.int32))
+    values = torch.zeros(1 + (problem.steps - 1) // hold, num, dtype=torch.float64, device=where)
+    if problem.horizon == "finite":
+        end = np.asarray(problem.terminal_cost_function(grid.T, params[0], problem.duration)).ravel()
+        values[0] = real(np.where(np.isfinite(end), end, _OUTSIDE))
+
+    step = CompiledFunction(problem.step_function, where, torch.float64)
+    nodes, p, now, shape = real(grid), real(params), real([0.0]), real(np.stack([low, spacing]))
+    sizes, turns = integer(counts), integer(wrapped)
+    table = values.new_zeros(-(-num // _WIDTH), m, n + 1, _WIDTH)
+    for k, u in enumerate(real(controls)):
+        x, cost = nodes, values.new_zeros(num, 1)
+        for _ in range(hold):
+            x, more = step.evaluate(x, u[None], p, now)
+            cost += more
+        launch(_kernel("place", n, where), num, [shape, sizes, turns, nodes, x, cost, table, k, m, num], where, 20 * n)
+
+    lanes = _lanes("stage", where.type)
+    for before, after in itertools.pairwise(values):
+        arguments = [sizes, table, before, after, m, num]
+        launch(_kernel("stage", n, where), -(-num // lanes), arguments, where, m * lanes * 5 * 2**n)
+    return values.cpu().numpy()
