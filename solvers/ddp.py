@@ -16,6 +16,8 @@ from optctl.problem import Problem
 from optctl.solvers.sweeps import Sweeps, sweeps
 
 _INFINITE = 1e20
+UNROLLED = 12
+"""States up to which the linear algebra of a stage is unrolled (`sweeps.py`, `batched/ddp.py`); beyond, tiles (`batched/tiles.py`)."""
 
 
 @dataclass
@@ -109,9 +111,18 @@ class _Damping:
         self.mu[self.mu < 1e-6] = 0.0
 
 
+def bundle(problem: Problem, steps: int | None = None) -> Sweeps:
+    """The sweeps that suit the number of states."""
+    if problem.n_x <= UNROLLED:
+        return sweeps(problem, steps)
+    from optctl.solvers.batched import tiles
+
+    return tiles.sweeps(problem, steps)
+
+
 def rollout_controls(problem: Problem, x0: np.ndarray, controls: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, ...]:
     """States (B, N+1, n_x), stage costs (B, N), terminal cost (B,) of open-loop controls (B, N, n_u)."""
-    states, costs, end = sweeps(problem, controls.shape[1]).rollout(x0, controls, p)
+    states, costs, end = bundle(problem, controls.shape[1]).rollout(x0, controls, p)
     return states, costs.reshape(len(states), -1), end[:, 0]
 
 
@@ -143,7 +154,7 @@ def solve_ddp(
     (`optctl.solvers.batched`), worth their compilation for many or difficult problems; what they leave open is tried again here.
     """
     num, steps, _ = controls.shape
-    if kernels:
+    if kernels and problem.n_x <= UNROLLED:
         settings = dict(
             tolerance=tolerance, max_iterations=max_iterations, barrier=barrier, polish=polish, low=low, high=high
         )
@@ -154,7 +165,7 @@ def solve_ddp(
     low = np.broadcast_to(problem.control_low if low is None else low, (1, n_u)).clip(-_INFINITE, _INFINITE)
     high = np.broadcast_to(problem.control_high if high is None else high, (1, n_u)).clip(-_INFINITE, _INFINITE)
     p = np.broadcast_to(params, (num, problem.n_p)).copy()
-    f = sweeps(problem, steps)
+    f = bundle(problem, steps)
     zero = np.zeros((num, steps, n_u))
     batch = _Batch(f, states.copy(), np.clip(controls, low, high), np.zeros((num, steps)), np.zeros(num), p, low, high,
                    np.zeros(num))  # fmt: skip

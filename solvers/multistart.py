@@ -85,7 +85,7 @@ def _from_start(x0: np.ndarray, controls: np.ndarray) -> np.ndarray:
 
 
 def _open_loop(problem: Problem, x0: np.ndarray, controls: np.ndarray, p: np.ndarray) -> np.ndarray:
-    return sweeps.sweeps(problem).rollout(x0, controls, np.broadcast_to(p, (len(x0), problem.n_p)))[0]
+    return ddp.bundle(problem).rollout(x0, controls, np.broadcast_to(p, (len(x0), problem.n_p)))[0]
 
 
 def _grid_guesses(best: _Best, index: np.ndarray, policy: dynamic_programming.GridPolicy) -> None:
@@ -107,7 +107,7 @@ def _follow(
     """DDP from guesses with each weight of the barrier; where that lost the guess's basin, with hardly any."""
     for barrier in barriers:
         best.run(index, states, controls, follow=True, barrier=barrier, **options)
-    _, costs, end = sweeps.sweeps(best.problem).rollout(
+    _, costs, end = ddp.bundle(best.problem).rollout(
         best.x0[index], controls, np.broadcast_to(best.params(index), (len(index), best.problem.n_p))
     )
     worse = ~(best.values[index] <= costs.reshape(len(index), -1).sum(axis=1) + end[:, 0])
@@ -166,7 +166,7 @@ def _adopted(best: _Best, index: np.ndarray, found: list[Solution]) -> DdpResult
     states, controls = stack("states"), stack("controls")
     num, steps, n_u = controls.shape
     one = np.ones((1, 1))
-    _, hessians, _, gains, _, _ = sweeps.sweeps(problem).clamped(states, controls, p, 1e-6 * one, low, high, 0 * one)
+    _, hessians, _, gains, _, _ = ddp.bundle(problem).clamped(states, controls, p, 1e-6 * one, low, high, 0 * one)
     return DdpResult(
         states=states,
         controls=controls,

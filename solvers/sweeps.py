@@ -19,6 +19,7 @@ Interior point DDP, IEEE TCST 29 (2021). One CasADi function a sweep, mapped ove
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import casadi as ca
@@ -27,23 +28,25 @@ import numpy as np
 from optctl.problem import Problem
 from optctl.solvers.batch import Batched
 
+Sweep = Callable[..., list[np.ndarray]]
+
 
 @dataclass
 class Sweeps:
-    """The generated functions of one problem."""
+    """The functions of one problem: generated here, or of larger ones in `batched/tiles.py`."""
 
-    rollout: Batched
+    rollout: Sweep
     """(x0, u, p) → x (B, N+1, n_x), stage costs (B, N), terminal cost (B,)."""
-    forward: Batched
+    forward: Sweep
     """(x, u, k, K, α, p, low, high, margin) → x, u, stage costs, terminal cost, Σ log distances to the bounds. The control stays
     at least `margin` times its old distance away from each bound."""
-    clamped: Batched
+    clamped: Sweep
     """(x, u, p, μ, low, high, θ) → λ (B, N+1, n_x), P (B, N+1, n_x²), k, K', [k'Q_u, ½k'Q_uu k], |projected gradient|."""
-    interior: Batched
+    interior: Sweep
     """(x, u, p, μ, low, high, θ, z_low, z_high, b) → k, K', [slope, curvature], [dual residual, complementarity, least pivot]."""
-    tracking: Batched
+    tracking: Sweep
     """(x, u, p, q, r) → K' of the LQR that tracks the trajectory with weights diag(q), diag(r)."""
-    adjoint: Batched
+    adjoint: Sweep
     """(x, u, p) → exact λ (B, N+1, n_x), H_u (B, N, n_u)."""
 
 
@@ -124,6 +127,59 @@ def _modulus_solve(matrix: ca.SX, right: ca.SX) -> ca.SX:
     return ca.vertcat(*z)
 
 
+def trials(problem: Problem, steps: int) -> tuple[Batched, Batched, Batched]:
+    """`rollout`, `forward` and `adjoint`: what costs no more than the derivatives of one step."""
+    n_x, n_u = problem.n_x, problem.n_u
+    x, u, p, t = problem._x, problem._u, problem._p, problem._t
+    after, cost = problem.step_function(x, u, p, t)
+    low, high, costate = ca.SX.sym("low", n_u), ca.SX.sym("high", n_u), ca.SX.sym("costate", n_x)
+    h_z = ca.gradient(cost + ca.dot(costate, after), ca.vertcat(x, u))
+    adjoint = ca.Function(
+        "adjoint", [costate, x, u, p, t], [ca.densify(h_z[:n_x]), ca.densify(h_z[n_x:])], {"cse": True}
+    )
+    x_ref, feed, gain_in, alpha = ca.SX.sym("xr", n_x), ca.SX.sym("k", n_u), ca.SX.sym("K", n_u, n_x), ca.SX.sym("a")
+    margin = ca.SX.sym("margin")
+    wanted = u + alpha * feed - gain_in @ (x - x_ref)
+    applied = ca.fmin(ca.fmax(wanted, low + margin * (u - low)), high - margin * (high - u))
+    x_new, c_new = problem.step_function(x, applied, p, t)
+    advance = ca.Function(
+        "advance", [x, x_ref, u, feed, gain_in, alpha, p, t, low, high, margin],
+        [x_new, applied, c_new, ca.sum1(ca.log(applied - low) + ca.log(high - applied))],
+    )  # fmt: skip
+
+    times, end_time, end = _horizon(problem, steps)
+    xs, us, pm = ca.MX.sym("x", n_x, steps + 1), ca.MX.sym("u", n_u, steps), ca.MX.sym("p", problem.n_p)
+    x0, a, m = ca.MX.sym("x0", n_x), ca.MX.sym("alpha"), ca.MX.sym("margin")
+    ks, gains = ca.MX.sym("k", n_u, steps), ca.MX.sym("K", n_u, n_x * steps)
+    lo, hi = ca.MX.sym("low", n_u), ca.MX.sym("high", n_u)
+    over = lambda value: ca.repmat(value, 1, steps)
+
+    path, costs = problem.step_function.mapaccum("rollout", steps)(x0, us, over(pm), times)
+    rollout = ca.Function("rollout", [x0, us, pm], [ca.horzcat(x0, path), costs, end(path[:, -1], pm, end_time)[0]])
+
+    path, controls, costs, logs = advance.mapaccum("advance", steps)(
+        xs[:, 0], xs[:, :-1], us, ks, gains, over(a), over(pm), times, over(lo), over(hi), over(m)
+    )
+    forward = ca.Function(
+        "forward", [xs, us, ks, gains, a, pm, lo, hi, m],
+        [ca.horzcat(xs[:, 0], path), controls, costs, end(path[:, -1], pm, end_time)[0], ca.sum2(logs)],
+    )  # fmt: skip
+
+    lam_end = end(xs[:, -1], pm, end_time)[1]
+    lam, h_u = adjoint.mapaccum("adjoint", steps)(lam_end, xs[:, -2::-1], us[:, ::-1], over(pm), times[:, ::-1])
+    exact = ca.Function("adjoint", [xs, us, pm], [ca.horzcat(lam[:, ::-1], lam_end), h_u[:, ::-1]])
+    return Batched(rollout), Batched(forward), Batched(exact)
+
+
+def _horizon(problem: Problem, steps: int) -> tuple[ca.DM, float, ca.Function]:
+    """Times of the intervals, time of the end, and (x, p, t) → φ, its gradient and Hessian."""
+    x, p, t = problem._x, problem._p, problem._t
+    phi = ca.SX(0) if problem.horizon == "infinite" else problem.terminal_cost_function(x, p, t)
+    phi_xx, phi_x = ca.hessian(phi, x)
+    end = ca.Function("end", [x, p, t], [ca.densify(phi), ca.densify(phi_x), ca.densify(phi_xx)])
+    return ca.DM(np.arange(steps) * problem.dt).T, steps * problem.dt, end
+
+
 def _build(problem: Problem, steps: int) -> Sweeps:
     n_x, n_u = problem.n_x, problem.n_u
     x, u, p, t = problem._x, problem._u, problem._p, problem._t
@@ -137,7 +193,6 @@ def _build(problem: Problem, steps: int) -> Sweeps:
     h_zz, q_z = ca.hessian(cost + ca.dot(costate, after), z)
     jacobian = ca.jacobian(after, z)
     convex = _modulus(ca.densify(ca.hessian(cost, z)[0]))
-    h_z = q_z
     q_zz = ca.densify(theta * h_zz + (1 - theta) * convex + jacobian.T @ hessian @ jacobian)
     q_x, q_u = ca.densify(q_z[:n_x]), ca.densify(q_z[n_x:])
     q_xx, q_ux, q_uu = q_zz[:n_x, :n_x], q_zz[n_x:, :n_x], q_zz[n_x:, n_x:]
@@ -166,9 +221,6 @@ def _build(problem: Problem, steps: int) -> Sweeps:
          ca.norm_inf(q_u - z_low + z_high), -_pivots(b_uu)[2], ca.mmax(ca.fabs(ca.vertcat(z_low / near, z_high / far) - barrier))],
         {"cse": True},
     )  # fmt: skip
-    adjoint = ca.Function(
-        "adjoint", [costate, x, u, p, t], [ca.densify(h_z[:n_x]), ca.densify(h_z[n_x:])], {"cse": True}
-    )
     weight_x, weight_u = ca.SX.sym("q", n_x), ca.SX.sym("r", n_u)
     a_mat, b_mat = jacobian[:, :n_x], jacobian[:, n_x:]
     gain = _modulus_solve(
@@ -178,41 +230,14 @@ def _build(problem: Problem, steps: int) -> Sweeps:
     track = ca.Function(
         "track", [hessian, x, u, p, t, weight_x, weight_u], [ca.densify(p_new + p_new.T) / 2, gain], {"cse": True}
     )
-    x_ref, feed, gain_in, alpha = ca.SX.sym("xr", n_x), ca.SX.sym("k", n_u), ca.SX.sym("K", n_u, n_x), ca.SX.sym("a")
-    margin = ca.SX.sym("margin")
-    wanted = u + alpha * feed - gain_in @ (x - x_ref)
-    applied = ca.fmin(ca.fmax(wanted, low + margin * (u - low)), high - margin * (high - u))
-    x_new, c_new = problem.step_function(x, applied, p, t)
-    advance = ca.Function(
-        "advance", [x, x_ref, u, feed, gain_in, alpha, p, t, low, high, margin],
-        [x_new, applied, c_new, ca.sum1(ca.log(applied - low) + ca.log(high - applied))],
-    )  # fmt: skip
 
     # --- sweeps over the horizon
-    times = ca.DM(np.arange(steps) * problem.dt).T
-    end_time = steps * problem.dt
-    phi = ca.SX(0) if problem.horizon == "infinite" else problem.terminal_cost_function(x, p, t)
-    phi_xx, phi_x = ca.hessian(phi, x)
-    end = ca.Function("end", [x, p, t], [ca.densify(phi), ca.densify(phi_x), ca.densify(phi_xx)])
-
+    times, end_time, end = _horizon(problem, steps)
     xs, us, pm = ca.MX.sym("x", n_x, steps + 1), ca.MX.sym("u", n_u, steps), ca.MX.sym("p", problem.n_p)
-    x0, a = ca.MX.sym("x0", n_x), ca.MX.sym("alpha")
-    ks, gains, m = ca.MX.sym("k", n_u, steps), ca.MX.sym("K", n_u, n_x * steps), ca.MX.sym("mu")
+    m = ca.MX.sym("mu")
     lo, hi, th = ca.MX.sym("low", n_u), ca.MX.sym("high", n_u), ca.MX.sym("theta")
     backwards = lambda value: value[:, ::-1]
     over = lambda value: ca.repmat(value, 1, steps)
-
-    path, costs = problem.step_function.mapaccum("rollout", steps)(x0, us, over(pm), times)
-    rollout = ca.Function("rollout", [x0, us, pm], [ca.horzcat(x0, path), costs, end(path[:, -1], pm, end_time)[0]])
-
-    margin_ = ca.MX.sym("margin")
-    path, controls, costs, logs = advance.mapaccum("advance", steps)(
-        xs[:, 0], xs[:, :-1], us, ks, gains, over(a), over(pm), times, over(lo), over(hi), over(margin_)
-    )
-    forward = ca.Function(
-        "forward", [xs, us, ks, gains, a, pm, lo, hi, margin_],
-        [ca.horzcat(xs[:, 0], path), controls, costs, end(path[:, -1], pm, end_time)[0], ca.sum2(logs)],
-    )  # fmt: skip
 
     _, lam_end, p_end = end(xs[:, -1], pm, end_time)
     back_x, back_u, back_t = backwards(xs[:, :-1]), backwards(us), backwards(times)
@@ -249,6 +274,5 @@ def _build(problem: Problem, steps: int) -> Sweeps:
     q, r = ca.MX.sym("q", n_x), ca.MX.sym("r", n_u)
     _, gain_all = track.mapaccum("track", steps)(ca.diag(q), back_x, back_u, over(pm), back_t, over(q), over(r))
     tracking = ca.Function("tracking", [xs, us, pm, q, r], [blocks(gain_all)])
-    lam, h_u = adjoint.mapaccum("adjoint", steps)(lam_end, back_x, back_u, over(pm), back_t)
-    exact = ca.Function("adjoint", [xs, us, pm], [ca.horzcat(backwards(lam), lam_end), backwards(h_u)])
-    return Sweeps(*(Batched(f) for f in (rollout, forward, clamped_sweep, interior_sweep, tracking, exact)))
+    rollout, forward, exact = trials(problem, steps)
+    return Sweeps(rollout, forward, Batched(clamped_sweep), Batched(interior_sweep), Batched(tracking), exact)
