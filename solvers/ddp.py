@@ -16,7 +16,7 @@ from optctl.problem import Problem
 from optctl.solvers.sweeps import Sweeps, sweeps
 
 _INFINITE = 1e20
-UNROLLED = 12
+UNROLLED = 16
 """States up to which the linear algebra of a stage is unrolled (`sweeps.py`, `batched/ddp.py`); beyond, tiles (`batched/tiles.py`)."""
 
 

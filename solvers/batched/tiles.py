@@ -31,9 +31,9 @@ import warp as wp
 
 from optctl.errors import require
 from optctl.problem import Problem
-from optctl.simulation.cache import load_module
+from optctl.simulation.cache import init_warp, load_module
 from optctl.simulation.cpp_source import each, expression, module, statements
-from optctl.simulation.launch import WARP_DTYPE, launch, resolve_device, target
+from optctl.simulation.launch import WARP_DTYPE, num_threads, ranges, resolve_device, run_parts, target
 from optctl.simulation.program import TranslationError, build_program
 from optctl.simulation.warp_source import emit
 from optctl.solvers.batch import Batched
@@ -325,7 +325,7 @@ class _Generated:
         names = [f"in{k}" for k in range(len(program.input_names))]
         used = {k.arguments for k in program.instructions if k.operation == "input"}
         entries = [[f"{name}_{j}" for j in range(n)] for name, n in zip(names, program.input_sizes, strict=True)]
-        body = [f"const REAL in{k}_{j} = get(in{k}, i, rows{k}, {j});" for k, j in sorted(used)]
+        body = [f"const REAL in{k}_{j} = in{k}.data[start{k} + i * row{k} + {j}];" for k, j in sorted(used)]
         lines, outputs = emit(program, dict(zip(program.input_names, entries, strict=True)), "v", kind)
         body += statements(lines)
         for k, name in enumerate(program.output_names):
@@ -333,7 +333,8 @@ class _Generated:
             body += [f"put(out{k}, i, {len(values)}, {j}, {expression(value)});" for j, value in enumerate(values)]
         arrays = [*names, *(f"out{k}" for k in range(len(program.output_names)))]
         arguments = dict.fromkeys(arrays, "wp.array(dtype=wp.float64)")
-        arguments |= dict.fromkeys((f"rows{k}" for k in range(len(names))), "wp.int32") | {"num": "wp.int64"}
+        places = [f"{place}{k}" for place in ("row", "start") for k in range(len(names))]
+        arguments |= dict.fromkeys([*places, "num"], "wp.int64")
         scalar = ["#ifdef __clang__\n#pragma clang loop vectorize(disable)\n#endif", *each(body)]
         text = module("evaluate", f"{program.name} over a batch", arguments, [program], scalar, self.width, kind)
         compiled = load_module(text)
@@ -343,15 +344,49 @@ class _Generated:
 
     def __call__(self, *arguments: np.ndarray) -> list[torch.Tensor]:
         num = max(len(a) for a in arguments)
-        inputs = [_tensor(a, self.device) for a in arguments]
-        rows = [0 if len(a) == 1 else a.shape[1] for a in arguments]
         results = [
             torch.empty((num, m, n) if m > 1 else (num, n), dtype=torch.float64, device=self.device)
             for n, m in self.program.output_shapes
         ]
-        tiles = -(-num // self.width)
-        launch(self.kernel, tiles, [*inputs, *results, *rows, num], self.device, self.operations, alignment=1)
+        inputs = [_Input(_tensor(a, self.device), 0 if len(a) == 1 else a.shape[1]) for a in arguments]
+        self.staged(num, inputs, results)(0)
         return results
+
+    def staged(self, num: int, inputs: list[_Input], results: list[torch.Tensor]) -> Callable[[int], None]:
+        """A call that fills `results` with the values of a stage."""
+        tiles, where = -(-num // self.width), str(self.device)
+        cpu = self.device.type == "cpu"
+        parts = ranges(tiles, self.operations, num_threads(), 1) if cpu else [(0, tiles)]
+        arrays = [_array(a, 0) for a in (*(one.values for one in inputs), *results)]
+        settings = [*(one.row for one in inputs), *(one.start for one in inputs), num]
+        commands = [
+            wp.launch(self.kernel, length, [*arrays, *settings, first], device=where, record_cmd=True)
+            for first, length in parts
+        ]
+        place = len(arrays) + len(inputs)
+
+        def run(stage: int, keep: object = arrays) -> None:
+            for command in commands:
+                for k, one in enumerate(inputs):
+                    command.set_param_at_index(place + k, one.start + stage * one.step)
+            if not cpu:
+                commands[0].launch(stream=_stream(self.device))
+            elif len(commands) == 1:
+                commands[0].launch()
+            else:
+                run_parts([command.launch for command in commands])
+
+        return run
+
+
+@dataclass(frozen=True)
+class _Input:
+    """Of member b at stage k: the numbers of `values` from `start` + b · `row` + k · `step` on."""
+
+    values: torch.Tensor
+    row: int
+    step: int = 0
+    start: int = 0
 
 
 class _Interpreted(Batched):
@@ -359,6 +394,24 @@ class _Interpreted(Batched):
 
     def __call__(self, *arguments: np.ndarray) -> list[torch.Tensor]:  # type: ignore[override]
         return [torch.from_numpy(a) for a in super().__call__(*arguments)]
+
+    def staged(self, num: int, inputs: list[_Input], results: list[torch.Tensor]) -> Callable[[int], None]:
+        def run(stage: int) -> None:
+            rows = np.arange(num)[:, None]
+            values = [
+                one.values.reshape(-1)
+                .cpu()
+                .numpy()[one.start + stage * one.step + rows * one.row + np.arange(self.function.numel_in(k))]
+                for k, one in enumerate(inputs)
+            ]
+            for result, value in zip(results, self(*values), strict=True):
+                result.copy_(value.reshape(result.shape))
+
+        return run
+
+
+def _stream(device: torch.device) -> wp.Stream:
+    return wp.Stream(str(device), cuda_stream=torch.cuda.current_stream(device).cuda_stream)
 
 
 def _tensor(a: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -395,6 +448,7 @@ class _Tiles:
     """The backward sweeps; arguments and results as in `Sweeps`."""
 
     def __init__(self, problem: Problem, steps: int, device: torch.device) -> None:
+        init_warp()
         self.n_x, self.n_u, self.n_z = problem.n_x, problem.n_u, problem.n_x + problem.n_u
         self.steps, self.device = steps, device
         self.times, self.end_time = problem.dt * np.arange(steps), np.full((1, 1), steps * problem.dt)
@@ -494,10 +548,15 @@ class _Tiles:
         if exact is None:
             run(0, self.steps)
             return self._numbers(found)
+        n_x, n_u, length = self.n_x, self.n_u, (self.steps + 1) * self.n_x
+        p, shared = self._tensor(p), len(p) == 1
+        curve = exact.staged(num, [
+            _Input(found["costates"], length, n_x, n_x), _Input(self._tensor(x), length, n_x),
+            _Input(self._tensor(u), self.steps * n_u, n_u), _Input(p, 0 if shared else p.shape[1]),
+            _Input(self._tensor(self.times), 0, 1),
+        ], [values])  # fmt: skip
         for k in range(self.steps)[::-1]:
-            costate = found["costates"][:, k + 1].cpu().numpy()
-            (curvature,) = exact(costate, x[:, k], u[:, k], p, np.full((1, 1), self.times[k]))
-            values.copy_(curvature)
+            curve(k)
             if convex:
                 values.mul_(weight[:, 0]).add_(model[:, k])
             run(k, k + 1)
@@ -528,7 +587,7 @@ class _Tiles:
         )  # fmt: skip
         place = len(inputs) + 1
 
-        def run(first: int, last: int) -> None:
+        def run(first: int, last: int, keep: object = inputs) -> None:  # a recorded launch knows addresses only
             command.set_param_at_index(place, first)
             command.set_param_at_index(place + 1, last)
             self._run(command.launch)
@@ -540,7 +599,7 @@ class _Tiles:
             with _one_at_a_time:
                 call()
         else:
-            call(stream=wp.Stream(str(self.device), cuda_stream=torch.cuda.current_stream(self.device).cuda_stream))
+            call(stream=_stream(self.device))
 
     def _convex(self, curvature: torch.Tensor) -> torch.Tensor:
         """L|D|L' of every matrix."""

@@ -82,6 +82,13 @@ def test_tracking_and_trials_agree(trajectory):
     agree(tiled.rollout(x[:, 0], u, p), reference.rollout(x[:, 0], u, p))
 
 
+def test_functions_too_long_to_compile_are_interpreted(trajectory, monkeypatch):
+    problem, x, u, p = trajectory
+    monkeypatch.setattr(tiles, "_LONGEST", 0)
+    arguments = (x, u, p, np.zeros((1, 1)), *bounds(problem, 0.1), np.full((1, 1), 0.6))
+    agree(tiles.sweeps(problem.replace()).clamped(*arguments), sweeps(problem).clamped(*arguments))
+
+
 @pytest.mark.parametrize(
     "problem",
     [
