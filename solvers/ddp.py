@@ -117,7 +117,7 @@ def bundle(problem: Problem, steps: int | None = None) -> Sweeps:
         return sweeps(problem, steps)
     from optctl.solvers.batched import tiles
 
-    return tiles.sweeps(problem, steps)
+    return tiles.sweeps(problem, steps) if tiles.applies(problem) else sweeps(problem, steps)
 
 
 def rollout_controls(problem: Problem, x0: np.ndarray, controls: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -152,6 +152,7 @@ def solve_ddp(
     counts and the controls are applied open loop. `barrier` is the first barrier weight relative to (1 + |J|)/N: small for a
     good guess. Converged: projected gradient at most tolerance · (1 + |J|). `kernels`: on generated kernels
     (`optctl.solvers.batched`), worth their compilation for many or difficult problems; what they leave open is tried again here.
+    Systems with more than `UNROLLED` states are solved here in any case, with the sweeps of `bundle`.
     """
     num, steps, _ = controls.shape
     if kernels and problem.n_x <= UNROLLED:

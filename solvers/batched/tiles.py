@@ -41,8 +41,8 @@ from optctl.solvers.sweeps import Sweeps, trials
 
 _THREADS = 64
 """Of a block on a GPU; on a CPU a block is one thread."""
-_LARGEST, _LARGEST_CPU = 2**27, 96
-"""Numbers in an array of one sweep, and the largest n_x + n_u: seven of its matrices fill the tile memory of a block."""
+_LARGEST, _WIDEST = 2**27, 64
+"""Numbers in an array of one sweep, and the largest n_x + n_u: its matrices then fill the 256 KiB that a block has for tiles."""
 _LONGEST = 20_000
 """Operations of a function that is compiled."""
 
@@ -422,10 +422,15 @@ _one_at_a_time = threading.Lock()
 _SWEEPS: weakref.WeakKeyDictionary[Problem, dict[tuple[int, torch.device], Sweeps]] = weakref.WeakKeyDictionary()
 
 
+def applies(problem: Problem) -> bool:
+    """Whether the matrices of a stage fit a block."""
+    return problem.n_x + problem.n_u <= _WIDEST
+
+
 def sweeps(problem: Problem, steps: int | None = None, device: str | torch.device = "cpu") -> Sweeps:
     """The bundle over `steps` intervals (default: the problem's), built once; tiles on `device`."""
     size = problem.n_x + problem.n_u
-    require(size <= _LARGEST_CPU, "problem", f"have at most {_LARGEST_CPU} states and controls", f"has {size}")
+    require(applies(problem), "problem", f"have at most {_WIDEST} states and controls", f"has {size}")
     where, steps = resolve_device(device), problem.steps if steps is None else steps
     built = _SWEEPS.setdefault(problem, {})
     if (steps, where) not in built:

@@ -167,7 +167,7 @@ def test_many_starts_of_a_larger_system(chains):
 
 
 def test_what_does_not_fit_a_block_is_named():
-    with pytest.raises(ArgumentError, match="at most 96 states and controls"):
+    with pytest.raises(ArgumentError, match="at most 64 states and controls"):
         tiles.sweeps(oscillators.chain(n=50))
 
 
