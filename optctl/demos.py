@@ -21,7 +21,9 @@ from optctl.envs import resolve_problem
 from optctl.errors import FileError, require
 from optctl.files import check_writable, write_atomically
 from optctl.problem import Problem
-from optctl.solvers import SolutionBatch, Verdict, solve_many
+from optctl.solvers import SolutionBatch, Verdict, solve_many, tvlqr
+from optctl.solvers.bilinear import bilinear
+from optctl.solvers.ddp import UNROLLED
 from optctl.trajectory import Trajectory
 
 FORMAT = 1
@@ -62,21 +64,31 @@ def _chunk(problem: Problem, seed: int, chunk: int, num: int, randomize: bool) -
     if randomize:
         params = rng.uniform(problem.param_low, problem.param_high, (num, problem.n_p))
     method = "ddp" if problem.final_time is None else "auto"
+    if problem.n_x > UNROLLED and bilinear(problem) is not None:
+        method = "grape"  # large gates: a kernel for propagators beats sweeps
     found = solve_many(problem, starts, method=method, params=params, seed=seed)
     kept = _certified(found)
     path = found.trajectory
+    gains = tvlqr(problem, path).K if method == "grape" else found.gains
     require(
-        found.gains is not None and path.costates is not None, "problem",
-        "have a fixed final time", "its solver gives no gains",
-    )  # fmt: skip
-    assert found.gains is not None and path.costates is not None
+        gains is not None and path.costates is not None,
+        "problem",
+        "have a fixed final time",
+        "its solver gives no gains",
+    )
+    assert gains is not None and path.costates is not None
+    stationarity = (
+        found.residuals["stationarity"]
+        if found.members is None
+        else np.array([solution.certificate.stationarity for solution in found.members], dtype=float)
+    )
     basins = np.ones(num, dtype=int) if found.basins is None else found.basins
     later = np.cumsum(path.costs[:, ::-1], axis=1)[:, ::-1]
     values = np.concatenate([later, np.zeros((num, 1))], axis=1) + path.terminal_cost[:, None]
     arrays = {
         "states": path.states, "controls": path.controls, "costs": path.costs, "terminal_cost": path.terminal_cost,
-        "costates": path.costates, "values": values, "gains": found.gains,
-        "params": np.broadcast_to(params, (num, problem.n_p)), "stationarity": found.residuals["stationarity"],
+        "costates": path.costates, "values": values, "gains": gains,
+        "params": np.broadcast_to(params, (num, problem.n_p)), "stationarity": stationarity,
         "basins": np.asarray(basins),
     }  # fmt: skip
     return {name: np.ascontiguousarray(array[kept]) for name, array in arrays.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -12,9 +13,10 @@ from collections.abc import Iterator, Sequence
 
 
 def compile_times(names: Sequence[str]) -> Iterator[tuple[str, float, float]]:
-    """(name, seconds with an empty cache, seconds from the cache) for problems of the catalogue, each in a fresh process.
+    """(name, seconds with an empty cache, seconds from the cache) for problems of the catalogue, in fresh processes.
 
-    Starting Warp, which happens once a process, is not counted, nor is its precompiled header, which is made once.
+    Starting Warp, which happens once a process, is not counted, nor is its precompiled header, which is made once, nor the
+    collection of what the problems before have left.
     """
     with tempfile.TemporaryDirectory(prefix="optctl-") as folder:
         runs = [_child(names, folder) for _ in range(2)]
@@ -35,6 +37,7 @@ def _measure(names: Sequence[str]) -> None:
     from optctl.simulation import make_vec
 
     def seconds(problem: Problem) -> float:
+        gc.collect()
         began = time.perf_counter()
         make_vec(problem, 1).reset(seed=0)
         return time.perf_counter() - began

@@ -128,3 +128,23 @@ def test_the_command_writes_a_set_and_its_description(tmp_path, capsys):
     about = json.loads((tmp_path / "demonstrations.json").read_text())
     assert (about["problem"], about["certified"]) == ("double-integrator", 6)
     assert len(demos.load(tmp_path / demos.NAME)) == 6
+
+
+def test_large_gates_go_by_their_propagators_and_have_gains_and_costates(tmp_path):
+    """32 states: GRAPE instead of sweeps, the gains by LQR along the trajectory; λ(0) against differences of the cost."""
+    problem = envs.make("exchange-gate")
+    found = demos.generate("exchange-gate", 2, tmp_path)
+    assert found.gains.shape == (2, problem.steps, problem.n_u, problem.n_x)
+    assert (found.gains != 0).any()
+
+    def cost(x):
+        total = 0.0
+        for k, u in enumerate(found.trajectory.controls[0]):
+            x, c = problem.step_function(x, u, problem.param_values, k * problem.dt)
+            total += float(c)
+        return total + float(problem.terminal_cost_function(x, problem.param_values, problem.duration))
+
+    start = found.trajectory.states[0, 0]
+    direction = np.random.default_rng(0).standard_normal(problem.n_x)
+    slope = (cost(start + 1e-5 * direction) - cost(start - 1e-5 * direction)) / 2e-5
+    assert slope == pytest.approx(float(found.trajectory.costates[0, 0] @ direction), rel=1e-5, abs=1e-8)
