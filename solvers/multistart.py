@@ -121,8 +121,8 @@ def _wide_guesses(best: _Best, seed: int, most: int = 128, guesses: int = 12) ->
 
     total = len(best.x0)
     index = np.arange(total) if total <= most else np.linspace(0, total - 1, most).astype(int)
-    for found in homotopy(best.problem, best.x0[index], best.params(index), guesses, seed):
-        best.offer(index, found)
+    for members, found in homotopy(best.problem, best.x0[index], best.params(index), guesses, seed):
+        best.offer(index[members], found)
 
 
 def _direct_guesses(

@@ -156,7 +156,8 @@ def sac(
              f"{np.mean([r['seconds'] for r in runs]):.1f} s"]]  # fmt: skip
     if peer_times and peers:
         last = [max((p for p in peers if p["seed"] == k), key=lambda p: p["steps"]) for k in range(peer_seeds)]
-        rows.append([f"Stable-Baselines3 SAC, {peer_steps:,} steps", peer_seeds, f"{np.median(peer_times):.1f} s", f"{max(peer_times):.1f} s",
+        rows.append([f"Stable-Baselines3 SAC, {peer_steps:,} steps", peer_seeds,
+                     f"{np.median(peer_times):.1f} s", f"{max(peer_times):.1f} s",
                      f"{min(p['return'] for p in last):.1f}", f"{np.mean([p['return'] for p in last]):.1f}",
                      f"{np.mean([p['seconds'] for p in last]):.1f} s"])  # fmt: skip
         print(f"slowest of ours ÷ median of the peer: {times.max() / np.median(peer_times):.2f}")

@@ -20,9 +20,11 @@ from optctl.solvers.guesses import middle, target
 from optctl.solvers.parallel import guesses_for
 
 
-def homotopy(problem: Problem, x0: np.ndarray, p: np.ndarray, guesses: int, seed: int) -> Iterator[DdpResult]:
-    """For each of `guesses` guesses what it led to from every start x0 (B, n_x) with parameters p (1 or B, n_p); nothing for a
-    problem without kernel."""
+def homotopy(
+    problem: Problem, x0: np.ndarray, p: np.ndarray, guesses: int, seed: int
+) -> Iterator[tuple[np.ndarray, DdpResult]]:
+    """For each of `guesses` guesses what it led to from every start x0 (B, n_x) with parameters p (1 or B, n_p), as (starts, results):
+    starts whose guess widens the bounds by the same factors go together. Nothing for a problem without kernel."""
     try:
         kernel(problem)
     except TranslationError:
@@ -35,12 +37,18 @@ def homotopy(problem: Problem, x0: np.ndarray, p: np.ndarray, guesses: int, seed
     ]
     low, high, centre = problem.control_low, problem.control_high, middle(problem)
     for batch in zip(*streams, strict=True):
-        states, controls = (np.stack([getattr(guess, name) for guess, _ in batch]) for name in ("states", "controls"))
-        for scale in batch[0][1]:
-            wide = {"low": centre + scale * (low - centre), "high": centre + scale * (high - centre)}
-            easy = solve_ddp(problem, states, controls, p, tolerance=1e-3, max_iterations=60, polish=0, **wide)
-            good = (np.isfinite(easy.states).all(axis=(1, 2)) & np.isfinite(easy.controls).all(axis=(1, 2)))[
-                :, None, None
-            ]
-            states, controls = np.where(good, easy.states, states), np.where(good, easy.controls, controls)
-        yield solve_ddp(problem, states, controls, p, barrier=1e-2 if not batch[0][1] else 1e-3)
+        for widen in dict.fromkeys(widen for _, widen in batch):
+            members = [i for i, (_, own) in enumerate(batch) if own == widen]
+            states, controls = (
+                np.stack([getattr(batch[i][0], name) for i in members]) for name in ("states", "controls")
+            )
+            for scale in widen:
+                wide = {"low": centre + scale * (low - centre), "high": centre + scale * (high - centre)}
+                easy = solve_ddp(
+                    problem, states, controls, p[members], tolerance=1e-3, max_iterations=60, polish=0, **wide
+                )
+                good = (np.isfinite(easy.states).all(axis=(1, 2)) & np.isfinite(easy.controls).all(axis=(1, 2)))[
+                    :, None, None
+                ]
+                states, controls = np.where(good, easy.states, states), np.where(good, easy.controls, controls)
+            yield np.array(members), solve_ddp(problem, states, controls, p[members], barrier=1e-3 if widen else 1e-2)
