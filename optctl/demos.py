@@ -21,9 +21,8 @@ from optctl.envs import resolve_problem
 from optctl.errors import FileError, require
 from optctl.files import check_writable, write_atomically
 from optctl.problem import Problem
-from optctl.solvers import SolutionBatch, Verdict, solve_many, tvlqr
-from optctl.solvers.bilinear import bilinear
-from optctl.solvers.ddp import UNROLLED
+from optctl.solvers import solve_many, tvlqr
+from optctl.solvers.multistart import pulses
 from optctl.trajectory import Trajectory
 
 FORMAT = 1
@@ -63,43 +62,21 @@ def _chunk(problem: Problem, seed: int, chunk: int, num: int, randomize: bool) -
     params = problem.param_values[None]
     if randomize:
         params = rng.uniform(problem.param_low, problem.param_high, (num, problem.n_p))
-    method = "ddp" if problem.final_time is None else "auto"
-    if problem.n_x > UNROLLED and bilinear(problem) is not None:
-        method = "grape"  # large gates: a kernel for propagators beats sweeps
+    method = "auto" if pulses(problem, num) else "ddp"  # batched, however few the starts
     found = solve_many(problem, starts, method=method, params=params, seed=seed)
-    kept = _certified(found)
-    path = found.trajectory
-    gains = tvlqr(problem, path).K if method == "grape" else found.gains
-    require(
-        gains is not None and path.costates is not None,
-        "problem",
-        "have a fixed final time",
-        "its solver gives no gains",
-    )
-    assert gains is not None and path.costates is not None
-    stationarity = (
-        found.residuals["stationarity"]
-        if found.members is None
-        else np.array([solution.certificate.stationarity for solution in found.members], dtype=float)
-    )
+    path, kept = found.trajectory, found.certified
+    gains = tvlqr(problem, path, params).K if found.gains is None else found.gains
+    assert path.costates is not None
     basins = np.ones(num, dtype=int) if found.basins is None else found.basins
     later = np.cumsum(path.costs[:, ::-1], axis=1)[:, ::-1]
     values = np.concatenate([later, np.zeros((num, 1))], axis=1) + path.terminal_cost[:, None]
     arrays = {
         "states": path.states, "controls": path.controls, "costs": path.costs, "terminal_cost": path.terminal_cost,
         "costates": path.costates, "values": values, "gains": gains,
-        "params": np.broadcast_to(params, (num, problem.n_p)), "stationarity": stationarity,
+        "params": np.broadcast_to(params, (num, problem.n_p)), "stationarity": found.residuals["stationarity"],
         "basins": np.asarray(basins),
     }  # fmt: skip
     return {name: np.ascontiguousarray(array[kept]) for name, array in arrays.items()}
-
-
-def _certified(found: SolutionBatch) -> np.ndarray:
-    """Converged, and every residual of the first-order conditions within the tolerance of `Solution.verdict`."""
-    if found.members is not None:
-        return np.array([solution.verdict in (Verdict.EXTREMAL, Verdict.PROVED) for solution in found])
-    worst = np.max(list(found.residuals.values()), axis=0)
-    return found.ok & (worst <= 1e-4 * (1 + np.abs(found.values))) & (found.residuals["defect"] <= 1e-4)
 
 
 def _about(problem: Problem, num: int, seed: int, randomize: bool, chunk: int) -> dict[str, Any]:
@@ -149,6 +126,7 @@ def generate(
         not randomize or (p.n_p > 0 and bool((p.param_high > p.param_low).any())), "randomize",
         "be off for a problem without parameter ranges", "is on",
     )  # fmt: skip
+    require(p.final_time is None, "problem", "have a fixed final time", "its final time is free")
     check_writable(folder)
     about = _about(p, num, seed, randomize, chunk)
     final = folder / NAME

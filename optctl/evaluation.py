@@ -198,7 +198,8 @@ def compare(
         seeds; a list of `Solution`s or a `Reference`; or a name in `CONTROLLERS`. A controller may carry `wall_time` [s], what
         solving or training took before.
     starts: initial states (S, n_x); default: `num_starts` from the problem's initial distribution with `seed`.
-    seeds: noise draws, shared by all controllers; the cost of a start is the mean over them. Unused without noise.
+    seeds: draws of process and sensor noise, shared by all controllers; the cost of a start is the mean over them. Unused without
+        noise.
     params: (1, n_p) or (S, n_p); default: the nominal ones.
     reference: "optimal" (solved), a `Reference`, a list of `Solution`s, costs (S,), or `None`.
     tolerance: constraint violations up to this, in the constraint's units, are forgiven.
@@ -241,7 +242,7 @@ def compare(
     elif reference is not None:
         plan = _as_reference(problem, reference, p, len(x0))
 
-    results = []
+    results, observers = [], []
     for name, entry in entries.items():
         built = build(entry) if isinstance(entry, str) else entry
         if _is_solved(built):
@@ -254,9 +255,13 @@ def compare(
             runs: list[Any] = list(built) if isinstance(built, Sequence) else [built]
             tell(f"evaluating {name} from {len(x0)} starts" + (f", {len(runs)} seeds" if len(runs) > 1 else ""))
             blurred = problem.noise_std.any() and any(getattr(c, "observes", False) for c in runs)
+            require(not blurred or len(draws) > 0, "seeds", "hold at least one seed", "is empty")
+            observers += [name] if blurred else []
             results.append(_evaluate(problem, name, runs, x0, p, draws if blurred else noise, tolerance))
+    if observers:
+        notes.append(f"Through noisy sensors, the mean over {len(draws)} draws: {', '.join(observers)}.")
     return Comparison.assess(
-        problem=problem, starts=x0, params=p, seed=seed, noise_seeds=noise, reference=plan, results=results,
+        problem=problem, starts=x0, params=p, seed=seed, noise_seeds=draws if observers else noise, reference=plan, results=results,
         notes=notes, tolerance=tolerance, repetitions=repetitions,
     )  # fmt: skip
 

@@ -250,15 +250,13 @@ def solve_grape(
             break
     best = min(refined, key=lambda r: r[1])
     values = {round(v, 4) for v, status in zip(first.cost, first.statuses, strict=True) if status.ok}
-    solution = certified(problem, x0, best[0], p, tolerance=tolerance)
+    solution = certified(problem, x0, best[0], p)
     return solution.replace(
         wall_time=time.perf_counter() - began, iterations=int(first.iterations.sum() + found.iterations.sum()), basins=max(1, len(values)),
     )  # fmt: skip
 
 
-def certified(
-    problem: Problem, x0: np.ndarray, controls: np.ndarray, p: np.ndarray, *, tolerance: float = 1e-10
-) -> Solution:
+def certified(problem: Problem, x0: np.ndarray, controls: np.ndarray, p: np.ndarray) -> Solution:
     """The rollout of `controls` (S, K), its costates and its certificate, all by the problem's own step function."""
     inner, end_gradient = gradient_functions(problem)
     u = np.clip(controls, problem.control_low, problem.control_high)

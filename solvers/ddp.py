@@ -121,7 +121,8 @@ def bundle(problem: Problem, steps: int | None = None) -> Sweeps:
 
 
 def rollout_controls(problem: Problem, x0: np.ndarray, controls: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, ...]:
-    """States (B, N+1, n_x), stage costs (B, N), terminal cost (B,) of open-loop controls (B, N, n_u)."""
+    """States (B, N+1, n_x), stage costs (B, N), terminal cost (B,) of open-loop controls (B, N, n_u); p (1 or B, n_p)."""
+    p = np.broadcast_to(p, (len(x0), problem.n_p))
     states, costs, end = bundle(problem, controls.shape[1]).rollout(x0, controls, p)
     return states, costs.reshape(len(states), -1), end[:, 0]
 

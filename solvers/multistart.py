@@ -84,15 +84,11 @@ def _from_start(x0: np.ndarray, controls: np.ndarray) -> np.ndarray:
     return states
 
 
-def _open_loop(problem: Problem, x0: np.ndarray, controls: np.ndarray, p: np.ndarray) -> np.ndarray:
-    return ddp.bundle(problem).rollout(x0, controls, np.broadcast_to(p, (len(x0), problem.n_p)))[0]
-
-
 def _grid_guesses(best: _Best, index: np.ndarray, policy: dynamic_programming.GridPolicy) -> None:
     """The policy of coarse dynamic programming, rolled out greedily; DDP from there."""
     problem = best.problem
     controls = policy.rollouts(best.x0[index])
-    states = _open_loop(problem, best.x0[index], controls, best.params(index))
+    states = ddp.rollout_controls(problem, best.x0[index], controls, best.params(index))[0]
     _follow(best, index, states, controls, (1e-2, 1e-3, 1e-4) if best.kernels else (1e-3,))  # not always the same basin
 
 
@@ -107,10 +103,8 @@ def _follow(
     """DDP from guesses with each weight of the barrier; where that lost the guess's basin, with hardly any."""
     for barrier in barriers:
         best.run(index, states, controls, follow=True, barrier=barrier, **options)
-    _, costs, end = ddp.bundle(best.problem).rollout(
-        best.x0[index], controls, np.broadcast_to(best.params(index), (len(index), best.problem.n_p))
-    )
-    worse = ~(best.values[index] <= costs.reshape(len(index), -1).sum(axis=1) + end[:, 0])
+    _, costs, end = ddp.rollout_controls(best.problem, best.x0[index], controls, best.params(index))
+    worse = ~(best.values[index] <= costs.sum(axis=1) + end)
     if worse.any():
         best.run(index[worse], states[worse], controls[worse], follow=True, barrier=1e-5, **options)
 
@@ -279,7 +273,7 @@ def _solve_batch(
         _direct_guesses(best, np.setdiff1d(lost, seeds), num_starts, seed, processes, report)
         _rescue(best, 8, seed + 1, processes, report)
     report(total, total)
-    return _batch_solution(best, proved, time.perf_counter() - started, tolerance)
+    return _batch_solution(best, proved, time.perf_counter() - started)
 
 
 def _defects(best: _Best) -> dict[str, np.ndarray]:
@@ -297,7 +291,7 @@ def _defects(best: _Best) -> dict[str, np.ndarray]:
     return {"defect": gap(after, r.states[:, 1:]), "costate_defect": gap(h_x, r.costates[:, :-1])}
 
 
-def _batch_solution(best: _Best, proved: bool, wall_time: float, tolerance: float) -> SolutionBatch:
+def _batch_solution(best: _Best, proved: bool, wall_time: float) -> SolutionBatch:
     problem, r = best.problem, best.result
     assert r is not None
     statuses = []
@@ -330,6 +324,11 @@ def _check_options(method: str, taken: tuple[str, ...], options: dict[str, Any])
         require(name in own, name, f"be an option of `{method}` ({known})", "is none")
 
 
+def pulses(problem: Problem, num: int) -> bool:
+    """Where GRAPE comes first: bilinear, and a single start or more states than sweeps are unrolled for."""
+    return (num == 1 or problem.n_x > ddp.UNROLLED) and bilinear(problem) is not None
+
+
 def solve_many(
     problem: Problem,
     starts: np.ndarray,
@@ -358,6 +357,8 @@ def solve_many(
     require(method == "auto" or method in SOLVERS, "method", f"be one of auto, {', '.join(SOLVERS)}", f"is {method!r}")
     require(tolerance is None or tolerance > 0, "tolerance", "be positive", f"is {tolerance!r}")
     require(num_starts is None or num_starts > 0, "num_starts", "be a positive integer", f"is {num_starts!r}")
+    if method == "auto" and guess is None and not options and pulses(problem, len(x0)):
+        method = "grape"
     shooting = inspect.signature(SOLVERS["multiple_shooting"]).parameters
     asked = method == "auto" and options and all(name in shooting for name in options)
     if method in ("auto", "ddp") and sweeps.applies(problem) and not asked:
@@ -410,8 +411,6 @@ def solve(
     """
     check_problem(problem)
     states = check_states(problem, x0)
-    if method == "auto" and np.ndim(x0) == 1 and guess is None and not options and bilinear(problem) is not None:
-        method = "grape"
     batch = solve_many(
         problem, states, method=method, params=params, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance,
         **options,

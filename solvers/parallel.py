@@ -7,6 +7,7 @@ not possible, or a worker dies, the work is done in this process.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import multiprocessing
 import time
@@ -22,7 +23,7 @@ from optctl.problem import Problem
 from optctl.solvers.batch import cores
 from optctl.solvers.guesses import equivalent_targets, flight, lines, middle, random_controls, target
 from optctl.solvers.multiple_shooting import Guess
-from optctl.solvers.solution import Solution, SolutionBatch, Status, Verdict, with_curvature
+from optctl.solvers.solution import FIRST_ORDER, Solution, SolutionBatch, Status, Verdict, with_curvature
 from optctl.trajectory import Trajectory
 
 _JOB: tuple | None = None
@@ -75,8 +76,9 @@ def solve_one(
 
     function = SOLVERS[method]
     if method not in ("multiple_shooting", "collocation"):
-        extra = {} if method == "lqr" else {"guess": guess, "tolerance": tolerance}
-        return function(problem, x0, params=p, **extra, **options)
+        common = {"guess": guess, "tolerance": tolerance, "num_starts": num_starts, "seed": seed[0]}
+        taken = inspect.signature(function).parameters
+        return function(problem, x0, params=p, **{k: v for k, v in common.items() if k in taken}, **options)
     started = time.perf_counter()
     best: Solution | None = None
     finish: dict[str, Any] = {}
@@ -214,8 +216,10 @@ def solve_each(problem: Problem, x0: np.ndarray, p: np.ndarray, method: str, **a
 def collect(problem: Problem, solutions: list[Solution], p: np.ndarray, wall_time: float) -> SolutionBatch:
     """Single solutions → a batch that keeps their certificates."""
     gains = [s.gains for s in solutions]
+    residuals = {name: np.array([getattr(s.certificate, name) for s in solutions], dtype=float) for name in FIRST_ORDER}
+    residuals = {name: values for name, values in residuals.items() if not np.isnan(values).all()}
     return SolutionBatch(
         problem, solutions[0].solver, Trajectory.stack([s.trajectory for s in solutions]), [s.status for s in solutions],
-        {}, p, wall_time, gains=None if any(g is None for g in gains) else np.stack(gains),  # type: ignore[arg-type]
+        residuals, p, wall_time, gains=None if any(g is None for g in gains) else np.stack(gains),  # type: ignore[arg-type]
         iterations=np.array([s.iterations for s in solutions]), members=solutions,
     )  # fmt: skip

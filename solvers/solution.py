@@ -63,6 +63,8 @@ class Status(enum.Enum):
 _HOPELESS = (Status.INFEASIBLE, Status.DIVERGED, Status.UNBOUNDED)
 
 
+FIRST_ORDER = ("defect", "stationarity", "costate_defect", "transversality", "constraint_violation")
+"""The residuals of a `Certificate` that define an extremal."""
 _FLAT = 1e-10
 """A relative curvature up to this is rounding."""
 _LARGEST = 24
@@ -106,10 +108,7 @@ class Certificate:
 
     def worst(self) -> float:
         """The largest of the residuals that define a first-order extremal of the problem that was solved."""
-        values = (
-            self.defect, self.stationarity, self.costate_defect, self.transversality, self.constraint_violation,
-        )  # fmt: skip
-        known = [v for v in values if v is not None]
+        known = [v for name in FIRST_ORDER if (v := getattr(self, name)) is not None]
         return float(np.max(known)) if known else float("nan")
 
     def __str__(self) -> str:
@@ -236,6 +235,17 @@ class SolutionBatch(Sequence):
     def ok(self) -> np.ndarray:
         """Converged, (B,)."""
         return np.array([status.ok for status in self.statuses])
+
+    @property
+    def certified(self) -> np.ndarray:
+        """Converged, with every first-order residual as small as `Solution.verdict` asks, (B,)."""
+        nothing = np.zeros(len(self))
+        worst = lambda names: np.max(
+            [nothing, *(self.residuals[name] for name in names if name in self.residuals)], axis=0
+        )
+        scale = 1.0 + np.abs(self.values)
+        feasible = worst(("defect", "constraint_violation")) <= Solution.tolerance
+        return self.ok & feasible & (worst(FIRST_ORDER) <= Solution.tolerance * scale)
 
     def __len__(self) -> int:
         return len(self.statuses)

@@ -11,6 +11,7 @@ from optctl import demos, envs
 from optctl.cli import main
 from optctl.errors import ArgumentError, FileError
 from optctl.problem import Problem, Uniform
+from optctl.solvers import tvlqr
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,14 @@ def test_constrained_problems_have_demonstrations_too(tmp_path):
     found = demos.generate(railed, 6, tmp_path)
     assert len(found) == 6
     assert 0.6 - 1e-6 < found.trajectory.states[:, 1:, 0].max() < 0.6 + 1e-8
+
+
+def test_gains_of_a_large_gate_are_those_of_its_own_plant(tmp_path):
+    problem = envs.make("exchange-gate")
+    found = demos.generate(problem, 2, tmp_path, randomize=True)
+    assert len(found) == 2 and np.ptp(found.params, axis=0).max() > 0
+    for i in range(2):
+        np.testing.assert_allclose(found.gains[i], tvlqr(problem, found.trajectory[i], found.params[i]).K, rtol=1e-9)
 
 
 def test_minari_gets_what_the_environment_would_have_given(tmp_path, monkeypatch):

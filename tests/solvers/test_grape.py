@@ -10,10 +10,10 @@ import optctl
 from optctl.bench.grape import qutip_pulse, task
 from optctl.errors import ArgumentError
 from optctl.quantum import GATES, SIGMA_X, SIGMA_Y, SIGMA_Z, destroy, embed, ground_state, ket, tensor
-from optctl.solvers import Status, Verdict
+from optctl.solvers import Status, Verdict, solve_many
 from optctl.solvers.batched import grape as kernels
 from optctl.solvers.batched.grape import optimise
-from optctl.solvers.bilinear import bilinear, certified, newton, random_pulses
+from optctl.solvers.bilinear import bilinear, certified, newton, random_pulses, solve_grape
 from optctl.solvers.grape import Transfer, best_sequence, grape, krotov, least_time
 from optctl.solvers.solution import gradient_functions
 
@@ -314,6 +314,26 @@ def test_grape_agrees_with_differential_dynamic_programming(name):
     assert mine.value <= theirs.value + 1e-10
     assert mine.value == pytest.approx(theirs.value, abs=1e-7)
     np.testing.assert_allclose(mine.trajectory.costates, theirs.trajectory.costates, atol=1e-5)
+
+
+def test_solve_hands_grape_its_number_of_starts_and_its_seed():
+    problem = optctl.make("qubit-transfer", duration=1.0, steps=20, energy=0.0)
+    x0 = problem.initial_state.location
+    for num, seed in ((2, 0), (5, 0), (5, 3)):
+        through = optctl.solve(problem, x0, method="grape", num_starts=num, seed=seed)
+        direct = solve_grape(problem, x0, num_starts=num, seed=seed)
+        assert through.iterations == direct.iterations
+        assert np.array_equal(through.trajectory.controls, direct.trajectory.controls)
+
+
+def test_gates_too_large_to_unroll_go_to_grape_whatever_their_number():
+    problem = optctl.make("exchange-gate")
+    starts = problem.initial_state.sample(np.random.default_rng(0), 2)
+    found = solve_many(problem, starts)
+    assert (problem.n_x, found.solver) == (32, "grape")
+    assert found.certified.all()
+    assert [s.verdict for s in found] == [Verdict.EXTREMAL] * 2
+    assert found.residuals["stationarity"].tolist() == [s.certificate.stationarity for s in found]
 
 
 def test_newton_leaves_a_maximum_and_lets_go_of_a_bound():

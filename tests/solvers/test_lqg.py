@@ -118,6 +118,10 @@ def test_noise_of_the_sensors_alone():
     problem = finite(diffusion=None)
     a, b = (compare(problem, ["lqg"], num_starts=50, seeds=s, reference=None, repetitions=20) for s in ((0,), (1,)))
     assert not np.array_equal(a.results[0].costs, b.results[0].costs)
+    assert b.noise_seeds == (1,)
+    assert any("noisy sensors" in note and "lqg" in note for note in b.notes)
+    with pytest.raises(ArgumentError, match="`seeds` must hold at least one seed"):
+        compare(problem, ["lqg"], num_starts=2, seeds=(), reference=None)
 
 
 def test_the_filter_is_for_one_plant_and_constant_noise():
