@@ -2,7 +2,9 @@
 
 Two phases. Interior: a primal-dual barrier whose weight b falls geometrically finds the active bounds without zigzag. Clamped:
 Newton steps on the free controls end exactly on the bounds, and with a projected gradient at rounding level. Every iterate is a
-rollout of the problem's own step, so the defect is zero throughout. Equations and sources: sweeps.py.
+rollout of the problem's own step, so the defect is zero throughout. Equations and sources: sweeps.py. Here the host drives the
+sweeps, which CasADi evaluates for small batches and tiles (`batched/tiles.py`) for systems of more than 16 states;
+`batched/ddp.py` does the whole solve in one kernel.
 """
 
 from __future__ import annotations

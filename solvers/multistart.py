@@ -1,9 +1,11 @@
 """`solve` and `solve_many`: the best certified local optimum from many guesses.
 
-Which method, for `method="auto"`: problems with control bounds only and a fixed final time go to batched DDP, everything else
-(and whatever names an option of multiple shooting) to multiple shooting. Where the guesses come from: `guess`; else coarse
-dynamic programming (up to four states); else random controls and straight lines for a few seeds. Then, in rounds, each start
-tries what its solved neighbours do, shifted in time where the problem allows (Bellman's principle), and the better one is kept.
+Which method, for `method="auto"`: bilinear problems go to GRAPE when there is one start, or more than 16 states; others with
+bounds on controls only and a fixed final time to batched DDP; constrained ones with a fixed final time to its augmented Lagrangian
+form from 32 starts on; everything else (and whatever names an option of multiple shooting) to multiple shooting.
+Where DDP's guesses come from: `guess`; else coarse dynamic programming (up to four states), with homotopy in the bounds for
+eight or more starts of more than two states; else multi-start multiple shooting for a few seeds. Then, in rounds, each start tries
+what its solved neighbours do, shifted in time where the problem allows (Bellman's principle), and the better one is kept.
 Everything is a function of (problem, starts, seed) while no time limit strikes: neither the number of cores nor of processes
 changes a result.
 """
@@ -252,7 +254,7 @@ def _solve_batch(
         for part in np.array_split(everyone, -(-total // 1024)):
             _grid_guesses(best, part, policy)
             report(int(part[-1]) + 1, total)
-        if best.kernels and total >= 4 and problem.n_x > 2:  # in a plane the grid has them all
+        if best.kernels and problem.n_x > 2:  # in a plane the grid has them all
             _wide_guesses(best, seed)
         u = np.empty(0) if best.result is None else best.result.controls
         wide = bool(((u < problem.action_low) | (u > problem.action_high)).any())  # beyond the levels that were tried

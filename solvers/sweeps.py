@@ -11,7 +11,7 @@ Q_uu + z_low/(u − u_low) + z_high/(u_high − u), which does not zigzag betwee
 θ = 1 takes exact second derivatives (quadratic convergence), θ = 0 the convex Gauss–Newton model without ∇²F (iLQR), which
 cannot break down. Q_uu gains μ times its scale, and the moduli of its LDL' pivots.
 
-Assumptions: no state, path or terminal constraints and a fixed final time; anything else goes to multiple shooting.
+Assumptions: no state, path or terminal constraints and a fixed final time; with constraints see `batched/constrained.py`.
 Sources: Jacobson and Mayne (1970); Tassa, Mansard, Todorov, Control-limited DDP, ICRA 2014; Pavlov, Shames, Manzie,
 Interior point DDP, IEEE TCST 29 (2021). One CasADi function a sweep, mapped over the batch: a member does not see the others.
 """

@@ -1,4 +1,5 @@
-"""Solvers for thousands of problems at once on generated Warp kernels: `solve_ddp` on the CPU's vector units or a GPU.
+"""Solvers for thousands of problems at once on generated Warp kernels, one file a method: `ddp` and `tiles` (small and larger systems),
+`constrained`, `mpc`, `safety`, `shooting`, `riccati`, `grape`, `hjb`.
 
 Loaded on demand: nothing else in `optctl.solvers` needs warp or torch.
 """

@@ -1,8 +1,8 @@
 """Basins by homotopy, for many starts at once: every start from many guesses, with more control authority first and less later.
 
-The guesses are those of multi-start multiple shooting (`parallel.guesses_for`): straight lines to the goal and its copies a turn away,
-rest, and random controls, none of them consistent. Bounds on controls are widened about their middle by the factors that go with
-a guess, and each solution is the guess for the narrower bounds.
+The guesses are those of multi-start multiple shooting (`parallel.guesses_for`): the flight under the middle control, straight lines to
+the goal and its copies a turn away, rest, and random controls; but for the first they are not consistent. Some have factors with them:
+by those the bounds on controls are widened about their middle, and each solution is the guess for the narrower bounds.
 """
 
 from __future__ import annotations
