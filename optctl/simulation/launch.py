@@ -23,6 +23,7 @@ from optctl.simulation.warp_source import Target
 _WORTH_A_THREAD = 1_000_000
 """Arithmetic operations below which waking another thread costs more than it saves (vectorised: about 50 µs)."""
 _ALIGNMENT = 64
+_GPU_THREADS = 32_768
 
 WARP_DTYPE = {torch.float32: wp.float32, torch.float64: wp.float64, torch.int32: wp.int32, torch.bool: wp.bool,
               torch.int64: wp.uint64}  # fmt: skip
@@ -106,7 +107,7 @@ def _stream(handle: int, device: str) -> wp.Stream:
     return wp.Stream(device, cuda_stream=handle)
 
 
-def _current_stream(device: torch.device) -> wp.Stream:
+def current_stream(device: torch.device) -> wp.Stream:
     """Torch's current stream, as Warp knows it (also while torch captures a graph)."""
     return _stream(torch.cuda.current_stream(device).cuda_stream, str(device))
 
@@ -146,11 +147,9 @@ class RecordedLaunch:
             for descriptor in self._first:
                 descriptor.data = pointer
         if self.device.type == "cuda":
-            stream = _current_stream(self.device)
+            stream = current_stream(self.device)
             for launch in self._parts[0]:
                 launch.launch(stream=stream)
-        elif len(self._calls) == 1:
-            self._calls[0]()
         else:
             run_parts(self._calls)
 
@@ -162,8 +161,7 @@ def _replay(launches: Sequence[wp.Launch]) -> None:
 
 def run_parts(calls: Sequence[Any]) -> None:
     """Run calls on as many threads, the last on this one; errors are raised here."""
-    pool = _pool(len(calls) - 1)
-    others = [pool.submit(call) for call in calls[:-1]]
+    others = [_pool(len(calls) - 1).submit(call) for call in calls[:-1]]
     calls[-1]()
     for future in others:
         future.result()
@@ -180,11 +178,24 @@ def launch(
     """Launch once over `size` environments (or tiles); the kernel's last argument, the offset, is added here."""
     converted = [as_array(a) if isinstance(a, torch.Tensor) else a for a in arguments]
     if device.type == "cuda":
-        stream = _current_stream(device)
-        wp.launch(kernel, dim=size, inputs=[*converted, 0], device=str(device), stream=stream)
+        wp.launch(kernel, dim=size, inputs=[*converted, 0], device=str(device), stream=current_stream(device))
         return
     parts = ranges(size, operations, num_threads(), alignment)
-    calls = [
+    run_parts([
         functools.partial(wp.launch, kernel, dim=n, inputs=[*converted, start], device="cpu") for start, n in parts
-    ]
-    run_parts(calls) if len(calls) > 1 else calls[0]()
+    ])  # fmt: skip
+
+
+def sharing_threads(pieces: int, device: torch.device) -> int:
+    """Threads that share so many pieces of work by `launch_shared`: at most one for each core of a CPU, or 32,768 on a GPU."""
+    return max(1, min(pieces, num_threads() if device.type == "cpu" else _GPU_THREADS))
+
+
+def launch_shared(kernel: wp.Kernel, threads: int, arguments: Sequence[Any], device: torch.device) -> None:
+    """Launch `threads` threads, of which thread k does the pieces k, k + threads, … of a batch, however long each takes. The kernel's
+    last arguments are added here: `threads`, and the offset of its thread number."""
+    inputs = [*(as_array(a) if isinstance(a, torch.Tensor) else a for a in arguments), threads]
+    if device.type == "cuda":
+        wp.launch(kernel, dim=threads, inputs=[*inputs, 0], device=str(device), stream=current_stream(device))
+        return
+    run_parts([functools.partial(wp.launch, kernel, dim=1, inputs=[*inputs, k], device="cpu") for k in range(threads)])

@@ -9,7 +9,6 @@ bounds on controls enter by `Multipliers` (constrained.py).
 
 from __future__ import annotations
 
-import functools
 import weakref
 from dataclasses import dataclass
 from typing import Any
@@ -21,11 +20,10 @@ import warp as wp
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.simulation.cache import load_module
-from optctl.simulation.launch import as_array, num_threads, resolve_device, run_parts
+from optctl.simulation.launch import launch_shared, resolve_device, sharing_threads
 from optctl.solvers.batched.source import DdpSource
 from optctl.solvers.ddp import DdpResult
 
-_GPU_LANES = 32_768
 _LARGEST_ARRAY = 2**28
 """Numbers in an array of one launch (2 GiB); larger batches go in parts."""
 
@@ -187,7 +185,10 @@ def _solve(
         num, steps, problem.dt, float(follow), float(barrier), float(len(finite) > 0), width, float(tolerance),
         float(max_iterations), float(polish),
     ]  # fmt: skip
-    _launch(compiled, num, steps, [*inputs, *counts, *outputs], settings)
+    lanes = compiled.source.lanes
+    threads = sharing_threads(-(-num // lanes), where)
+    work = torch.zeros(threads * lanes * compiled.source.work_rows(steps), dtype=torch.float64, device=where)
+    launch_shared(compiled.function, threads, [*inputs, *counts, *outputs, work, *settings], where)
     x, u, c, costates, hessians, gains, summary = (a.cpu().numpy() for a in outputs)
     open_ = ~(summary[:, 4] == 0)
     summary[open_, 1] = np.inf
@@ -206,19 +207,3 @@ def _end_cost(problem: Problem, x: np.ndarray, params: np.ndarray, times: np.nda
     """φ (B,)."""
     p, t = (np.broadcast_to(a, (len(x), a.shape[1])).T for a in (params, times))
     return np.broadcast_to(np.asarray(problem.terminal_cost_function(x.T, p, t)).ravel(), (len(x),)).copy()
-
-
-def _launch(compiled: Kernel, num: int, steps: int, arrays: list, settings: list) -> None:
-    lanes, where = compiled.source.lanes, compiled.device
-    groups = -(-num // lanes)
-    threads = min(groups, num_threads() if where.type == "cpu" else _GPU_LANES)
-    work = torch.zeros(threads * lanes * compiled.source.work_rows(steps), dtype=torch.float64, device=where)
-    converted = [as_array(a) if isinstance(a, torch.Tensor) else a for a in [*arrays, work]]
-    run = functools.partial(wp.launch, compiled.function, device=str(where))
-    if where.type == "cuda":
-        stream = wp.Stream(str(where), cuda_stream=torch.cuda.current_stream(where).cuda_stream)
-        run(dim=threads, inputs=[*converted, *settings, threads, 0], stream=stream)
-    elif threads == 1:
-        run(dim=1, inputs=[*converted, *settings, threads, 0])
-    else:
-        run_parts([functools.partial(run, dim=1, inputs=[*converted, *settings, threads, k]) for k in range(threads)])

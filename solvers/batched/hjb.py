@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import re
 
 import numpy as np
 import torch
@@ -19,10 +18,10 @@ import warp as wp
 from optctl.problem import Problem
 from optctl.simulation.cache import load_module
 from optctl.simulation.compiled import CompiledFunction
-from optctl.simulation.cpp_source import module
+from optctl.simulation.cpp_source import module, with_numbers
 from optctl.simulation.launch import launch, resolve_device, target
 from optctl.simulation.warp_source import Target
-from optctl.solvers.batched.source import _LANES
+from optctl.solvers.batched.source import LANE_LOOP
 from optctl.solvers.hjb import _OUTSIDE
 
 _WIDTH = 8
@@ -103,9 +102,9 @@ def _lanes(name: str, device: str) -> int:
 
 def source(name: str, n: int, kind: Target) -> str:
     """The module of a kernel, `place` (fills the table for one control) or `stage`, on n axes."""
-    body, lanes = _BODIES[name].replace("<lanes>", _LANES), _lanes(name, kind.device)
-    for word, value in (("N", n), ("LANES", lanes), ("WIDTH", _WIDTH), ("OUTSIDE", _OUTSIDE)):
-        body = re.sub(rf"\b{word}\b", str(value), body)
+    lanes = _lanes(name, kind.device)
+    numbers = {"N": n, "LANES": lanes, "WIDTH": _WIDTH, "OUTSIDE": _OUTSIDE}
+    body = with_numbers(_BODIES[name].replace("<lanes>", LANE_LOOP), numbers)
     title = f"dynamic programming on a grid of {n} states, {name}"
     return module(name, title, _ARGUMENTS[name], [], [body], lanes, kind)
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 
 from optctl.problem import Problem
-from optctl.simulation.cpp_source import expression, function, statements
+from optctl.simulation.cpp_source import expression, function, statements, with_numbers
 from optctl.simulation.program import build_program
 from optctl.simulation.warp_source import FUSED, Target, emit, typed, used_helpers
 from optctl.solvers.batched import stages
@@ -74,7 +74,7 @@ _EXTREMES = [
     "def smallest(a: wp.float64, b: wp.float64):\n    return wp.where(a < b, a, wp.where(b <= a, b, a + b))",
 ]  # a NaN stays
 
-_TRIGONOMETRY = [
+TRIGONOMETRY = [
     """def quadrant(x: wp.float64, quarter: wp.float64):
     q = wp.rint(x * REAL(0.6366197723675814))
     r = muladd(-q, REAL(2.0222662487959506e-21), muladd(-q, REAL(6.077100506303966e-11), muladd(-q, REAL(1.5707963267341256), x)))
@@ -102,7 +102,7 @@ _TRIGONOMETRY = [
 # Polynomials and the three-part π/2 of FreeBSD's k_sin.c, k_cos.c, e_rem_pio2.c: within one unit in the last place of 1 up to
 # |x| = 10⁶, and free of branches.
 
-_FLAGS = "-march=native -mprefer-vector-width=512 -mllvm -runtime-memory-check-threshold=256"
+FLAGS = "-march=native -mprefer-vector-width=512 -mllvm -runtime-memory-check-threshold=256"
 
 _NATIVE = """
 @wp.func_native(\"\"\"
@@ -176,7 +176,7 @@ _ACCEPT = """
     }
 """
 
-_LANES = """#ifdef __clang__
+LANE_LOOP = """#ifdef __clang__
     #pragma clang loop vectorize(assume_safety) vectorize_width(LANES) interleave(disable) unroll(disable)
     #endif
     for (wp::int64 lane = 0; lane < LANES; ++lane)"""
@@ -537,7 +537,7 @@ class DdpSource:
             "forward": (_FORWARD, {"start": self._start(), "stage": self._forward(), "end": self._pay()}),
             "accept": (_ACCEPT, {"stage": self._accept()}),
         }
-        text = _HEADER.format(name=self.name, flags=_FLAGS)
+        text = _HEADER.format(name=self.name, flags=FLAGS)
         text += "".join(self._native(name, *parts) for name, parts in sweeps.items())
         return typed(self._sized(self._scalars(text + _LOGIC.replace("<address>", self._address()))), self.target)
 
@@ -546,7 +546,7 @@ class DdpSource:
     def _native(self, name: str, template: str, blocks: dict[str, list[str]]) -> str:
         """A sweep as a native function: in C++, so that the loop over the lanes is one that LLVM vectorises."""
         cpu = self.target.device == "cpu"
-        body = template.replace("<lanes>", _LANES)
+        body = template.replace("<lanes>", LANE_LOOP)
         for block, lines in blocks.items():
             body = body.replace(f"<{block}>", "\n            ".join(lines))
         body = re.sub(r"\$(\w+)", lambda m: f"w[(tail + {self.scalar_rows[f'scalar_{m[1]}']}) * S + lane]", body)
@@ -556,7 +556,7 @@ class DdpSource:
     def _helpers(self) -> str:
         """The functions that programs call, as C++ lambdas."""
         sources = list(used_helpers(list(self.programs.values()), self.target).values()) + _EXTREMES
-        fused, trigonometry = (FUSED, _TRIGONOMETRY) if self.target.device == "cpu" else ("return a * b + c;", [])
+        fused, trigonometry = (FUSED, TRIGONOMETRY) if self.target.device == "cpu" else ("return a * b + c;", [])
         lines = [f"auto muladd = [](double a, double b, double c) {{{fused}}};"]
         return "\n".join(lines + [function(typed(text, self.target)) for text in sources + trigonometry])
 
@@ -577,9 +577,7 @@ class DdpSource:
     def _sized(self, text: str) -> str:
         """Sizes, and the rows of fields as FIELD_ROW."""
         places = {f"{name.upper()}_ROW": at for name, at in (self.rows | self.scalar_rows).items()}
-        for name, value in (places | self.constants).items():
-            text = re.sub(rf"\b{name}\b", str(value), text)
-        return text
+        return with_numbers(text, places | self.constants)
 
     def _address(self) -> str:
         if self.target.device == "cpu":

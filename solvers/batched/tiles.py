@@ -33,7 +33,7 @@ from optctl.errors import require
 from optctl.problem import Problem
 from optctl.simulation.cache import init_warp, load_module
 from optctl.simulation.cpp_source import each, expression, module, statements
-from optctl.simulation.launch import WARP_DTYPE, num_threads, ranges, resolve_device, run_parts, target
+from optctl.simulation.launch import WARP_DTYPE, current_stream, num_threads, ranges, resolve_device, run_parts, target
 from optctl.simulation.program import TranslationError, build_program
 from optctl.simulation.warp_source import emit
 from optctl.solvers.batch import Batched
@@ -369,12 +369,10 @@ class _Generated:
             for command in commands:
                 for k, one in enumerate(inputs):
                     command.set_param_at_index(place + k, one.start + stage * one.step)
-            if not cpu:
-                commands[0].launch(stream=_stream(self.device))
-            elif len(commands) == 1:
-                commands[0].launch()
-            else:
+            if cpu:
                 run_parts([command.launch for command in commands])
+            else:
+                commands[0].launch(stream=current_stream(self.device))
 
         return run
 
@@ -408,10 +406,6 @@ class _Interpreted(Batched):
                 result.copy_(value.reshape(result.shape))
 
         return run
-
-
-def _stream(device: torch.device) -> wp.Stream:
-    return wp.Stream(str(device), cuda_stream=torch.cuda.current_stream(device).cuda_stream)
 
 
 def _tensor(a: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -604,7 +598,7 @@ class _Tiles:
             with _one_at_a_time:
                 call()
         else:
-            call(stream=_stream(self.device))
+            call(stream=current_stream(self.device))
 
     def _convex(self, curvature: torch.Tensor) -> torch.Tensor:
         """L|D|L' of every matrix."""
