@@ -26,7 +26,7 @@ from scipy.optimize import minimize
 
 from optctl.errors import require
 from optctl.problem import Problem
-from optctl.quantum import check_hermitian, stack_gate
+from optctl.quantum import check_hermitian, propagator, stack_gate
 from optctl.solvers.bilinear import Bilinear, bilinear
 from optctl.solvers.solution import Status
 
@@ -117,9 +117,7 @@ class Transfer:
     def propagate(self, pulse: np.ndarray) -> np.ndarray:
         """X (E, d, m) at the end, by diagonalisation of every slot: what results are checked with. pulse (S, K)."""
         h = self.drift[:, None] + np.einsum("sk,ekij->esij", pulse, self.controls)
-        energies, states = np.linalg.eigh(h)
-        phase = np.exp(-1j * self.duration / self.slots * energies)
-        u = (states * phase[..., None, :]) @ states.conj().swapaxes(-1, -2)
+        u = propagator(h, self.duration / self.slots)
         x = np.broadcast_to(self.initial, (len(h), *self.initial.shape))
         for j in range(self.slots):
             x = u[:, j] @ x
@@ -306,8 +304,7 @@ def krotov(
     drift, controls, m, step = task.drift[0], task.controls[0], task.target.shape[1], task.duration / task.slots
 
     def gate(pulse: np.ndarray) -> np.ndarray:
-        energies, states = np.linalg.eigh(drift + np.einsum("...k,kij->...ij", pulse, controls))
-        return (states * np.exp(-1j * step * energies)[..., None, :]) @ states.conj().swapaxes(-1, -2)
+        return propagator(drift + np.einsum("...k,kij->...ij", pulse, controls), step)
 
     x = task.propagate(u)[0]
     errors = [1 - abs(np.vdot(task.target, x) / m) ** 2]
@@ -387,11 +384,7 @@ def best_sequence(task: Transfer, levels: Any) -> tuple[np.ndarray, float]:
     require(
         count <= 2**17, "slots", "leave at most 131072 sequences in each half", f"is {task.slots}, which leaves {count}"
     )
-    h = task.drift[0] + np.einsum("lk,kij->lij", values, task.controls[0])
-    energies, states = np.linalg.eigh(h)
-    gates = (states * np.exp(-1j * task.duration / task.slots * energies)[..., None, :]) @ states.conj().swapaxes(
-        -1, -2
-    )
+    gates = propagator(task.drift[0] + np.einsum("lk,kij->lij", values, task.controls[0]), task.duration / task.slots)
 
     def reach(x: np.ndarray, matrices: np.ndarray, slots: int) -> np.ndarray:
         """All ends (L^slots, d·m); the index counts in base L, the slot applied first the most significant."""
