@@ -20,8 +20,8 @@ from optctl.trajectory import Trajectory
 class Controller(Protocol):
     """What comparison needs of an LQR gain, a plan, an MPC or a trained policy.
 
-    A controller with the attribute `observes = True` is given the problem's noisy observations y (B, n_y) wherever it says states:
-    what it knows of the state it must estimate.
+    A controller with the attribute `observes = True`, as every trained policy has it, is given the problem's noisy observations
+    y (B, n_y) wherever it says states.
     """
 
     name: str
@@ -124,18 +124,19 @@ def check_params(problem: Problem, params: Any, num: int) -> np.ndarray:
     return values
 
 
-def _sensors(
-    problem: Problem, controller: Controller, params: np.ndarray, seed: int | None
+def sensors(
+    problem: Problem, controller: Controller, params: np.ndarray, seed: int | None = None
 ) -> Callable[[np.ndarray, float], np.ndarray]:
-    """What the controller is given of states (B, n_x) at a time. Sensor noise has a stream of its own: who does not see it meets the
-    same process noise."""
+    """What the controller is given of states (B, n_x) at a time; without a seed there is no noise. Sensor noise has a stream of its
+    own: who does not see it meets the same process noise."""
     if not getattr(controller, "observes", False):
         return lambda states, time: states
-    rng, std = np.random.default_rng(None if seed is None else [seed, 1]), problem.noise_std * (seed is not None)
+    noisy, std = seed is not None and problem.noise_std.any(), problem.noise_std
+    rng = np.random.default_rng([seed or 0, 1])
 
     def observe(states: np.ndarray, time: float) -> np.ndarray:
         y = np.asarray(problem.observation_function(states.T, params.T, time)).T
-        return y + std * rng.standard_normal(y.shape)
+        return y + std * rng.standard_normal(y.shape) if noisy else y
 
     return observe
 
@@ -164,7 +165,7 @@ def rollout(
     rng = np.random.default_rng(seed)
     scale = 1.0 if problem.discrete else np.sqrt(problem.dt)
     xs, us, costs = [states], [], []
-    observe = _sensors(problem, controller, p, seed)
+    observe = sensors(problem, controller, p, seed)
     for k in range(steps):
         t = k * problem.dt
         seen = observe(states, t)

@@ -1,7 +1,7 @@
 """Train an agent on a problem: from scratch or from optimal trajectories, interruptible, and resumable bit for bit.
 
 `train` is what people call; `TrainingRun` is one run with everything that its continuation depends on, and is what a checkpoint holds.
-A `Policy` is the trained agent as a `Controller`: state → observation → action → control.
+A `Policy` is the trained agent as a `Controller`: observation → action → control.
 """
 
 from __future__ import annotations
@@ -67,19 +67,21 @@ class TrainConfig:
 
 
 class Policy:
-    """An agent of a run as a controller: deterministic, in physical units, batched."""
+    """An agent of a run as a controller: observations → controls, deterministic, in physical units, batched."""
+
+    observes = True
 
     def __init__(self, run: TrainingRun, agent: Any) -> None:
         self.run, self.problem, self.agent, self.name = run, run.problem, agent, run.label
         self.wall_time = run.seconds
-        self.params = run.problem.param_values[None]
 
-    def reset(self, states: np.ndarray, params: np.ndarray) -> None:
-        self.params = params
+    def reset(self, observations: np.ndarray, params: np.ndarray) -> None:
+        pass
 
-    def __call__(self, states: np.ndarray, time: float) -> np.ndarray:
-        obs = np.asarray(self.problem.observation_function(states.T, self.params.T, time)).T
-        action = self.agent.act(torch.as_tensor(obs, dtype=self.agent.dtype, device=self.agent.device), explore=False)
+    def __call__(self, observations: np.ndarray, time: float) -> np.ndarray:
+        action = self.agent.act(
+            torch.as_tensor(observations, dtype=self.agent.dtype, device=self.agent.device), explore=False
+        )
         return self.problem.to_control(action.cpu().double().numpy())
 
 

@@ -13,18 +13,19 @@ from optctl.problem import Problem
 
 
 class PolicyController:
-    """u = control of act(y(x, p, t)); see `from_policy`."""
+    """u = control of act(y); see `from_policy`."""
+
+    observes = True
 
     def __init__(self, problem: Problem, act: Callable[[np.ndarray], Any], name: str) -> None:
         self.problem, self.act, self.name = problem, act, name
-        self.params = problem.param_values[None]
 
-    def reset(self, states: np.ndarray, params: np.ndarray) -> None:
-        self.params = params
+    def reset(self, observations: np.ndarray, params: np.ndarray) -> None:
+        pass
 
-    def __call__(self, states: np.ndarray, time: float) -> np.ndarray:
-        obs = np.asarray(self.problem.observation_function(states.T, self.params.T, time), dtype=np.float32).T
-        action, shape = np.asarray(self.act(obs), dtype=np.float64), (len(states), self.problem.n_u)
+    def __call__(self, observations: np.ndarray, time: float) -> np.ndarray:
+        action = np.asarray(self.act(observations.astype(np.float32)), dtype=np.float64)
+        shape = (len(observations), self.problem.n_u)
         require(action.shape == shape, "act", f"return actions of shape {shape}", f"returns shape {action.shape}")
         return self.problem.to_control(action)
 
@@ -32,8 +33,9 @@ class PolicyController:
 def from_policy(problem: Problem | str, act: Callable[[np.ndarray], Any], name: str = "policy") -> PolicyController:
     """A controller for `compare` and `rollout` of a policy on observations, whatever library has trained it.
 
-    `act`: observations (B, n_y), float32 and without noise → actions (B, n_u) in [−1, 1], what lies beyond being clipped;
-    deterministic, if gaps are to mean anything. Raises ArgumentError for actions of another shape.
+    `act`: observations (B, n_y), float32, with the problem's observation noise where `compare` or `rollout` draws it → actions (B, n_u)
+    in [−1, 1], what lies beyond being clipped; deterministic, if gaps are to mean anything. Raises ArgumentError for actions of
+    another shape.
     """
     require(callable(act), "act", "be a function of observations", f"is {act!r}")
     return PolicyController(resolve_problem(problem), act, name)

@@ -20,7 +20,7 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
-from optctl.controller import Controller, check_states
+from optctl.controller import Controller, check_states, sensors
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.solvers.batched.constrained import solve_constrained
@@ -82,7 +82,8 @@ class SafetyFilter:
 
     def reset(self, states: np.ndarray, params: np.ndarray) -> None:
         states, q = check_states(self.problem, states, "states"), self.problem
-        self.controller.reset(states, params)
+        self._observe = sensors(q, self.controller, params)  # of a controller that observes, without noise
+        self.controller.reset(self._observe(states, 0.0), params)
         self._params = np.broadcast_to(params, (len(states), q.n_p))
         rest = np.clip(np.zeros(q.n_u), q.control_low, q.control_high)
         self._controls = np.tile(rest, (len(states), self.horizon, 1))
@@ -94,7 +95,7 @@ class SafetyFilter:
         require(self._states is not None, "states", "follow a reset", "`reset` was not called")
         assert self._states is not None
         q = self.problem
-        proposed = np.clip(self.controller(states, time), q.control_low, q.control_high)
+        proposed = np.clip(self.controller(self._observe(states, time), time), q.control_low, q.control_high)
         x, u = self._states.copy(), self._controls
         x[:, 0] = states
         when = np.full((len(states), 1), time)

@@ -28,8 +28,21 @@ def test_each_plant_is_observed_with_its_own_parameters():
     goals = np.array([0.0, np.pi / 2, np.pi])
     params = np.tile(problem.param_values, (3, 1))
     params[:, list(problem.params).index("goal_theta")] = goals
-    policy.reset(np.zeros((3, 2)), params)
-    assert policy(np.zeros((3, 2)), 0.0)[:, 0] == pytest.approx(12 * np.cos(goals), abs=1e-6)
+    controls = rollout(problem, policy, np.zeros((3, 2)), params=params, steps=1).controls
+    assert controls[:, 0, 0] == pytest.approx(12 * np.cos(goals), abs=1e-6)
+
+
+def test_a_policy_sees_what_the_environment_would_show_it():
+    """y = x + v with σ = 0.3: the policy a = y charges the noise that `compare` draws, and `rollout` without a seed none."""
+    problem = optctl.make("double-integrator").replace(observation_noise=0.3)
+    starts, seen = np.zeros((2000, 2)), []
+    policy = from_policy(problem, lambda y: [seen.append(y), 0 * y[:, :1]][1])
+    rollout(problem, policy, starts, steps=2, seed=4)
+    assert np.std(seen, axis=(0, 1)) == pytest.approx(0.3, rel=0.05)
+    rollout(problem, policy, starts, steps=1)
+    assert not seen[-1].any()
+    told = optctl.compare(problem, {"watching": policy}, num_starts=3, seeds=(1, 2), reference=None)
+    assert told.noise_seeds == (1, 2) and any("watching" in note for note in told.notes)
 
 
 def test_compare_measures_its_gap_to_the_proved_optimum():
