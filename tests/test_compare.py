@@ -13,6 +13,7 @@ import optctl
 from optctl.controller import FeedbackController
 from optctl.errors import ArgumentError
 from optctl.evaluation import CONTROLLERS, Reference, charge, compare, from_solutions, violations
+from optctl.problem import Problem, Uniform
 from optctl.statistics import Interval
 from optctl.trajectory import Trajectory
 from optctl.wording import interval, percent
@@ -113,6 +114,15 @@ def test_undercutting_a_proved_bound_is_reported_as_a_contradiction(problem, opt
     false = Reference(name="bound", costs=np.where(np.arange(64) < 3, 1.1, 1.0) * cost, proved=True)
     found = compare(problem, [linear(gain)], starts=starts, reference=false)
     assert any("3 starts have costs below a bound that was called proved" in note for note in found.notes)
+
+
+def test_gaps_of_negative_costs_are_positive_where_a_controller_is_worse():
+    earns = Problem(
+        name="earns", state=["x"], control=["u"], transition=lambda x, u, p: x, stage_cost=lambda x, u, p: u[0] - 1,
+        initial_state=Uniform([0.0], [1.0]), dt=1.0, steps=1,
+    )  # fmt: skip
+    found = compare(earns, ["zero"], num_starts=3, reference=np.full(3, -2.0))["zero"]
+    assert (found.gap.mean.estimate, found.gap_of_rest) == (0.5, 0.5)
 
 
 def test_several_seeds_are_one_row_with_iqm_and_spread(problem, optimum):

@@ -88,7 +88,7 @@ def demonstrations_from(
     finite = problem.horizon == "finite"
 
     value = np.cumsum(trajectories.costs[:, ::-1], axis=1)[:, ::-1] + trajectories.terminal_cost[:, None]
-    discounted, gradient = _discounted(problem, trajectories, gains, p, gamma)
+    discounted, gradient, slope = _discounted(problem, trajectories, gains, p, gamma)
     moving: np.ndarray = np.ones((num, length), bool) if finite else np.abs(value) >= rest * np.abs(value[:, :1]).mean()
     scale = spread * trajectories.states[moving[:, : length + 1].nonzero()].std(axis=0)
     # A bound that is active later on shifts its switching time, which the second-order sweep does not see.
@@ -104,7 +104,7 @@ def demonstrations_from(
     delta[: moving.sum()] = 0.0
     bend = np.einsum("nij,nj->ni", hessians[b, k], delta)
     curvature = 0.5 * (bend * delta).sum(-1)
-    costate, slope = trajectories.costates[b, k], gradient[b, k]  # type: ignore[index]
+    costate = trajectories.costates[b, k]  # type: ignore[index]
     controls = trajectories.controls[b, k] - np.einsum("nij,nj->ni", gains[b, k], delta)
     return _decisions(
         problem,
@@ -114,15 +114,15 @@ def demonstrations_from(
         p[b],
         value=value[b, k] + (costate * delta).sum(-1) + curvature,
         costate=costate + bend,
-        discounted_value=discounted[b, k] + (slope * delta).sum(-1) + curvature,
-        discounted_gradient=slope + bend,
+        discounted_value=discounted[b, k] + (slope[b, k] * delta).sum(-1) + curvature,
+        discounted_gradient=gradient[b, k] + bend,
     )
 
 
 def _discounted(
     problem: Problem, trajectories: Trajectory, gains: np.ndarray, p: np.ndarray, gamma: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Discounted cost-to-go (B, T) and its gradient at the demonstrated action (B, T, n_x)."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Discounted cost-to-go (B, T), q and w (B, T, n_x)."""
     num, length, n_u = trajectories.controls.shape
     n_x = problem.n_x
     x, u, q, t = problem._x, problem._u, problem._p, problem._t
@@ -143,16 +143,16 @@ def _discounted(
         phi = problem.terminal_cost_function(x, q, t)
         end = ca.Function("end", [x, q, t], [ca.gradient(phi, x)])
         w = np.asarray(end(trajectories.states[:, -1].T, p.T, problem.duration)).T
-    values, gradients = np.empty((num, length)), np.empty((num, length, n_x))
+    values, gradients, totals = np.empty((num, length)), np.empty((num, length, n_x)), np.empty((num, length, n_x))
     for k in reversed(range(length)):
         a, b = jac[:, k, :, :n_x], jac[:, k, :, n_x:]
         carried = gamma * np.einsum("nji,nj->ni", a, w)
         through = grad[:, k, n_x:] + gamma * np.einsum("nji,nj->ni", b, w)
         gradients[:, k] = grad[:, k, :n_x] + carried
-        w = gradients[:, k] - np.einsum("nji,nj->ni", gains[:, k], through)
+        totals[:, k] = w = gradients[:, k] - np.einsum("nji,nj->ni", gains[:, k], through)
         value = trajectories.costs[:, k] + gamma * value
         values[:, k] = value
-    return values, gradients
+    return values, gradients, totals
 
 
 def _decisions(

@@ -136,6 +136,24 @@ def test_a_saddle_is_an_extremal_and_not_called_a_minimum():
     assert found.value < rest.value
 
 
+def test_what_is_not_admissible_is_not_certified_however_large_the_cost():
+    t = _rest(_oscillation(0.5, False))
+    rows = lambda a: np.repeat(a, 5, axis=0)
+    path = Trajectory(
+        t.times, rows(t.states), rows(t.controls), rows(t.costs) + 50.0, rows(t.terminal_cost), rows(t.costates)
+    )
+    statuses = [Status.CONVERGED] * 4 + [Status.STALLED]
+    residuals = {
+        "stationarity": np.array([0.0, 1e-1, 1e2, 0.0, 0.0]), "defect": np.array([1e-3, 0.0, 0.0, 0.0, 0.0]),
+        "hamiltonian_drift": np.full(5, 1e9),
+    }  # fmt: skip
+    problem = _oscillation(0.5, False)
+    batch = SolutionBatch(problem, "hand", path, statuses, residuals, problem.param_values[None], 0.0)
+    assert batch.values[0] > 9000
+    assert batch.certified.tolist() == [False, True, False, True, False]
+    assert [s.verdict is Verdict.EXTREMAL for s in batch] == batch.certified.tolist()
+
+
 def test_second_order_conditions_do_not_depend_on_the_neighbours():
     problem = envs.make("pendulum", steps=40)
     batch = solve_many(problem, problem.initial_state.sample(np.random.default_rng(0), 5), rounds=0)
