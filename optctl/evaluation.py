@@ -53,8 +53,10 @@ def _lqr(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int) ->
 def _lqg(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int) -> Controller:
     from optctl.solvers.lqg import LqgController
 
-    require(len(params) == 1, "params", "be one row for the controller `lqg`", f"has {len(params)}")
-    return LqgController(problem, params=params[0])
+    began = time.perf_counter()
+    controller = LqgController(problem, params=params)
+    controller.wall_time = time.perf_counter() - began  # type: ignore[attr-defined]
+    return controller
 
 
 def _mpc(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int) -> Controller:

@@ -11,6 +11,8 @@ Bruinsma and Steinbuch, Syst. Control Lett. 14 (1990) 287.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import casadi as ca
 import numpy as np
 from scipy.linalg import solve_discrete_are
@@ -21,15 +23,60 @@ from optctl.solvers.lqr import augmented, lqr, stage_matrices
 
 
 class LqgController:
-    """Kalman filter and LQR as a controller that is given observations only; the filter starts from the initial distribution."""
+    """Kalman filter and LQR as a controller that is given observations only; the filter starts from the initial distribution.
+
+    `params` (n_p,), or one row for each of the episodes (B, n_p): then every plant has a filter and a gain of its own.
+    """
 
     observes = True
 
     def __init__(
         self, problem: Problem, *, params: np.ndarray | None = None, linearize_at: object = None, name: str = "lqg"
     ) -> None:
-        p = problem.param_values if params is None else np.ravel(np.asarray(params, dtype=float))
-        self.problem, self.params, self.name = problem, p, name
+        rows = np.atleast_2d(problem.param_values if params is None else np.asarray(params, dtype=float))
+        self.problem, self.params, self.name = problem, rows, name
+        plants, self._plant = np.unique(rows, axis=0, return_inverse=True)
+        self.regulators = [Regulator(problem, p, linearize_at) for p in plants]
+        """One for each distinct plant."""
+
+    def reset(self, observations: np.ndarray, params: np.ndarray) -> None:
+        num = len(observations)
+        same = np.shape(params) in ((1, self.problem.n_p), (num, self.problem.n_p)) and len(self.params) in (1, num)
+        require(
+            same and np.allclose(params, self.params),
+            "params",
+            "be the plants that the filters were made for",
+            "are others",
+        )
+        plant = np.broadcast_to(self._plant.ravel(), (num,))
+        self._members = [np.flatnonzero(plant == i) for i in range(len(self.regulators))]
+        for regulator, members in zip(self.regulators, self._members, strict=True):
+            regulator.reset(len(members))
+
+    def __call__(self, observations: np.ndarray, time: float) -> np.ndarray:
+        controls = np.empty((len(observations), self.problem.n_u))
+        for regulator, members in zip(self.regulators, self._members, strict=True):
+            controls[members] = regulator.control(observations[members], time)
+        return controls
+
+    def expected_cost(self, steps: int | None = None) -> float:
+        """Mean cost of an episode over initial states, noise and plants, exact while no bound is active."""
+        return self._mean(regulator.expected_cost(steps) for regulator in self.regulators)
+
+    @property
+    def average_cost(self) -> float:
+        """Cost per step of an infinite horizon, the mean over the plants."""
+        return self._mean(regulator.average_cost for regulator in self.regulators)
+
+    def _mean(self, values: Iterable[float]) -> float:
+        return float(np.array(list(values))[self._plant.ravel()].mean())
+
+
+class Regulator:
+    """The filter and the gain of one plant p (n_p,)."""
+
+    def __init__(self, problem: Problem, p: np.ndarray, linearize_at: object = None) -> None:
+        self.problem, self.params = problem, p
         self.gain = lqr(problem, params=p, linearize_at=linearize_at)
         linear = stage_matrices(problem, p) if linearize_at is None and not np.any(self.gain.about[0]) else None
         self.stages = linear or [self.gain.matrices]
@@ -49,14 +96,12 @@ class LqgController:
         self.prior = np.diag(spread)
         self._floor = 1e-13 * float(np.trace(self.C @ (self.prior + self.W) @ self.C.T + self.V))
 
-    def reset(self, observations: np.ndarray, params: np.ndarray) -> None:
-        require(
-            np.shape(params) == (1, self.problem.n_p) and np.allclose(params, self.params),
-            "params", "be the plant that the filter was made for", "are others",
-        )  # fmt: skip
-        self._estimate, self._covariance = np.tile(self.mean, (len(observations), 1)), self.prior
+    def reset(self, num: int) -> None:
+        """Begin `num` episodes."""
+        self._estimate, self._covariance = np.tile(self.mean, (num, 1)), self.prior
 
-    def __call__(self, observations: np.ndarray, time: float) -> np.ndarray:
+    def control(self, observations: np.ndarray, time: float) -> np.ndarray:
+        """Controls (B, n_u) for observations (B, n_y)."""
         x, u = self.gain.about
         i = round(time / self.problem.dt)
         m, K, k = self._at(i)
@@ -91,7 +136,7 @@ class LqgController:
         return M, rest @ covariance @ rest.T + M @ self.V @ M.T
 
     def expected_cost(self, steps: int | None = None) -> float:
-        """Mean cost of an episode over initial states and noise, exact while no bound is active: second moments of x̂ and x − x̂."""
+        """See `LqgController`: second moments of x̂ and x − x̂."""
         steps = self.problem.steps if steps is None else steps
         z = np.append(self.mean, 1.0)
         moment, covariance, total = np.outer(z, z), self.prior, 0.0

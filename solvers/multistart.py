@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from optctl.controller import check_params, check_states
-from optctl.errors import require
+from optctl.errors import ArgumentError, require
 from optctl.problem import Problem, check_problem
 from optctl.solvers import ddp, dynamic_programming, sweeps
 from optctl.solvers.bilinear import bilinear
@@ -28,7 +28,7 @@ from optctl.solvers.ddp import DdpResult, solve_ddp
 from optctl.solvers.guesses import Neighbours
 from optctl.solvers.lqr import convex
 from optctl.solvers.multiple_shooting import Guess, solve_multiple_shooting
-from optctl.solvers.parallel import solve_each, solve_list
+from optctl.solvers.parallel import collect, solve_each, solve_list
 from optctl.solvers.solution import Solution, SolutionBatch, Status, gradient_functions, runs_away
 from optctl.trajectory import Trajectory
 from optctl.transforms import missing_derivative
@@ -317,6 +317,35 @@ def _batch_solution(best: _Best, proved: bool, wall_time: float) -> SolutionBatc
     )  # fmt: skip
 
 
+def _polished(
+    problem: Problem, x0: np.ndarray, p: np.ndarray, num_starts: int | None, seed: int, tolerance: float,
+    processes: int | None, progress: Progress | None,
+) -> SolutionBatch | None:  # fmt: skip
+    """Direct solutions of all starts, polished together by batched indirect shooting; what that loses, one by one. `None` for a problem
+    that it does not take."""
+    from optctl.solvers.batched import shooting  # worth its compilation
+
+    try:
+        shooting.check_suitable(problem)
+    except ArgumentError:
+        return None
+    started = time.perf_counter()
+    direct = solve_many(problem, x0, params=p, num_starts=num_starts, seed=seed, processes=processes, progress=progress)
+    found = shooting.solve_pontryagin(problem, direct.trajectory, params=p, tolerance=min(tolerance, 1e-10))
+    lost = np.flatnonzero(~found.ok)
+    if not len(lost):
+        found.wall_time = time.perf_counter() - started
+        return found
+    rest = solve_list(
+        problem, x0[lost], p if len(p) == 1 else p[lost], "pontryagin", guess=None, num_starts=num_starts, seed=seed,
+        tolerance=tolerance, processes=processes, progress=None, options={},
+    )  # fmt: skip
+    members = list(found)
+    for i, solution in zip(lost, rest, strict=True):
+        members[i] = solution
+    return collect(problem, members, p, time.perf_counter() - started)
+
+
 def _check_options(method: str, taken: tuple[str, ...], options: dict[str, Any]) -> None:
     """Raise for the first option that the method does not take."""
     own = [name for name in taken if name not in ("problem", "x0")]
@@ -382,6 +411,10 @@ def solve_many(
         )  # fmt: skip
         if found is not None:
             return found
+    if method == "pontryagin" and guess is None and not options and len(x0) >= 8:
+        extremals = _polished(problem, x0, p, num_starts, seed, tolerance or 1e-10, processes, progress)
+        if extremals is not None:
+            return extremals
     name = "multiple_shooting" if method in ("auto", "ddp") else method
     _check_options(name, tuple(inspect.signature(SOLVERS[name]).parameters), options)
     return solve_each(

@@ -19,7 +19,6 @@ import torch
 import warp as wp
 from scipy.integrate import DOP853
 
-from optctl.errors import require
 from optctl.problem import Problem
 from optctl.simulation.cache import load_module
 from optctl.simulation.cpp_source import expression, function, native_module, statements, with_numbers
@@ -30,7 +29,7 @@ from optctl.solvers.batched.source import FLAGS, LANE_LOOP, LANES, TRIGONOMETRY
 from optctl.solvers.pontryagin import extremals
 
 _RTOL, _ATOL, _MAX_STEPS = 1e-12, 1e-13, 5000
-_WIDE, _LARGEST = 24, 64
+_WIDE, LARGEST = 24, 64
 """States up to which eight arcs, and up to which one arc fits a thread's stack."""
 _ARGUMENTS = dict.fromkeys(("start", "span", "params", "finish"), "wp.array(dtype=wp.float64)") | {
     "num": "wp.int64", "rows": "wp.int64", "rtol": "wp.float64", "atol": "wp.float64", "most": "wp.int64", "threads": "wp.int64",
@@ -182,9 +181,6 @@ _KERNELS: weakref.WeakKeyDictionary[Problem, dict[torch.device, wp.Kernel]] = we
 
 def kernel(problem: Problem, device: str | torch.device = "cpu") -> wp.Kernel:
     """Generate and compile on first use; any horizon."""
-    require(
-        problem.n_x <= _LARGEST, "problem", f"have at most {_LARGEST} states for batched shooting", f"has {problem.n_x}"
-    )
     where = resolve_device(device)
     known = _KERNELS.setdefault(problem, {})
     if where not in known:

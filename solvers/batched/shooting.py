@@ -27,7 +27,7 @@ from optctl.controller import check_params
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.solvers.batch import Batched
-from optctl.solvers.batched.flow import integrate
+from optctl.solvers.batched.flow import LARGEST, integrate
 from optctl.solvers.pontryagin import extremals
 from optctl.solvers.solution import SolutionBatch, Status
 from optctl.trajectory import Trajectory
@@ -202,12 +202,7 @@ def solve_pontryagin(
     without terminal constraints) and costs lie on the problem's grid, controls in the middle of its intervals. A member that does
     not converge has the status SHOOTING_FAILED and leaves the others alone.
     """
-    require(not problem.discrete, "problem", "have continuous dynamics", "is discrete")
-    require(
-        problem.path_constraints is None and not np.isfinite([problem.state_low, problem.state_high]).any(),
-        "problem", "have neither state bounds nor path constraints for indirect shooting", "has them",
-    )  # fmt: skip
-    _check_quadratic(problem)
+    check_suitable(problem)
     require(
         guess.costates is not None and len(guess.batch_shape) == 1 and guess.states.shape[-1] == problem.n_x,
         "guess", f"hold costates and states of shape (B, N + 1, {problem.n_x})",
@@ -219,8 +214,6 @@ def solve_pontryagin(
     m = next((k for k in range(wanted, steps) if steps % k == 0), steps) if segments is None else segments
     require(isinstance(m, int) and m > 0 and steps % m == 0, "segments", f"divide {steps} steps", f"is {segments!r}")
     free = problem.final_time is not None
-    steady = not free or extremals(problem).autonomous
-    require(steady, "problem", "be autonomous when the final time is free", "depends on time")
     p = np.broadcast_to(check_params(problem, params, num), (num, problem.n_p))
     began = time.perf_counter()
     parts = []
@@ -247,7 +240,16 @@ def solve_pontryagin(
     )  # fmt: skip
 
 
-def _check_quadratic(problem: Problem) -> None:
+def check_suitable(problem: Problem) -> None:
+    """Raise ArgumentError for a problem that `solve_pontryagin` does not take."""
+    require(not problem.discrete, "problem", "have continuous dynamics", "is discrete")
+    require(
+        problem.path_constraints is None and not np.isfinite([problem.state_low, problem.state_high]).any(),
+        "problem", "have neither state bounds nor path constraints for indirect shooting", "has them",
+    )  # fmt: skip
+    require(
+        problem.n_x <= LARGEST, "problem", f"have at most {LARGEST} states for batched shooting", f"has {problem.n_x}"
+    )
     u, costate = problem._u, ca.SX.sym("costate", problem.n_x)
     assert problem.dynamics_function is not None  # not discrete
     arguments = problem._x, u, problem._p, problem._t
@@ -257,6 +259,8 @@ def _check_quadratic(problem: Problem) -> None:
         not ca.depends_on(ca.vec(curvature), u) and not any(curvature[j, j].is_zero() for j in range(problem.n_u)),
         "problem", "have a Hamiltonian that is quadratic in every control (else: solve(…, method='pontryagin'))", "has another",
     )  # fmt: skip
+    steady = problem.final_time is None or extremals(problem).autonomous
+    require(steady, "problem", "be autonomous when the final time is free", "depends on time")
 
 
 def _polished(f: _Shooting, guess: Trajectory, m: int, tolerance: float, max_iterations: int) -> dict[str, Any]:

@@ -200,3 +200,22 @@ def test_bad_arguments(pendulums):
     with pytest.raises(ArgumentError, match="neither state bounds nor path constraints"):
         solve_pontryagin(optima.bryson_denham(), guesses)
     assert kernel(problem) is kernel(problem)
+
+
+def test_solve_many_by_pontryagin_polishes_a_batch_and_hands_the_lost_to_the_single_solver(monkeypatch):
+    problem = envs.make("van-der-pol")
+    starts = problem.initial_state.sample(np.random.default_rng(1), 8)
+    found = solve_many(problem, starts, method="pontryagin")
+    assert found.certified.all() and found.members is None
+    alone = solve_many(problem, starts[2:3], method="pontryagin")
+    assert found.values[2] == pytest.approx(alone.values[0], rel=1e-9)
+
+    def loses_one(*arguments, **options):
+        batch = solve_pontryagin(*arguments, **options)
+        batch.statuses[2] = Status.SHOOTING_FAILED
+        return batch
+
+    monkeypatch.setattr("optctl.solvers.batched.shooting.solve_pontryagin", loses_one)
+    again = solve_many(problem, starts, method="pontryagin", processes=1)
+    assert again.certified.all() and len(again.members) == 8
+    np.testing.assert_allclose(again.values, found.values, rtol=1e-9)

@@ -124,12 +124,29 @@ def test_noise_of_the_sensors_alone():
         compare(problem, ["lqg"], num_starts=2, seeds=(), reference=None)
 
 
-def test_the_filter_is_for_one_plant_and_constant_noise():
+def test_every_plant_has_its_own_filter_and_gain():
+    problem = envs.make("lqr-unstable", steps=30).replace(observation_noise=0.1, diffusion=lambda x, u, p: [0.0, 0.2])
+    plants = np.array([[-1.0], [-0.6], [-1.0], [-0.8], [-0.6]])
+    starts = problem.initial_state.sample(np.random.default_rng(0), 5)
+    fleet = LqgController(problem, params=plants)
+    assert len(fleet.regulators) == 3
+    mixed = rollout(problem, fleet, starts, params=plants, seed=2)
+    for i, p in enumerate(plants):
+        alone = rollout(problem, LqgController(problem, params=p), starts, params=p, seed=2)
+        np.testing.assert_allclose(mixed.states[i], alone.states[i], atol=1e-12)
+    each = [LqgController(problem, params=p).average_cost for p in plants]
+    assert fleet.average_cost == pytest.approx(np.mean(each), rel=1e-12)
+    assert np.ptp(each) > 0.05 * np.mean(each)
+    told = compare(problem, ["lqg"], starts=starts, params=plants, reference=None)["lqg"]
+    assert not told.failed
+
+
+def test_the_filter_is_for_its_plants_and_constant_noise():
     problem = envs.make("lqr-unstable").replace(diffusion=lambda x, u, p: [0.0, x[0]])
     with pytest.raises(ArgumentError, match="`diffusion` must be constant for a Kalman filter, but depends on state"):
         LqgController(problem)
     plain = envs.make("lqr-unstable")
-    with pytest.raises(ArgumentError, match="`params` must be the plant that the filter was made for"):
+    with pytest.raises(ArgumentError, match="`params` must be the plants that the filters were made for"):
         LqgController(plain).reset(np.zeros((1, 2)), np.array([[-0.7]]))
     with pytest.raises(
         ArgumentError, match="`observation_noise` must be positive for a stationary filter, but is zero"
@@ -137,8 +154,6 @@ def test_the_filter_is_for_one_plant_and_constant_noise():
         _ = LqgController(plain).average_cost
     with pytest.raises(ArgumentError, match="`problem` must have an infinite horizon, but has a finite one"):
         _ = LqgController(finite()).average_cost
-    with pytest.raises(ArgumentError, match="`params` must be one row for the controller `lqg`, but has 2"):
-        compare(plain, ["lqg"], num_starts=2, params=np.array([[-1.0], [-0.9]]))
 
 
 # --- H∞ -----------------------------------------------------------------------------------------------------------------
