@@ -114,7 +114,10 @@ def check_params(problem: Problem, params: Any, num: int) -> np.ndarray:
     """Parameters as float64 (1, n_p) or (num, n_p); `None` gives the nominal ones."""
     if params is None:
         return problem.param_values[None]
-    values = np.asarray(params, dtype=np.float64)
+    try:
+        values = np.asarray(params, dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(0)
     values = values[None] if values.ndim == 1 else values
     require(
         values.ndim == 2 and values.shape[0] in (1, num) and values.shape[1] == problem.n_p,
@@ -168,7 +171,7 @@ def rollout(
     observe = sensors(problem, controller, p, seed)
     for k in range(steps):
         t = k * problem.dt
-        seen = observe(states, t)
+        seen = observe(states.copy(), t)  # a controller's own, should it write there
         if k == 0:
             controller.reset(seen, p)
         raw = np.asarray(controller(seen, t), dtype=np.float64)

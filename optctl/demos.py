@@ -82,7 +82,8 @@ def _chunk(problem: Problem, seed: int, chunk: int, num: int, randomize: bool) -
 def _about(problem: Problem, num: int, seed: int, randomize: bool, chunk: int) -> dict[str, Any]:
     """What the run is; the same for every part of it."""
     return {
-        "format": FORMAT, "problem": problem.name, "fingerprint": problem.fingerprint, "requested": num, "seed": seed,
+        "format": FORMAT, "problem": problem.name, "fingerprint": problem.fingerprint, "task": problem.task_fingerprint,
+        "requested": num, "seed": seed,
         "randomize": randomize, "chunk": chunk, "dt": problem.dt, "steps": problem.steps, "horizon": problem.horizon,
         "state": list(problem.state), "control": list(problem.control), "params": list(problem.params),
         "costate": "λ = ∂J*/∂x (minimisation)", "gains": "u = u* − K (x − x*)",

@@ -12,6 +12,7 @@ undercuts it is said to, and becomes the best known. An episode whose cost is Na
 from __future__ import annotations
 
 import difflib
+import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -59,6 +60,16 @@ def _lqg(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int) ->
     return controller
 
 
+def _hjb(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int) -> Controller:
+    from optctl.solvers.hjb import HjbController
+
+    require(len(params) == 1, "params", "be one row for the controller `hjb`", f"has {len(params)}")
+    began = time.perf_counter()
+    controller = HjbController(problem, params=params[0])
+    controller.wall_time = time.perf_counter() - began  # type: ignore[attr-defined]
+    return controller
+
+
 def _mpc(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int) -> Controller:
     from optctl.solvers.batched.mpc import MpcController
 
@@ -81,6 +92,7 @@ CONTROLLERS: dict[str, Builder] = {
     "lqr": _lqr,
     "lqg": _lqg,
     "mpc": _mpc,
+    "hjb": _hjb,
     "zero": lambda problem, starts, params, seed: ZeroController(problem),
     "random": lambda problem, starts, params, seed: RandomController(problem, seed),
     "sac": _trained("sac"),
@@ -212,14 +224,21 @@ def compare(
     for name, count in (("num_starts", num_starts), ("repetitions", repetitions)):
         require(isinstance(count, int) and count > 0, name, "be a positive integer", f"is {count!r}")
     require(tolerance >= 0, "tolerance", "not be negative", f"is {tolerance!r}")
+    require(
+        isinstance(seed, (int, np.integer)) and seed >= 0, "seed", "be an integer that is not negative", f"is {seed!r}"
+    )
     if starts is None:
         starts = problem.initial_state.sample(np.random.default_rng(seed), num_starts)
     x0 = check_states(problem, starts, "starts")
     p = check_params(problem, params, len(x0))
-    draws = tuple(int(s) for s in seeds)
+    try:
+        draws = tuple(operator.index(s) for s in seeds)
+    except TypeError:
+        draws = (-1,)
+    require(min(draws, default=0) >= 0, "seeds", "be integers that are not negative", f"is {seeds!r}")
     noise = draws if problem.n_w > 0 else ()
     require(problem.n_w == 0 or len(noise) > 0, "seeds", "hold at least one seed", "is empty")
-    notes = [f"Costs are means over {len(noise)} draws of the process noise, the same for all."] if noise else []
+    notes = [f"Costs are means over {_draws(noise)} of the process noise, the same for all."] if noise else []
     entries = _named(controllers)
 
     solved: dict[str, Built] = {}
@@ -261,11 +280,15 @@ def compare(
             observers += [name] if blurred else []
             results.append(_evaluate(problem, name, runs, x0, p, draws if blurred else noise, tolerance))
     if observers:
-        notes.append(f"Through noisy sensors, the mean over {len(draws)} draws: {', '.join(observers)}.")
+        notes.append(f"Through noisy sensors, the mean over {_draws(draws)}: {', '.join(observers)}.")
     return Comparison.assess(
         problem=problem, starts=x0, params=p, seed=seed, noise_seeds=draws if observers else noise, reference=plan, results=results,
         notes=notes, tolerance=tolerance, repetitions=repetitions,
     )  # fmt: skip
+
+
+def _draws(seeds: Sequence[int]) -> str:
+    return f"{len(seeds)} draw{'s' if len(seeds) != 1 else ''}"
 
 
 def _named(controllers: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:

@@ -488,7 +488,7 @@ class Problem:
         try:
             result = function(*values[:taken])
             if isinstance(result, (list, tuple)):
-                result = ca.vertcat(*result)
+                result = ca.vertcat(*(ca.horzcat(*row) if isinstance(row, (list, tuple)) else row for row in result))
             elif isinstance(result, np.ndarray):
                 result = ca.vertcat(*result) if result.ndim == 1 else ca.SX(result)
             result = ca.SX(result)
@@ -594,13 +594,26 @@ class Problem:
         """A hash of what a policy depends on: step, cost, observation, action scale and horizon. Checkpoints carry it."""
         parts = [f.serialize() for f in (self.step_function, self.observation_function, self.terminal_cost_function)]
         parts += [repr((self.action_low.tolist(), self.action_high.tolist(), self.dt, self.steps, self.horizon))]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+        return _digest(parts)
+
+    @cached_property
+    def task_fingerprint(self) -> str:
+        """A hash of what a set of optima depends on: beyond `fingerprint` bounds, constraints, starts and parameters."""
+        drawn, constraints = self.initial_state, (self.path_constraint_function, self.terminal_constraint_function)
+        parts = [self.fingerprint, *("" if f is None else f.serialize() for f in constraints)]
+        sides = (self.control_low, self.control_high, self.state_low, self.state_high, self.param_low, self.param_high)
+        numbers = [a.tolist() for a in (*sides, self.param_values, drawn.location, drawn.spread)]
+        return _digest([*parts, repr((numbers, drawn.kind, self.final_time))])
 
     def __repr__(self) -> str:
         return (
             f"Problem({self.name!r}, n_x={self.n_x}, n_u={self.n_u}, {self.horizon} horizon, "
             f"{self.steps} steps of {self.dt} s)"
         )
+
+
+def _digest(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def _is_number(value: Any) -> bool:

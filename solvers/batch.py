@@ -8,6 +8,7 @@ neighbours. Threads are CasADi's own: they live for one call, so they neither di
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import casadi as ca
 import numpy as np
@@ -23,15 +24,16 @@ def cores() -> int:
 class Batched:
     """`Batched(function)(a, b, …)`: arrays (B, columns, rows) or (B, rows) in, arrays (B, columns, rows) out.
 
-    An input of first size 1 is repeated over the batch. Outputs with one column come back as (B, rows).
+    An input of first size 1 is repeated over the batch. Outputs with one column come back as (B, rows), but for
+    those among `sequences` (their numbers), which are (B, columns, rows) always.
     """
 
-    def __init__(self, function: ca.Function, threads: int | None = None) -> None:
+    def __init__(self, function: ca.Function, threads: int | None = None, sequences: Sequence[int] = ()) -> None:
         if any(function.nnz_out(i) != function.numel_out(i) for i in range(function.n_out())):
             inputs = function.mx_in()  # a buffer holds the nonzeros only: structural zeros would shift what follows
             outputs = function.call(inputs)
             function = ca.Function(function.name(), inputs, [ca.densify(output) for output in outputs])
-        self.function = function
+        self.function, self.sequences = function, sequences
         self.threads = cores() if threads is None else threads
         self._maps: dict[int, ca.Function] = {}
 
@@ -66,6 +68,6 @@ class Batched:
             start += size
         shapes = [f.size_out(i) for i in range(f.n_out())]
         return [
-            a.reshape((num, rows) if columns == 1 else (num, columns, rows))
-            for a, (rows, columns) in zip(outputs, shapes, strict=True)
+            a.reshape((num, rows) if columns == 1 and i not in self.sequences else (num, columns, rows))
+            for i, (a, (rows, columns)) in enumerate(zip(outputs, shapes, strict=True))
         ]  # fmt: skip

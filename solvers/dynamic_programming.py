@@ -58,13 +58,33 @@ def time_invariant(problem: Problem) -> bool:
     return not any(ca.depends_on(output, symbols[3]) for output in f(*symbols))
 
 
-_KINKS = ("FMIN", "FMAX", "FABS", "FLOOR", "CEIL", "SIGN", "FMOD", "REMAINDER", "LT", "LE", "EQ", "NE", "IF_ELSE_ZERO")
+_KINKS = (
+    "FMIN",
+    "FMAX",
+    "FABS",
+    "FLOOR",
+    "CEIL",
+    "SIGN",
+    "COPYSIGN",
+    "FMOD",
+    "REMAINDER",
+    "LT",
+    "LE",
+    "EQ",
+    "NE",
+    "IF_ELSE_ZERO",
+)
+
+
+def kinked(function: ca.Function) -> bool:
+    """Holds an operation with a kink or a jump, which no derivative shows."""
+    kinks = {getattr(ca, f"OP_{name}") for name in _KINKS}
+    return any(function.instruction_id(i) in kinks for i in range(function.n_instructions()))
 
 
 def smooth(problem: Problem) -> bool:
-    """No operation with a kink or jump in one step: then a start that stalls is the solver's failure, not the problem's."""
-    f, kinks = problem.step_function, {getattr(ca, f"OP_{name}") for name in _KINKS}
-    return not any(f.instruction_id(i) in kinks for i in range(f.n_instructions()))
+    """No kink or jump in one step: then a start that stalls is the solver's failure, not the problem's."""
+    return not kinked(problem.step_function)
 
 
 def applies(problem: Problem) -> bool:

@@ -102,7 +102,7 @@ class HjbController:
     # --- the law ----------------------------------------------------------------------------------------------------------
 
     def reset(self, states: np.ndarray, params: np.ndarray) -> None:
-        pass
+        require(np.allclose(params, self.params), "params", "be the plant that the grid was solved for", "are others")
 
     def __call__(self, states: np.ndarray, time: float) -> np.ndarray:
         return self._best(states, min(round(time / self.problem.dt), self.problem.steps - 1))[0]

@@ -24,7 +24,7 @@ from scipy.linalg import LinAlgError, expm, solve_continuous_are, solve_discrete
 from optctl.controller import FeedbackController
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem
-from optctl.solvers.dynamic_programming import periods, time_invariant
+from optctl.solvers.dynamic_programming import kinked, periods, time_invariant
 from optctl.solvers.solution import Certificate, Solution, Status, resimulation, violation
 from optctl.trajectory import Trajectory
 
@@ -103,6 +103,7 @@ def _derive(problem: Problem, discretised: bool) -> tuple[ca.Function, bool]:
     fixed = ca.vertcat(ca.vec(jacobian), ca.vec(hessian), ca.vec(end_hessian))
     outputs = [motion, jacobian, cost, gradient, hessian, end, end_gradient, end_hessian]
     linear = not ca.depends_on(ca.simplify(fixed), z) if fixed.numel() else True
+    linear = linear and not kinked(ca.Function("pieces", [x, u, p, t], [motion, cost, end]))
     return ca.Function("expansion", [x, u, p, t], [ca.densify(o) for o in outputs]), linear
 
 
@@ -162,6 +163,8 @@ def convex(problem: Problem, params: np.ndarray) -> bool:
     z = ca.vertcat(x, u)
     shapes = []
     end = problem.terminal_constraint_function
+    if any(f is not None and kinked(f) for f in (end, problem.path_constraint_function)):
+        return False
     if end is not None and ca.depends_on(ca.vec(ca.simplify(ca.jacobian(end(x, p, t), x))), x):
         return False
     if problem.path_constraint_function is not None:

@@ -86,6 +86,38 @@ def _from_start(x0: np.ndarray, controls: np.ndarray) -> np.ndarray:
     return states
 
 
+def _regulated(best: _Best) -> tuple[np.ndarray, np.ndarray]:
+    """States and controls of a linear-quadratic problem under its optimal feedback without bounds, clipped to them."""
+    problem, num, f = best.problem, len(best.x0), ddp.bundle(best.problem)
+    p, one = np.broadcast_to(best.p, (num, problem.n_p)), np.ones((1, 1))
+    low, high = (b[None].clip(-1e20, 1e20) for b in (problem.control_low, problem.control_high))
+    rest = np.zeros((num, problem.steps + 1, problem.n_x))
+    middle = np.tile(np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high), (num, problem.steps, 1))
+    _, _, feed, gains, _, _ = f.clamped(rest, middle, p, 0 * one, 0 * low - 1e20, 0 * high + 1e20, one)
+    gain = gains.reshape(num, problem.steps, problem.n_x, problem.n_u)[:, 0]
+    feed[:, 0] -= np.einsum("nxu,nx->nu", gain, best.x0)  # `forward` measures deviations from its own start
+    rest[:, 0] = best.x0
+    states, controls, *_ = f.forward(rest, middle, feed, gains, one, p, low, high, 0 * one)
+    return states, controls
+
+
+def _improvable(best: _Best) -> np.ndarray:
+    """The members that a Newton step would still improve by more than a millionth of their cost: where J explodes with the states, no
+    gradient is large beside it. They are not converged."""
+    problem, r = best.problem, best.result
+    assert r is not None
+    one, low, high = (
+        np.ones((1, 1)),
+        problem.control_low[None].clip(-1e20, 1e20),
+        problem.control_high[None].clip(-1e20, 1e20),
+    )
+    p = np.broadcast_to(best.p, (len(best.x0), problem.n_p))
+    slopes = ddp.bundle(problem).clamped(r.states, r.controls, p, 0 * one, low, high, one)[4]
+    lost = ~(np.abs(slopes.sum(axis=1)) <= 1e-6 * (1 + np.abs(r.value)))
+    r.converged[lost], r.gradient[lost] = False, np.inf
+    return np.flatnonzero(lost)
+
+
 def _grid_guesses(best: _Best, index: np.ndarray, policy: dynamic_programming.GridPolicy) -> None:
     """The policy of coarse dynamic programming, rolled out greedily; DDP from there."""
     problem = best.problem
@@ -246,9 +278,11 @@ def _solve_batch(
         controls = np.broadcast_to(guess.controls, (total, *guess.controls.shape[-2:]))
         _follow(best, everyone, states, controls, (1e-3,), tolerance=tolerance)
     elif proved:
-        control = np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)
-        controls = np.tile(control, (total, problem.steps, 1))
-        best.run(everyone, _from_start(x0, controls), controls, tolerance=tolerance)
+        best.run(everyone, *_regulated(best), follow=True, tolerance=tolerance)
+        lost = _improvable(best)
+        if len(lost):
+            _repair(best, lost)
+            _improvable(best)
     elif dynamic_programming.applies(problem):
         policy = dynamic_programming.grid_policy(problem, p.mean(axis=0), x0)
         for part in np.array_split(everyone, -(-total // 1024)):
@@ -355,6 +389,17 @@ def _check_options(method: str, taken: tuple[str, ...], options: dict[str, Any])
         require(name in own, name, f"be an option of `{method}` ({known})", "is none")
 
 
+def _check_guess(problem: Problem, guess: Any, num: int) -> None:
+    """Raise for a guess of differential dynamic programming that does not fit: one trajectory, or one for each start."""
+    if guess is None:
+        return
+    shape, fits = np.shape(guess.controls), (problem.steps, problem.n_u)
+    require(
+        shape[-2:] == fits and shape[:-2] in ((), (1,), (num,)), "guess", f"have controls of shape {fits}, or one such row a start",
+        f"has {shape}",
+    )  # fmt: skip
+
+
 def pulses(problem: Problem, num: int) -> bool:
     """Where GRAPE comes first: bilinear, and a single start or more states than sweeps are unrolled for."""
     return (num == 1 or problem.n_x > ddp.UNROLLED) and bilinear(problem) is not None
@@ -382,18 +427,24 @@ def solve_many(
     check_problem(problem)
     obstacle = missing_derivative(problem)
     require(obstacle is None, "problem", "have derivatives to be solved", obstacle)
+    require(
+        isinstance(seed, (int, np.integer)) and seed >= 0, "seed", "be an integer that is not negative", f"is {seed!r}"
+    )
+    guess = getattr(guess, "trajectory", guess)  # solutions are guesses too
     x0 = check_states(problem, starts, "starts")
     require(len(x0) > 0, "starts", "hold at least one start", "is empty")
     p = check_params(problem, params, len(x0))
     require(method == "auto" or method in SOLVERS, "method", f"be one of auto, {', '.join(SOLVERS)}", f"is {method!r}")
     require(tolerance is None or tolerance > 0, "tolerance", "be positive", f"is {tolerance!r}")
-    require(num_starts is None or num_starts > 0, "num_starts", "be a positive integer", f"is {num_starts!r}")
+    whole = num_starts is None or (isinstance(num_starts, (int, np.integer)) and num_starts > 0)
+    require(whole, "num_starts", "be a positive integer", f"is {num_starts!r}")
     if method == "auto" and guess is None and not options and pulses(problem, len(x0)):
         method = "grape"
     shooting = inspect.signature(SOLVERS["multiple_shooting"]).parameters
     asked = method == "auto" and options and all(name in shooting for name in options)
     if method in ("auto", "ddp") and sweeps.applies(problem) and not asked:
         _check_options("ddp", (), options)
+        _check_guess(problem, guess, len(x0))
         return _solve_batch(
             problem, x0, p, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance or 1e-10, rounds=rounds,
             processes=processes, progress=progress,
@@ -405,6 +456,7 @@ def solve_many(
         from optctl.solvers.batched.constrained import solve_many_constrained  # worth its compilation
 
         _check_options("ddp", (), options)
+        _check_guess(problem, guess, len(x0))
         found = solve_many_constrained(
             problem, x0, p, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance or 1e-10, rounds=rounds,
             processes=processes, progress=progress,

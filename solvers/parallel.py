@@ -157,6 +157,9 @@ def _rank(found: Solution) -> tuple[bool, bool, bool, float]:
 def _work(i: int) -> Solution:
     assert _JOB is not None
     problem, x0, p, method, seed, common = _JOB
+    guess = common["guess"]
+    if isinstance(guess, Trajectory) and guess.batch_shape:
+        common = common | {"guess": guess[i % len(guess.states)]}
     found = solve_one(problem, x0[i], p[i % len(p)], method, seed=[seed, i], **common)
     return with_curvature(problem, found, p[i % len(p)]) if method == "multiple_shooting" else found
 

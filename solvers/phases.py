@@ -60,6 +60,10 @@ class PhasedSolution:
         return self.solution.ok
 
 
+def _column(value: Any) -> Any:
+    return ca.vertcat(*value) if isinstance(value, (list, tuple)) else value
+
+
 class _Stack:
     """Where the states, controls and parameters of every phase stand in the problem that stacks them."""
 
@@ -131,7 +135,7 @@ class _Stack:
             if i:
                 link, before = self.links[i - 1], self.state(i - 1, x)
                 after = before if link is None else link(before)
-                rows.append(self.state(i, x) - self.state(i, x, "change_") - ca.vertcat(after))
+                rows.append(self.state(i, x) - self.state(i, x, "change_") - _column(after))
         return ca.vertcat(*rows)
 
     def limits(self, low: np.ndarray, high: np.ndarray, names: Sequence[str]) -> dict[str, tuple[float, float]]:
@@ -218,7 +222,10 @@ def solve_phases(
     require(len(links) == joints, "links", f"have {joints} entries, one between neighbours", f"has {len(links)}")
     for i, link in enumerate(links):
         same = phases[i].n_x == phases[i + 1].n_x
-        require(link is not None or same, "links", f"map {phases[i].n_x} states to {phases[i + 1].n_x}", "is None")
+        image = phases[i]._x if link is None else _column(link(phases[i]._x))
+        does = "is None" if link is None else f"returns {image.numel()} rows"
+        require(same if link is None else image.numel() == phases[i + 1].n_x, "links",
+                f"map {phases[i].n_x} states to {phases[i + 1].n_x}", does)  # fmt: skip
     start_of = np.asarray(x0, dtype=float)
     require(start_of.shape == (phases[0].n_x,), "x0", f"have shape ({phases[0].n_x},)", f"has shape {start_of.shape}")
     stack = _Stack(phases, links)

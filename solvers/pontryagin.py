@@ -367,7 +367,8 @@ def _solution(problem, functions, nodes, nu, final, p, worst, status, iterations
                 run = solve_ivp(
                     rate, (start, stop), np.append(nodes[k], offset), method="DOP853", rtol=_RTOL, atol=_ATOL, dense_output=True
                 )  # fmt: skip
-            y[inside] = run.sol(np.clip(times[inside], start, stop)).T
+            if len(inside):
+                y[inside] = run.sol(np.clip(times[inside], start, stop)).T
             offset = run.y[-1, -1]
         except Abandoned:
             status = Status.SHOOTING_FAILED

@@ -158,7 +158,7 @@ class Solution:
     def minimum(self) -> bool | None:
         """Whether the second-order conditions hold strictly (a local minimum), are violated (none), or leave it open (`None`)."""
         c = self.certificate.curvature
-        if self.proved:
+        if self.verdict is Verdict.PROVED:
             return True
         known = c is not None and self.verdict is Verdict.EXTREMAL and abs(c) > _FLAT
         return bool(c > 0) if c is not None and known else None

@@ -168,7 +168,7 @@ def trials(problem: Problem, steps: int) -> tuple[Batched, Batched, Batched]:
     lam_end = end(xs[:, -1], pm, end_time)[1]
     lam, h_u = adjoint.mapaccum("adjoint", steps)(lam_end, xs[:, -2::-1], us[:, ::-1], over(pm), times[:, ::-1])
     exact = ca.Function("adjoint", [xs, us, pm], [ca.horzcat(lam[:, ::-1], lam_end), h_u[:, ::-1]])
-    return Batched(rollout), Batched(forward), Batched(exact)
+    return Batched(rollout), Batched(forward, sequences=(1,)), Batched(exact, sequences=(1,))
 
 
 def _horizon(problem: Problem, steps: int) -> tuple[ca.DM, float, ca.Function]:
@@ -275,4 +275,7 @@ def _build(problem: Problem, steps: int) -> Sweeps:
     _, gain_all = track.mapaccum("track", steps)(ca.diag(q), back_x, back_u, over(pm), back_t, over(q), over(r))
     tracking = ca.Function("tracking", [xs, us, pm, q, r], [blocks(gain_all)])
     rollout, forward, exact = trials(problem, steps)
-    return Sweeps(rollout, forward, Batched(clamped_sweep), Batched(interior_sweep), Batched(tracking), exact)
+    return Sweeps(
+        rollout, forward, Batched(clamped_sweep, sequences=(2, 3)), Batched(interior_sweep, sequences=(0, 1)),
+        Batched(tracking, sequences=(0,)), exact,
+    )  # fmt: skip

@@ -357,7 +357,8 @@ def test_intervals_share_their_digits_and_hide_rounding_noise():
         (
             ["lqx"],
             {},
-            "must use controllers or names among optimal, lqr, lqg, mpc, zero, random, sac, sac-warm, but is 'lqx'. Did you mean `lqr`?",
+            "must use controllers or names among optimal, lqr, lqg, mpc, hjb, "
+            "zero, random, sac, sac-warm, but is 'lqx'. Did you mean `lqr`?",
         ),
         ([], {}, "`controllers` must be a non-empty list"),
         ("zero", {}, "`controllers` must be a non-empty list"),
@@ -380,6 +381,13 @@ def test_bad_input_is_one_clear_sentence(problem, controllers, options, message)
 
 def test_noise_without_a_seed_and_plans_with_noise_are_refused():
     problem = optctl.make("dean", noise=0.1)
+    for seeds in (3, [-1], [0.5]):
+        with pytest.raises(ArgumentError, match="`seeds` must be integers that are not negative"):
+            compare(problem, ["zero"], seeds=seeds, num_starts=2)
+    with pytest.raises(ArgumentError, match="`seed` must be an integer that is not negative, but is -1"):
+        compare(problem, ["zero"], seed=-1, num_starts=2)
+    with pytest.raises(ArgumentError, match=r"`params` must have shape .* but has shape \(\)"):
+        compare(problem, ["zero"], params={"mass": 1.0}, num_starts=2)
     with pytest.raises(ArgumentError, match="`seeds` must hold at least one seed"):
         compare(problem, ["zero"], seeds=(), num_starts=2)
     plan = Reference(name="plan", costs=[1.0, 1.0])

@@ -104,6 +104,20 @@ def test_bad_starts(x0, sentence):
         rollout(problem, ZeroController(problem), x0)
 
 
+def test_a_controller_may_write_into_what_it_is_given():
+    problem = optctl.make("double-integrator", steps=5)
+    starts = np.ones((3, 2))
+
+    def law(states, time):
+        states -= 7.0
+        return -states[:, :1] - 7.0
+
+    run = rollout(problem, FeedbackController(law), starts)
+    assert (starts == 1).all()
+    plain = rollout(problem, FeedbackController(lambda x, t: -x[:, :1]), starts)
+    np.testing.assert_allclose(run.states, plain.states, atol=1e-12)
+
+
 def test_bad_params_and_controllers():
     problem = optctl.make("pendulum")
     with pytest.raises(ArgumentError, match=r"`params` must have shape \(1, 3\) or \(1, 3\), but has shape \(2,\)"):

@@ -165,3 +165,11 @@ def test_importing_optctl_is_light():
         "import optctl.envs; bad = {'torch', 'warp', 'matplotlib'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_matrix_may_be_a_list_of_rows():
+    rows = optctl.make("double-integrator").replace(diffusion=lambda x, u, p: [[0.0, 0.1], [0.2, x[0]]])
+    assert rows.n_w == 2
+    assert np.array_equal(
+        np.asarray(rows.diffusion_function([3.0, 0.0], [0.0], rows.param_values, 0.0)), [[0, 0.1], [0.2, 3]]
+    )

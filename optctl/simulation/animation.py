@@ -39,6 +39,7 @@ def animate(
     `fps` of them a second. A GIF plays for ever.
     """
     check_problem(problem)
+    trajectory = getattr(trajectory, "trajectory", trajectory)  # a solution is one
     path = Path(path)
     require(path.suffix.lower() in FORMATS, "path", f"end in {' or '.join(FORMATS)}", f"is {str(path)!r}")
     require(isinstance(fps, int) and 1 <= fps <= 60, "fps", "be an integer from 1 to 60", f"is {fps!r}")

@@ -299,7 +299,8 @@ def softened(problem: Problem, p: np.ndarray) -> Problem:
 
     def terminal_cost(x, q, t):
         e = limits.end(x, vector(q), t)
-        e = ca.vertcat(ca.fmax(e[: limits.n_bound], 0), e[limits.n_bound :])
+        low, equal = ca.vertsplit(e, [0, limits.n_bound, e.numel()])  # slices of one row may be 1 × 0
+        e = ca.vertcat(ca.fmax(low, 0), equal)
         return problem.terminal_cost_function(x, vector(q), t) + ca.dot(end_weight, e**2)
 
     end = {"terminal_cost": terminal_cost} if problem.horizon == "finite" else {}
@@ -337,9 +338,9 @@ def solve_many_constrained(
 
     soft = None if proved or guess is not None else softened(problem, p.mean(axis=0))
     if guess is not None:
-        states = np.repeat(np.asarray(guess.states).reshape(-1, problem.steps + 1, problem.n_x)[:1], total, axis=0)
+        states = np.broadcast_to(guess.states, (total, *guess.states.shape[-2:])).copy()
         states[:, 0] = x0
-        controls = np.repeat(np.asarray(guess.controls).reshape(-1, problem.steps, problem.n_u)[:1], total, axis=0)
+        controls = np.broadcast_to(guess.controls, (total, *guess.controls.shape[-2:]))
         best.run(everyone, states, controls, barrier=1e-3, tolerance=tolerance)
     elif soft is None:
         control = np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)

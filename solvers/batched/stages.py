@@ -86,7 +86,8 @@ def _augment(c: ca.SX, y: ca.SX, weight: ca.SX, inequalities: int) -> _Augmentat
     if c.is_empty():
         return _Augmentation(c, c, c, ca.SX(0))
     wanted = y + weight * c
-    active = ca.vertcat(wanted[:inequalities] > 0, ca.SX.ones(c.numel() - inequalities))
+    unequal, _ = ca.vertsplit(wanted, [0, inequalities, c.numel()])  # wanted[:0] of one row is 1 × 0
+    active = ca.vertcat(unequal > 0, ca.SX.ones(c.numel() - inequalities))
     terms = ca.if_else(active, c * (y + weight * c / 2), -(y**2) / (2 * ca.fmax(weight, 1e-300)))
     return _Augmentation(
         c, ca.if_else(active, wanted, 0.0), ca.if_else(active, weight, 0.0), ca.sum1(ca.densify(terms))

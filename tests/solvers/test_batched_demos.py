@@ -67,6 +67,24 @@ def test_another_run_is_not_overwritten(made):
         demos.generate(problem, 12, folder, chunk=5, randomize=True, seed=4)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state_bounds": {"velocity": (-0.5, 0.5)}}, {"initial_state": Uniform([0.1, 0.0], [0.2, 0.0])},
+        {"horizon": "finite", "terminal_constraints": lambda x, p: x[0]}, {"path_constraints": lambda x, u, p: x[0] - 3},
+        {"control_bounds": {"force": (-50.0, 50.0)}},
+    ],
+    ids=["state bounds", "starts", "end", "path", "control bounds"],
+)  # fmt: skip
+def test_a_set_of_another_task_is_not_continued(tmp_path, changes):
+    problem = envs.make("double-integrator", steps=20)
+    names = {"velocity": list(problem.state)[1], "force": next(iter(problem.control))}
+    changes = {k: {names[n]: side for n, side in v.items()} if k.endswith("bounds") else v for k, v in changes.items()}
+    demos.generate(problem, 2, tmp_path)
+    with pytest.raises(ArgumentError, match="without another run"):
+        demos.generate(problem.replace(**changes), 2, tmp_path)
+
+
 def test_bad_arguments_and_files_are_named(tmp_path):
     problem = envs.make("double-integrator")
     for arguments, word in (

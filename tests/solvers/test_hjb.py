@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.interpolate import RegularGridInterpolator
 
-from optctl import envs, rollout
+from optctl import compare, envs, rollout
 from optctl.controller import Controller
 from optctl.errors import ArgumentError
 from optctl.problem import Problem, Uniform
@@ -200,3 +200,12 @@ def test_it_is_a_named_controller():
 def test_what_it_cannot_do_is_refused(problem, options, words):
     with pytest.raises(ArgumentError, match=words):
         HjbController(problem(), **options)
+
+
+def test_the_law_is_for_its_own_plant():
+    problem = scalar().replace(params={"pole": 0.5}, dynamics=lambda x, u, p: p.pole * x + u)
+    law = HjbController(problem, nodes=31)
+    with pytest.raises(ArgumentError, match="`params` must be the plant that the grid was solved for"):
+        compare(problem, {"hjb": law}, num_starts=2, params=[-2.0], reference=None)
+    named = compare(problem, ["hjb"], num_starts=20, params=[-0.5])["hjb"]
+    assert 0 <= named.gap.mean.estimate < 0.05

@@ -6,7 +6,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from optctl.errors import ArgumentError
-from optctl.problem import Fixed, Problem
+from optctl.problem import Fixed, Problem, Uniform
 from optctl.solvers.phases import solve_phases
 from optctl.solvers.solution import Verdict
 
@@ -84,3 +84,18 @@ def test_what_cannot_be_linked_is_named():
         solve_phases([one], [0.0])
     with pytest.raises(ArgumentError, match=r"phases\[1\].*`g` = 1"):
         solve_phases([one.replace(params={"g": 1.0}), one.replace(params={"g": 2.0})], [0.0, 0.0])
+
+
+def test_links_may_be_lists_and_must_fit():
+    first, second = (
+        Problem(
+            name=f"leg-{k}", state=["q", "v"], control=["u"], dynamics=lambda x, u, p: [x[1], u[0]],
+            stage_cost=lambda x, u, p: u[0] ** 2, dt=0.1, steps=10, initial_state=Uniform([-1, -1], [1, 1]), **end,
+        )
+        for k, end in enumerate(({}, {"terminal_constraints": lambda x, p: [x[0] - 1, x[1]]}))
+    )  # fmt: skip
+    plain = solve_phases([first, second], [0.0, 0.0])
+    listed = solve_phases([first, second], [0.0, 0.0], links=[lambda x: [x[0], x[1]]])
+    assert listed.solution.value == pytest.approx(plain.solution.value, rel=1e-9)
+    with pytest.raises(ArgumentError, match="`links` must map 2 states to 2, but returns 1 rows"):
+        solve_phases([first, second], [0.0, 0.0], links=[lambda x: [x[0]]])

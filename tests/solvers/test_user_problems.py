@@ -6,8 +6,11 @@ import optima
 import pytest
 
 from optctl.errors import ArgumentError
-from optctl.problem import Fixed, Problem
-from optctl.solvers import Verdict, solve
+from optctl.problem import Fixed, Problem, Uniform
+from optctl.solvers import Verdict, solve, solve_many
+from optctl.solvers.ddp import rollout_controls
+from optctl.solvers.lqr import convex
+from optctl.solvers.multistart import _Best, _improvable, _regulated
 
 TURN = optima.dubins((0.0, 0.0, np.pi))
 LAST = 2 / np.sqrt(3) * np.arctan(0.6 / np.sqrt(3))  # from x = ½ down to 0.2 by ẋ = x (1 − x) − 1
@@ -152,3 +155,130 @@ def test_a_solution_that_lives_on_the_error_of_its_integrator_is_not_certified()
     solution = solve(optima.stirred_tank(), [0.09, 0.09])
     assert solution.verdict is Verdict.EXTREMAL
     assert solution.value == pytest.approx(0.133095731, rel=1e-3)
+
+
+# --- statements that a solver could misread -------------------------------------------------------------------------------
+
+
+def unstable(rate=20.0, **changes):
+    return Problem(
+        name="unstable", state=["x"], control=["u"], dynamics=lambda x, u, p: rate * x + u[0], dt=0.02, steps=100,
+        stage_cost=lambda x, u, p: x[0] ** 2 + 1e-3 * u[0] ** 2, initial_state=Uniform([-1.0], [1.0]),
+    ).replace(**changes)  # fmt: skip
+
+
+def test_an_exploding_rollout_is_no_optimum_however_small_its_gradient_is_beside_its_cost():
+    """e⁴⁰ from u = 0; and with bounds that just hold the state, where the feedback saturates."""
+    problem = unstable()
+    riccati = solve(problem, [1.0], method="lqr").value
+    assert riccati == pytest.approx(0.0595036, rel=1e-5)
+    starts = np.linspace(-1, 1, 40)[:, None]
+    assert solve(problem, [1.0]).value == pytest.approx(riccati, rel=1e-9)
+    np.testing.assert_allclose(solve_many(problem, starts).values, riccati * starts[:, 0] ** 2, rtol=1e-8, atol=1e-12)
+    bounded = unstable(control_bounds={"u": (-22.0, 22.0)})
+    alone = solve(bounded, [1.0], method="multiple_shooting")
+    assert solve(bounded, [1.0]).value == pytest.approx(alone.value, rel=1e-7)
+    assert np.abs(alone.trajectory.controls).max() > 21.9
+
+
+def test_a_member_that_newton_would_improve_is_not_converged():
+    problem = unstable(rate=3.0, steps=60)
+    start = np.array([[1.0], [0.5]])
+    best = _Best(problem, start, problem.param_values[None], False)
+    best.run(np.arange(2), *_regulated(best), follow=True)
+    assert not len(_improvable(best)) and best.result.converged.all()
+    best.result.controls[1] = 0.0
+    best.result.states[1] = 0.5 * np.exp(3.0 * 0.02 * np.arange(61))[:, None]
+    assert _improvable(best).tolist() == [1]
+    assert best.result.converged.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("cost", "start"),
+    [
+        (lambda x, u, p: -ca.fabs(x[0]) + 0.6 * x[0], 0.1),
+        (lambda x, u, p: ca.if_else(x[0] > 0.5, -10, 0) + 0.1 * u[0] ** 2, 0.0),
+        (lambda x, u, p: ca.fmin((x[0] - 1) ** 2, 4 * (x[0] + 1) ** 2 - 1) + 1e-3 * u[0] ** 2, 0.3),
+    ],
+    ids=["tent", "pot", "wells"],
+)
+def test_a_kink_is_not_taken_for_a_straight_line(cost, start):
+    problem = Problem(
+        name="kinked", state=["x"], control=["u"], dynamics=lambda x, u, p: u[0], stage_cost=cost, dt=0.05, steps=40,
+        control_bounds={"u": (-1.0, 1.0)}, initial_state=Uniform([-1.0], [1.0]),
+    )  # fmt: skip
+    assert not convex(problem, problem.param_values[None])
+    found = solve(problem, [start])
+    assert found.verdict is not Verdict.PROVED and not found.proved
+    # no worse than to drive either way at full speed for a while and to rest there
+    plans = np.array([side * (np.arange(40) < n) for side in (-1.0, 1.0) for n in range(41)])[..., None]
+    costs = rollout_controls(problem, np.full((82, 1), start), plans, problem.param_values[None])[1].sum(axis=1)
+    assert costs.min() < costs[0] - 0.3
+    assert found.value <= costs.min() + 1e-9
+
+
+def test_an_obstacle_with_corners_is_not_convex():
+    diamond = Problem(
+        name="diamond", state=["x", "y"], control=["vx", "vy"], dynamics=lambda x, u, p: [u[0], u[1]], dt=0.1, steps=20,
+        stage_cost=lambda x, u, p: ca.sumsqr(u), path_constraints=lambda x, u, p: 1 - ca.fabs(x[0] - 2) - ca.fabs(x[1] - 0.3),
+        terminal_cost=lambda x, p: 100 * ((x[0] - 4) ** 2 + x[1] ** 2), control_bounds={"vx": (-5, 5), "vy": (-5, 5)},
+        initial_state=Uniform([0, -0.5], [0, 0.5]),
+    )  # fmt: skip
+    found = [solve(diamond, [0.0, 0.1], method=method) for method in ("auto", "ddp")]
+    assert not any(s.proved for s in found)
+    assert [s.value for s in found] == pytest.approx([8.8211187] * 2, rel=1e-6)
+
+
+def glider(**changes):
+    return Problem(
+        name="glider", state=["x", "v"], control=["u"], dynamics=lambda x, u, p: [x[1], u[0] - ca.sin(x[0])],
+        stage_cost=lambda x, u, p: ca.sumsqr(x) + 0.1 * u[0] ** 2, control_bounds={"u": (-1, 1)}, dt=0.1, steps=30,
+        initial_state=Uniform([-1, -1], [1, 0.3]),
+    ).replace(**changes)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"terminal_constraints": lambda x, p: x[0] - 0.5}, {"state_bounds": {"v": (-np.inf, 0.4)}}],
+    ids=["one end condition", "one bound"],
+)
+def test_a_single_constraint_in_batches(limits):
+    problem = glider(**limits)
+    starts = problem.initial_state.sample(np.random.default_rng(0), 33)
+    batch, one_by_one = solve_many(problem, starts), solve_many(problem, starts[:3], method="multiple_shooting")
+    assert batch.certified.all() and batch.solver == "ddp"
+    np.testing.assert_allclose(batch.values[:3], one_by_one.values, rtol=1e-7)
+
+
+@pytest.mark.parametrize("method", ["auto", "multiple_shooting", "pontryagin", "switching"])
+def test_one_interval(method):
+    problem = glider(steps=1)
+    found = solve(problem, [0.3, 0.0], method=method)
+    scan = [
+        float(problem.step_function([0.3, 0.0], u, problem.param_values, 0.0)[1]) for u in np.linspace(-1, 1, 20_001)
+    ]
+    assert found.value == pytest.approx(min(scan), rel=1e-4)
+
+
+def test_one_interval_of_many_starts_and_of_a_linear_problem():
+    problem = glider(steps=1)
+    starts = problem.initial_state.sample(np.random.default_rng(0), 9)
+    np.testing.assert_allclose(
+        solve_many(problem, starts).values[:3], solve_many(problem, starts[:3]).values, rtol=1e-9
+    )
+    linear = problem.replace(dynamics=lambda x, u, p: [x[1], u[0] - x[0]], control_bounds={}, control_scale={"u": 1.0})
+    assert solve_many(linear, starts).values[0] == pytest.approx(solve(linear, starts[0], method="lqr").value, rel=1e-9)
+
+
+def test_every_start_has_its_own_of_a_batch_of_guesses():
+    problem = glider(terminal_constraints=lambda x, p: x[0] - 0.5)
+    starts = problem.initial_state.sample(np.random.default_rng(0), 33)
+    first = solve_many(problem, starts)
+    for num in (5, 33):  # one by one, and together
+        again = solve_many(problem, starts[:num], guess=first.trajectory[:num])
+        np.testing.assert_allclose(again.values, first.values[:num], rtol=1e-7)
+    assert solve(problem, starts[0], guess=first[0]).value == pytest.approx(
+        first.values[0], rel=1e-7
+    )  # a solution is a guess
+    with pytest.raises(ArgumentError, match=r"`guess` must have controls of shape \(30, 1\)"):
+        solve_many(glider(), starts, guess=first.trajectory[:5])
