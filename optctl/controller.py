@@ -117,7 +117,7 @@ def check_params(problem: Problem, params: Any, num: int) -> np.ndarray:
     try:
         values = np.asarray(params, dtype=np.float64)
     except (TypeError, ValueError):
-        values = np.empty(0)
+        values = np.empty(())
     values = values[None] if values.ndim == 1 else values
     require(
         values.ndim == 2 and values.shape[0] in (1, num) and values.shape[1] == problem.n_p,

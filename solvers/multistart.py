@@ -30,6 +30,7 @@ from optctl.solvers.lqr import convex
 from optctl.solvers.multiple_shooting import Guess, solve_multiple_shooting
 from optctl.solvers.parallel import collect, solve_each, solve_list
 from optctl.solvers.solution import Solution, SolutionBatch, Status, gradient_functions, runs_away
+from optctl.solvers.units import natural
 from optctl.trajectory import Trajectory
 from optctl.transforms import missing_derivative
 
@@ -438,6 +439,12 @@ def solve_many(
     require(tolerance is None or tolerance > 0, "tolerance", "be positive", f"is {tolerance!r}")
     whole = num_starts is None or (isinstance(num_starts, (int, np.integer)) and num_starts > 0)
     require(whole, "num_starts", "be a positive integer", f"is {num_starts!r}")
+    if (units := natural(problem)) is not None:
+        inside = solve_many(
+            units.problem, x0, method=method, params=p, guess=units.guess(guess), num_starts=num_starts, seed=seed,
+            tolerance=tolerance, rounds=rounds, processes=processes, progress=progress, **options,
+        )  # fmt: skip
+        return units.restored(problem, inside)
     if method == "auto" and guess is None and not options and pulses(problem, len(x0)):
         method = "grape"
     shooting = inspect.signature(SOLVERS["multiple_shooting"]).parameters

@@ -282,3 +282,45 @@ def test_every_start_has_its_own_of_a_batch_of_guesses():
     )  # a solution is a guess
     with pytest.raises(ArgumentError, match=r"`guess` must have controls of shape \(30, 1\)"):
         solve_many(glider(), starts, guess=first.trajectory[:5])
+
+
+@pytest.mark.parametrize("method", ["auto", "multiple_shooting", "collocation"])
+def test_units_change_nothing(method):
+    """The same plant with its control in units of 10⁻⁸ and its cost in units of 10¹⁰."""
+
+    def plant(volt, joule):
+        return Problem(
+            name="field", state=["x"], control=["E"], dynamics=lambda x, u, p: u[0] * volt - x[0] ** 3, dt=0.05, steps=40,
+            stage_cost=lambda x, u, p: joule * ((x[0] - 1) ** 2 + 1e-2 * (u[0] * volt) ** 2),
+            control_bounds={"E": (-2 / volt, 5 / volt)}, initial_state=Uniform([0.0], [0.5]),
+        )  # fmt: skip
+
+    plain, odd = (solve(plant(*units), [0.0], method=method) for units in ((1.0, 1.0), (1e-8, 1e-10)))
+    assert odd.verdict is Verdict.EXTREMAL and odd.problem == "field"
+    assert odd.value == pytest.approx(1e-10 * plain.value, rel=1e-7)
+    np.testing.assert_allclose(odd.trajectory.controls, 1e8 * plain.trajectory.controls, rtol=1e-4, atol=1e4)
+    np.testing.assert_allclose(odd.trajectory.costates, 1e-10 * plain.trajectory.costates, rtol=1e-4, atol=1e-14)
+    assert odd.certificate.constraint_violation == 0.0
+
+
+def test_units_of_batches_gains_and_guesses():
+    problem = Problem(
+        name="field", state=["x", "v"], control=["E", "f"], dynamics=lambda x, u, p: [x[1], p.k * u[0] / 1e7 - ca.sin(x[0]) + u[1]],
+        stage_cost=lambda x, u, p: ca.sumsqr(x) + 0.1 * (u[0] / 1e7) ** 2 + 0.1 * u[1] ** 2, params={"k": 1.0}, dt=0.1, steps=30,
+        control_bounds={"E": (-1e7, 1e7)}, control_scale={"f": 2.0}, initial_state=Uniform([-1, -1], [1, 1]),
+    )  # fmt: skip
+    same = problem.replace(
+        dynamics=lambda x, u, p: [x[1], p.k * u[0] - ca.sin(x[0]) + u[1]], control_bounds={"E": (-1.0, 1.0)},
+        stage_cost=lambda x, u, p: ca.sumsqr(x) + 0.1 * u[0] ** 2 + 0.1 * u[1] ** 2,
+    )  # fmt: skip
+    starts = problem.initial_state.sample(np.random.default_rng(0), 9)
+    odd, plain = solve_many(problem, starts), solve_many(same, starts)
+    assert odd.certified.all()
+    unit = np.array([1e7, 1.0])
+    np.testing.assert_allclose(odd.values, plain.values, rtol=1e-9)
+    np.testing.assert_allclose(odd.gains, unit[:, None] * plain.gains, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(odd.hessians, plain.hessians, rtol=1e-4, atol=1e-6)
+    again = solve_many(problem, starts, guess=odd.trajectory)
+    np.testing.assert_allclose(again.values, odd.values, rtol=1e-10)
+    replayed = rollout_controls(problem, starts, odd.trajectory.controls, problem.param_values[None])
+    np.testing.assert_allclose(replayed[1].sum(axis=1), odd.values, rtol=1e-9)
