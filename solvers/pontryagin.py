@@ -77,7 +77,7 @@ def minimiser(h: ca.SX, u: ca.SX, low: np.ndarray, high: np.ndarray) -> ca.SX:
     step = ca.Function("step", [u, others], [box(u - ca.solve(curvature, gradient))])
     value_of = ca.Function("value_of", [u, others], [h])
     best = None
-    for start in _spread(low, high):
+    for start in spread(low, high):
         value = ca.SX(start)
         for _ in range(20):
             value = step(value, others)
@@ -86,7 +86,7 @@ def minimiser(h: ca.SX, u: ca.SX, low: np.ndarray, high: np.ndarray) -> ca.SX:
     return best
 
 
-def _spread(low: np.ndarray, high: np.ndarray) -> list[np.ndarray]:
+def spread(low: np.ndarray, high: np.ndarray) -> list[np.ndarray]:
     """In one dimension points of a finite box, or over a turn where there are no bounds (an angle is the usual unbounded control
     with several minima of H); otherwise the admissible control nearest to zero."""
     if len(low) == 1 and np.isfinite(low).all() and np.isfinite(high).all():
@@ -166,11 +166,10 @@ def integrate_arc(
 
 
 def autonomous(problem: Problem) -> bool:
-    """Neither dynamics nor stage cost mention the time."""
+    """Neither dynamics nor stage cost nor path constraints mention the time."""
     x, u, p, t = problem._x, problem._u, problem._p, problem._t
-    f = problem.dynamics_function
-    assert f is not None  # not discrete
-    return not ca.depends_on(ca.vertcat(f(x, u, p, t), problem.stage_cost_function(x, u, p, t)), t)
+    functions = (problem.dynamics_function, problem.stage_cost_function, problem.path_constraint_function)
+    return not any(ca.depends_on(function(x, u, p, t), t) for function in functions if function is not None)
 
 
 def clocked(problem: Problem) -> Problem:
@@ -178,10 +177,8 @@ def clocked(problem: Problem) -> Problem:
     if problem not in _CLOCKED:
         n, name = problem.n_x, "clock" + "_" * sum(s.startswith("clock") for s in problem.state)
         f, cost, end = problem.dynamics_function, problem.stage_cost_function, problem.terminal_cost_function
-        last, p_of = (
-            problem.terminal_constraint_function,
-            lambda p: ca.vertcat(*[getattr(p, q) for q in problem.params]),
-        )
+        path, last = problem.path_constraint_function, problem.terminal_constraint_function
+        p_of = lambda p: ca.vertcat(*[getattr(p, q) for q in problem.params])
         assert f is not None  # not discrete
         _CLOCKED[problem] = problem.replace(
             state={**dict.fromkeys(problem.state, ""), name: "s"}, initial_state=Fixed(np.append(problem.initial_state.location, 0.0)),
@@ -189,6 +186,7 @@ def clocked(problem: Problem) -> Problem:
             stage_cost=lambda x, u, p: cost(x[:n], u, p_of(p), x[n]),
             terminal_cost=None if problem.terminal_cost is None else lambda x, p: end(x[:n], p_of(p), x[n]),
             terminal_constraints=None if last is None else lambda x, p: last(x[:n], p_of(p), x[n]),
+            path_constraints=None if path is None else lambda x, u, p: path(x[:n], u, p_of(p), x[n]),
             diffusion=None, observation=None, observation_names=(), observation_noise=0.0,
         )  # fmt: skip
     return _CLOCKED[problem]

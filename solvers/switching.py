@@ -1,232 +1,161 @@
 """Indirect shooting over arcs: the switching structure is read off a direct solution, then switch times, states and costates are
 polished by Newton's method to the accuracy of the integrator.
 
-Every control is, on each arc, at its lower or upper bound, or free. With H = l + λ'f:
+Every control is, on each arc, at its lower or upper bound, or free; bounds on states and path constraints S(x, u) ≤ 0 are active or
+not (`optctl.solvers.arcs`). With H = l + λ'f and S of order q:
 
     regular free control     u = argmin H,                      junction with a bound: H_u(u at the bound) = 0
     bang-bang junction       H_u = 0
     singular free control    u from d²H_u/dt² = 0,              entry: H_u = 0 and dH_u/dt = 0; exit: nothing more
-    state on its bound S = 0 of order q: u from S^(q) = 0,      λ̇ = −H_x − μ S^(q)_x, μ = −H_u/S^(q)_u,
-                             entry: S = … = S^(q−1) = 0 and λ⁻ = λ⁺ + (S, …, S^(q−1))_x'π; both ends: the control is
-                             continuous (regular) or H_u = 0 (linear)
+    S active                 u = argmin H subject to S^(q) = 0, entry: S = … = S^(q−1) = 0 and λ⁻ = λ⁺ + (S, …, S^(q−1))_x'π;
+                             both ends: the control is continuous, S^(q) = 0 on either side, or (H linear) H is
+    S touched, q ≥ 2         at an instant S = S' = 0 and λ⁻ = λ⁺ + S_x'π; at the end S = 0
 
 The unknowns are λ(0), (x, λ) at the start of every later arc, the durations, π and the multipliers of the terminal conditions.
+Checked afterwards, with the costates that are the gradient of the optimal cost: all bounds, the minimum principle on a grid of
+controls, ν ≥ 0, and that λ jumps only along S_x, by nonnegative multiples.
 Where no costate fits, the extremal may be abnormal: H = λ'f without the cost, λ(0) of unit length. Its solution says so.
-Assumptions: continuous dynamics (the time becomes a state where they mention it), no path constraints, one control where a state
-bound is active, singular arcs of order one. Sources: Bryson and Ho, Applied Optimal Control (1975), §3.11 and §8.3; Bulirsch,
-Montrone, Pesch, JOTA 70 (1991) 1; Maurer, SIAM J. Control Optim. 14 (1976) 345.
+Assumptions: continuous dynamics (the time becomes a state where they mention it), singular arcs of order one and off the bounds.
+Sources: Bryson and Ho, Applied Optimal Control (1975), §3.9 to §3.11 and §8.3; Bulirsch, Montrone, Pesch, JOTA 70 (1991) 1;
+Maurer, SIAM J. Control Optim. 14 (1976) 345; Hartl, Sethi, Vickson, SIAM Review 37 (1995) 181.
 """
 
 from __future__ import annotations
 
 import time
-import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import pairwise
 
 import casadi as ca
 import numpy as np
 from scipy.integrate import solve_ivp
+from scipy.optimize import nnls
 
 from optctl.errors import require
 from optctl.problem import Problem
-from optctl.solvers.pontryagin import Abandoned, autonomous, check_flight, integrate_arc, minimiser, newton, on_a_clock
+from optctl.solvers.arcs import Arc, Bound, Mode, Unsupported, arc, bounds, highest
+from optctl.solvers.pontryagin import Abandoned, autonomous, check_flight, integrate_arc, newton, on_a_clock
 from optctl.solvers.solution import Certificate, Solution, Status
 from optctl.trajectory import Trajectory
 
-Mode = tuple[str, ...]
-"""Per control "low", "high" or "free"; or ("state", name, "low" or "high") where a state runs along its bound."""
-
-
-class Unsupported(Exception):
-    """An arc for which there is no formula here."""
-
-
-@dataclass(frozen=True)
-class Arc:
-    """Generated functions of one kind of arc."""
-
-    mode: Mode
-    flow: ca.Function
-    """(y, p, t) → ẏ, y = (x, λ, cost)."""
-    jacobian: ca.Function
-    """(y, p, t) → ∂ẏ/∂(x, λ)."""
-    control: ca.Function
-    """(x, λ, p) → u."""
-    slopes: ca.Function
-    """(x, λ, p) → H_u, dH_u/dt (all controls, at this arc's control)."""
-    hamiltonian: ca.Function
-    """(x, λ, p) → H."""
-    tangency: ca.Function | None
-    """(x, p) → S, …, S^(q−1); `None` where no state bound is active."""
-    boundary_rate: ca.Function | None
-    """(x, u, p) → S^(q)."""
-    multiplier: ca.Function | None
-    """(x, λ, p) → μ."""
-    singular: bool
-
-    @property
-    def label(self) -> str:
-        kind = "singular" if self.singular else None
-        return (
-            " ".join(self.mode[1:])
-            if self.mode[0] == "state"
-            else ", ".join(kind or m if m == "free" else m for m in self.mode)
-        )
-
-
-_BUILT: weakref.WeakKeyDictionary[Problem, dict[tuple[Mode, bool], Arc]] = weakref.WeakKeyDictionary()
-
-
-def arc(problem: Problem, mode: Mode, normal: bool = True) -> Arc:
-    """The functions of one kind of arc, built once; H without the cost where the extremal is not `normal`."""
-    built = _BUILT.setdefault(problem, {})
-    if (mode, normal) not in built:
-        built[mode, normal] = _build(problem, mode, normal)
-    return built[mode, normal]
-
-
-def _build(problem: Problem, mode: Mode, normal: bool) -> Arc:
-    n, x, u, p, t = problem.n_x, problem._x, problem._u, problem._p, problem._t
-    assert problem.dynamics_function is not None  # not discrete
-    lam = ca.SX.sym("costate", n)
-    f, cost = problem.dynamics_function(x, u, p, 0.0), problem.stage_cost_function(x, u, p, 0.0)
-    h = normal * cost + ca.dot(lam, f)
-    h_u, h_x = ca.densify(ca.gradient(h, u)), ca.gradient(h, x)
-    tangency = rate = mu = None
-    singular = False
-    if mode[0] == "state":
-        best, chain, top = _on_the_bound(problem, mode, f)
-        mu_of = -h_u[0] / ca.jacobian(top, u)[0]
-        h_x = h_x + mu_of * ca.gradient(top, x)
-        mu = ca.substitute(mu_of, u, best)
-        tangency, rate = ca.Function("tangency", [x, p], [chain]), ca.Function("boundary_rate", [x, u, p], [top])
-    else:
-        best, singular = _control(problem, mode, h, f, h_x, h_u, lam)
-    total = lambda e: ca.jtimes(e, x, f) - ca.jtimes(e, lam, h_x)
-    put = lambda e: ca.substitute(e, u, best)
-    y = ca.SX.sym("y", 2 * n + 1)
-    out = ca.substitute(ca.substitute(put(ca.vertcat(f, -h_x, cost)), x, y[:n]), lam, y[n : 2 * n])
-    return Arc(
-        mode=mode,
-        flow=ca.Function("flow", [y, p, t], [ca.densify(out)]),
-        jacobian=ca.Function("flow_jacobian", [y, p, t], [ca.densify(ca.jacobian(out, y[: 2 * n])[: 2 * n, :])]),
-        control=ca.Function("control", [x, lam, p], [ca.densify(best)]),
-        slopes=ca.Function("slopes", [x, lam, p], [put(h_u), ca.densify(put(total(h_u)))]),
-        hamiltonian=ca.Function("hamiltonian", [x, lam, p], [put(h)]),
-        tangency=tangency,
-        boundary_rate=rate,
-        multiplier=None if mu is None else ca.Function("multiplier", [x, lam, p], [mu]),
-        singular=singular,
-    )
-
-
-def _control(problem, mode, h, f, h_x, h_u, lam) -> tuple[ca.SX, bool]:
-    """u on an arc where every control is at a bound or free, and whether the free one is singular."""
-    x, u = problem._x, problem._u
-    fixed = {"low": problem.control_low, "high": problem.control_high}
-    best = ca.vertcat(*[u[i] if m == "free" else float(fixed[m][i]) for i, m in enumerate(mode)])
-    free = [i for i, m in enumerate(mode) if m == "free"]
-    if not free:
-        return best, False
-    at = lambda e: ca.substitute(e, u, best)
-    v = ca.vertcat(*[u[i] for i in free])
-    slope = at(h_u)[free]
-    curvature = ca.densify(ca.jacobian(slope, v))
-    if _vanishes(curvature):
-        if len(free) > 1:
-            raise Unsupported("two controls singular at once")
-        rate = lambda e: ca.jtimes(e, x, at(f)) - ca.jtimes(e, lam, at(h_x))
-        first = rate(slope)
-        second = rate(ca.substitute(first, v, ca.SX(0)))
-        gain = ca.jacobian(second, v)
-        if not _vanishes(ca.jacobian(first, v)) or _vanishes(gain) or not _vanishes(ca.jacobian(gain, v)):
-            raise Unsupported("a singular arc of an order other than one")
-        value = ca.substitute(-second, v, ca.SX(0)) / ca.substitute(gain, v, ca.SX(0))
-        return ca.substitute(best, v, value), True
-    low, high = problem.control_low[free], problem.control_high[free]
-    if _vanishes(ca.jacobian(curvature, v)):  # quadratic: off the bounds, which are checked afterwards
-        low, high = np.full(len(free), -np.inf), np.full(len(free), np.inf)
-    value = minimiser(at(h), v, low, high)
-    return ca.substitute(best, v, value), False
-
-
-def _vanishes(expression: ca.SX) -> bool:
-    """Zero at random points: cancellations that no simplification of the symbols sees."""
-    symbols = ca.symvar(expression)
-    if not symbols:
-        return bool(np.allclose(np.asarray(ca.DM(expression)), 0.0))
-    values = ca.Function("values", [ca.vertcat(*symbols)], [expression])
-    points = np.random.default_rng(0).uniform(0.5, 1.5, (5, len(symbols)))
-    return all(np.abs(np.asarray(values(point))).max(initial=0.0) < 1e-11 for point in points)
-
-
-def _on_the_bound(problem: Problem, mode: Mode, f: ca.SX) -> tuple[ca.SX, ca.SX, ca.SX]:
-    """(u, (S, …, S^(q−1)), S^(q)) for a state that runs along its bound."""
-    x, u = problem._x, problem._u
-    if problem.n_u != 1:
-        raise Unsupported("a state bound with several controls")
-    i = list(problem.state).index(mode[1])
-    bound = problem.state_high[i] if mode[2] == "high" else problem.state_low[i]
-    sign = 1.0 if mode[2] == "high" else -1.0
-    chain = [sign * (x[i] - float(bound))]
-    while True:
-        top = ca.jtimes(chain[-1], x, f)
-        slope = ca.jacobian(top, u)
-        if not _vanishes(slope):
-            break
-        chain.append(ca.substitute(top, u, ca.SX(0)))
-        if len(chain) > problem.n_x:
-            raise Unsupported("a state bound that no control reaches")
-    if not _vanishes(ca.jacobian(slope, u)):
-        raise Unsupported("a state bound whose control is not linear")
-    return -ca.substitute(top, u, ca.SX(0)) / slope, ca.vertcat(*chain), top
+Structure = list[tuple[Mode, int]]
+"""(mode, number of intervals); with none, the mode's bounds are touched there."""
 
 
 # --- structure ----------------------------------------------------------------------------------------------------------
 
 
-def structures(problem: Problem, plan: Trajectory) -> Iterator[list[tuple[Mode, int]]]:
-    """Candidate structures of a direct solution, (mode, number of intervals) each: sharp switches first, then averaged ones."""
+@dataclass(frozen=True)
+class _Reading:
+    """How a plan is read."""
+
+    window: int
+    """Intervals over which controls are averaged."""
+    shortest: int
+    """Free stretches of fewer intervals are switches."""
+    near: tuple[float, float]
+    """What counts as S = 0 relative to the range of S, for order one and beyond."""
+    free: bool
+    """All controls are free on a bound, or only those that the plan frees."""
+    longest: int
+    """Contacts with so many nodes are touches, where the order allows them."""
+
+
+def structures(problem: Problem, plan: Trajectory, params: np.ndarray | None = None) -> Iterator[Structure]:
+    """Candidate structures of a direct solution: sharp switches first, then averaged ones; each with short contacts as touches
+    first, then all of them, then only those of one node."""
+    p, steps = problem.param_values if params is None else params, len(plan.controls)
     seen = []
-    for window, shortest, touch in ((1, 2, 1e-6), (1, 4, 1e-3), (5, 7, 1e-3), (9, 13, 1e-3)):
-        found = _structure(problem, plan, window, shortest, touch)
-        names = [mode for mode, _ in found]
-        if names not in seen:
-            seen.append(names)
-            yield found
+    for window, shortest, near in ((1, 2, (1e-6, 1e-3)), (1, 4, late := (1e-3, 1e-5)), (5, 7, late), (9, 13, late)):
+        for free, longest in ((True, 2), (False, 2), (True, steps), (True, 1)):
+            found = _structure(problem, plan, p, _Reading(window, shortest, near, free, longest))
+            names = [(mode, count > 0) for mode, count in found]
+            if names not in seen:
+                seen.append(names)
+                yield found
 
 
-def _structure(problem: Problem, plan: Trajectory, window: int, shortest: int, touch: float) -> list[tuple[Mode, int]]:
+def _structure(problem: Problem, plan: Trajectory, p: np.ndarray, reading: _Reading) -> Structure:
     low, high = problem.control_low, problem.control_high
     u = plan.controls
-    if window > 1:
+    if (window := reading.window) > 1:
         padded = np.pad(u, ((window // 2, window // 2), (0, 0)), mode="edge")
         u = np.stack([np.convolve(column, np.ones(window) / window, "valid") for column in padded.T], axis=1)
     width = np.where(np.isfinite(high - low), high - low, 1.0)
     labels = np.where(u <= low + 0.01 * width, "low", np.where(u >= high - 0.01 * width, "high", "free"))
-    labels = np.stack([_absorb(column, shortest) for column in labels.T], axis=1)
-    modes: list[Mode] = [tuple(str(m) for m in row) for row in labels]
-    for i, name in enumerate(problem.state):
-        for side, bound in (("low", problem.state_low[i]), ("high", problem.state_high[i])):
-            if np.isfinite(bound):
-                touches = np.abs(plan.states[:, i] - bound) < touch * np.ptp(plan.states[:, i])
-                for k in np.flatnonzero(touches[:-1] & touches[1:]):
-                    modes[k] = ("state", name, side)
-    return [(mode, len(list(run))) for mode, run in groupby(modes)]
+    active: list[list[str]] = [[] for _ in u]
+    touched: list[list[str]] = [[] for _ in plan.times]
+    for name, bound in bounds(problem).items():
+        for first, last in [] if bound.top is None else _contacts(bound, plan, p, reading.near[bound.order > 1]):
+            if bound.order > 1 and last - first < reading.longest and first > 0 and last < len(u):
+                touched[(first + last) // 2].append(name)
+            elif bound.order and first == last == len(u) and not _implied(problem, bound, plan, p):
+                touched[last].append(name)
+            else:
+                for k in range(first, last):
+                    active[k].append(name)
+    on = [bool(names) for names in active]
+    sources = [_absorb(np.where(on, "on", column), reading.shortest) for column in labels.T]
+    labels = np.stack([column[source] for column, source in zip(labels.T, sources, strict=True)], axis=1)
+    active = [max((active[k] for k in row), key=len) for row in zip(*sources, strict=True)]
+    found: Structure = []
+    for k, (row, names) in enumerate(zip(labels, active, strict=True)):
+        released = names and (reading.free or np.count_nonzero(row == "free") < len(names))
+        mode = (*("free" if released else str(m) for m in row), *names)
+        if touched[k]:
+            found.append(((*mode[: problem.n_u], *touched[k]), 0))
+        if found and found[-1][0] == mode:
+            found[-1] = (mode, found[-1][1] + 1)
+        else:
+            found.append((mode, 1))
+    return found + [((*found[-1][0][: problem.n_u], *touched[-1]), 0)] * bool(touched[-1])
+
+
+def _contacts(bound: Bound, plan: Trajectory, p: np.ndarray, near: float) -> list[tuple[int, int]]:
+    """(first, last) node of each stretch on the bound, where S(x, u) = 0 at least two intervals: multiple shooting keeps it at their
+    starts, collocation has controls in their middles. One node on S(x) = 0 is enough, or the top of the parabola through three."""
+    x, u = plan.states, plan.controls
+    if bound.order:
+        s = np.asarray(bound.value(x.T, 0.0, p)).ravel()
+        close = np.append(_peaks(s) >= -near * np.ptp(s) - 1e-9, False)
+    else:
+        pairs = [np.asarray(bound.value(at.T, u.T, p)).ravel() for at in (x[:-1], (x[:-1] + x[1:]) / 2)]
+        close = max((np.append(np.abs(s) <= near * np.ptp(s) + 1e-7, False) for s in pairs), key=np.count_nonzero)
+    edges = np.flatnonzero(np.diff(close, prepend=False)).reshape(-1, 2)
+    return [(a, b - 1) for a, b in edges] if bound.order else [(a, b) for a, b in edges if b - a > 1]
+
+
+def _peaks(s: np.ndarray) -> np.ndarray:
+    """Samples, at local maxima the top of the parabola through three; where it is a plateau's edge, the plateau."""
+    s = s.copy()
+    slope, bend = s[2:] - s[:-2], 2 * s[1:-1] - s[2:] - s[:-2]
+    top = np.abs(slope) < bend
+    s[1:-1][top] += slope[top] ** 2 / (8 * bend[top])
+    return s
+
+
+def _implied(problem: Problem, bound: Bound, plan: Trajectory, p: np.ndarray) -> bool:
+    """The terminal constraints keep S at the end as it is."""
+    if problem.terminal_constraint_function is None:
+        return False
+    x, t = problem._x, problem._t
+    rows = [problem.terminal_constraint_function(x, problem._p, t), bound.chain[0]]
+    slopes = ca.Function("slopes", [x, problem._p, t], [ca.jacobian(ca.vertcat(*rows), x)])
+    values = np.asarray(slopes(plan.states[-1], p, plan.times[-1]))
+    return bool(np.linalg.matrix_rank(values) == np.linalg.matrix_rank(values[:-1]))
 
 
 def _absorb(labels: np.ndarray, shortest: int) -> np.ndarray:
-    """Free runs shorter than `shortest` are a switch inside an interval: half goes to either neighbour."""
-    labels = labels.copy()
+    """The intervals whose labels hold: free runs shorter than `shortest` are a switch inside an interval, half goes to either
+    neighbour."""
+    sources = np.arange(len(labels))
     edges = np.concatenate([[0], np.flatnonzero(labels[1:] != labels[:-1]) + 1, [len(labels)]])
     for a, b in pairwise(edges):
         if labels[a] == "free" and b - a < shortest and b - a < len(labels):
-            before = labels[a - 1] if a else labels[b]
-            after = labels[b] if b < len(labels) else before
-            labels[a : (a + b + 1) // 2], labels[(a + b + 1) // 2 : b] = before, after
-    return labels
+            before = sources[a - 1] if a else b
+            sources[a : (a + b + 1) // 2], sources[(a + b + 1) // 2 : b] = before, b if b < len(labels) else before
+    return sources
 
 
 # --- the boundary value problem -----------------------------------------------------------------------------------------
@@ -237,64 +166,67 @@ class _Conditions:
     """Everything that has to vanish besides the arcs' own equations, as functions of the unknowns z and the arcs' ends."""
 
     arcs: list[Arc]
+    touched: list[list[Bound]]
+    """The bounds touched at the start of each arc, and at the end."""
     value: ca.Function
     """(z, ends (2n, m), x0, p) → r, ∂r/∂z, ∂r/∂vec(ends)."""
+    end: ca.Function
+    """(x, p, T) → φ_x, e_x' and a column for every clock, whose end a fixed time keeps as well."""
     starts: list[slice]
     durations: slice
     size: int
     normal: bool
 
 
-def _conditions(problem: Problem, modes: list[Mode], normal: bool) -> _Conditions:
-    n, m = problem.n_x, len(modes)
-    arcs = [arc(problem, mode, normal) for mode in modes]
-    p, x0, ends = problem._p, ca.SX.sym("x0", n), ca.SX.sym("ends", 2 * n, m)
-    jumps = [a.tangency.numel_out(0) if a.tangency is not None else 0 for a in arcs]
-    n_end = 0 if problem.terminal_constraint_function is None else problem.terminal_constraint_function.numel_out(0)
-    sizes = [n] + [2 * n] * (m - 1) + [m, sum(jumps), n_end]
-    z = ca.SX.sym("z", sum(sizes))
-    parts = ca.vertsplit(z, np.concatenate([[0], np.cumsum(sizes)]).tolist())
-    starts, durations, pi, nu = parts[:m], parts[m], parts[m + 1], parts[m + 2]
-    r, used = [] if normal else [ca.sumsqr(starts[0]) - 1], 0
-    for k in range(m):
-        before, after = arcs[k - 1] if k else None, arcs[k]
-        x = x0 if k == 0 else starts[k][:n]
-        lam = starts[0] if k == 0 else starts[k][n:]
-        if after.tangency is not None and before is None:
-            raise Unsupported("a start on a state bound")
-        if before is None:
-            continue
-        x_end, lam_end = ends[:n, k - 1], ends[n:, k - 1]
-        jump = ca.SX.zeros(n)
-        if after.tangency is not None:
-            chain = after.tangency(x_end, p)
-            s = ca.SX.sym("s", n)
-            slope = ca.Function("slope", [s, p], [ca.jacobian(after.tangency(s, p), s)])
-            jump = slope(x_end, p).T @ pi[used : used + jumps[k]]
-            used += jumps[k]
-            r.append(chain)
-        r += [x_end - x, lam_end - lam - jump]
-        r.append(_junction(problem, before, after, x_end, lam_end, x, lam))
+def _conditions(problem: Problem, found: Structure, normal: bool) -> _Conditions:
+    n, known = problem.n_x, bounds(problem)
+    arcs: list[Arc] = []
+    touched: list[list[Bound]] = [[]]
+    for mode, count in found:
+        if count:
+            arcs.append(arc(problem, mode, normal))
+            touched.append([])
+        else:
+            touched[-1] += [known[name] for name in mode[problem.n_u :]]
+    m, x, p = len(arcs), problem._x, problem._p
+    meetings = [_met(*v) for v in zip([None, *arcs], [*arcs, None], touched, strict=True)]
+    jumps = [along.numel() for _, along in meetings]
+    last = problem.terminal_constraint_function
+    e = ca.SX(0, 1) if last is None else last(x, p, problem._t)
+    sizes = [n] + [2 * n] * (m - 1) + [m, *jumps, e.numel()]
+    edges = np.cumsum([0, *sizes])
+    z, x0, ends = ca.SX.sym("z", sum(sizes)), ca.SX.sym("x0", n), ca.SX.sym("ends", 2 * n, m)
+    parts = ca.vertsplit(z, edges.tolist())
+    starts, durations, pi, nu = parts[:m], parts[m], parts[m + 1 : -1], parts[-1]
+    r = [] if normal else [ca.sumsqr(starts[0]) - 1]
+    for k, (conditions, along) in enumerate(meetings):
+        x_end = ends[:n, k - 1] if k else x0
+        r.append(ca.substitute(conditions, x, x_end))
+        if 0 < k < m:
+            lam_end, (x_, lam) = ends[n:, k - 1], ca.vertsplit(starts[k], n)
+            r += [x_end - x_, lam_end - lam - ca.substitute(ca.jacobian(along, x).T @ pi[k], x, x_end)]
+            r.append(_junction(problem, arcs[k - 1], arcs[k], x_end, lam_end, x_, lam))
     last_x, last_lam, final = ends[:n, -1], ends[n:, -1], ca.sum1(durations)
-    lagrangian, s, t = ca.SX(0), ca.SX.sym("s", n), ca.SX.sym("t")
+    lagrangian = ca.dot(nu, e)
     if problem.horizon == "finite":
-        lagrangian += normal * problem.terminal_cost_function(s, p, t)
-    if problem.terminal_constraint_function is not None:
-        e = problem.terminal_constraint_function(s, p, t)
-        lagrangian += ca.dot(nu, e)
-        r.append(ca.substitute(ca.substitute(e, s, last_x), t, final))
-    at_end = lambda e: ca.substitute(ca.substitute(e, s, last_x), t, final)
-    r.append(last_lam - at_end(ca.gradient(lagrangian, s)))
+        lagrangian += normal * problem.terminal_cost_function(x, p, problem._t)
+    at_end = lambda e: ca.substitute(ca.substitute(e, x, last_x), problem._t, final)
+    r += [at_end(e), last_lam - at_end(ca.gradient(lagrangian + ca.dot(pi[m], meetings[m][1]), x))]
     if problem.final_time is None:
         r.append(final - problem.duration)
     else:
-        r.append(arcs[-1].hamiltonian(last_x, last_lam, p) + at_end(ca.gradient(lagrangian, t)))
+        r.append(arcs[-1].hamiltonian(last_x, last_lam, p) + at_end(ca.gradient(lagrangian, problem._t)))
     residual = ca.vertcat(*r)
     outputs = [residual, ca.jacobian(residual, z), ca.jacobian(residual, ca.vec(ends))]
-    edges = np.cumsum([0, *sizes])
+    drift = problem.dynamics_function(x, problem._u, p, 0.0)  # type: ignore[misc]
+    timers = [i for i in range(n) if not ca.symvar(drift[i])] if problem.final_time is None else []
+    phi_x = ca.gradient(ca.substitute(lagrangian, nu, ca.SX.zeros(e.numel())), x)
+    slopes = [phi_x, ca.horzcat(ca.jacobian(e, x).T, ca.SX.eye(n)[:, timers])]
     return _Conditions(
         arcs,
+        touched,
         ca.Function("conditions", [z, ends, x0, p], [ca.densify(o) for o in outputs]),
+        ca.Function("end", [x, p, problem._t], [ca.densify(o) for o in slopes]),
         [slice(int(edges[k]), int(edges[k + 1])) for k in range(m)],
         slice(int(edges[m]), int(edges[m + 1])),
         int(edges[-1]),
@@ -302,26 +234,43 @@ def _conditions(problem: Problem, modes: list[Mode], normal: bool) -> _Condition
     )
 
 
+def _met(before: Arc | None, after: Arc | None, touched: list[Bound]) -> tuple[ca.SX, ca.SX]:
+    """What vanishes where one arc ends and the next begins, and along whose gradients λ jumps there."""
+    if after is None:
+        return _joined(b.chain[:1] for b in touched), _joined(b.chain[:1] for b in touched)
+    entered = [b.chain for b in after.bounds if before is None or b not in before.bounds]
+    if before is None:
+        return _joined(entered), ca.SX(0, 1)
+    return _joined([*entered, *(b.chain[:2] for b in touched)]), _joined([*entered, *(b.chain[:1] for b in touched)])
+
+
+def _joined(columns: Iterable[ca.SX]) -> ca.SX:
+    return ca.vertcat(ca.SX(0, 1), *columns)
+
+
 def _junction(problem: Problem, before: Arc, after: Arc, x_end, lam_end, x, lam) -> ca.SX:
     """What makes the switch time stationary."""
-    p = problem._p
-    if after.boundary_rate is not None or before.boundary_rate is not None:
-        edge, other, x_, lam_ = (
-            (after, before, x_end, lam_end) if after.boundary_rate is not None else (before, after, x, lam)
-        )
-        if other.mode == ("free",) and not other.singular:
-            return edge.boundary_rate(x_, other.control(x_, lam_, p), p)  # type: ignore[misc]
-        return other.slopes(x_, lam_, p)[0]
+    p, n_u = problem._p, problem.n_u
+    if before.bounds != after.bounds:
+        new = [b for b in after.bounds if b not in before.bounds]
+        edge, other, x_, lam_ = (after, before, x_end, lam_end) if new else (before, after, x, lam)
+        if other.singular:
+            free = other.mode.index("free")
+            return ca.SX(0, 1) if new else ca.vertcat(*[rows[free] for rows in other.slopes(x_, lam_, p)])
+        if not edge.regular:
+            return other.lagrangian(x_, lam_, edge.control(x_, lam_, p), p) - other.hamiltonian(x_, lam_, p)
+        tops = highest(new or [b for b in before.bounds if b not in after.bounds])
+        return ca.substitute(ca.substitute(tops, problem._x, x_), problem._u, other.control(x_, lam_, p))
     rows = []
-    for i, (old, new) in enumerate(zip(before.mode, after.mode, strict=True)):
-        if old == new:
+    for i, (left, begun) in enumerate(zip(before.mode[:n_u], after.mode[:n_u], strict=True)):
+        if left == begun:
             continue
-        if new == "free" and after.singular:
+        if begun == "free" and after.singular:
             value, rate = before.slopes(x_end, lam_end, p)
             rows += [value[i], rate[i]]
-        elif new == "free":
+        elif begun == "free":
             rows.append(before.slopes(x_end, lam_end, p)[0][i])
-        elif not (old == "free" and before.singular):
+        elif not (left == "free" and before.singular):
             rows.append(after.slopes(x, lam, p)[0][i])
     return ca.vertcat(*rows)
 
@@ -339,7 +288,6 @@ def solve_switching(
     """Polish a direct solution (`guess`; default: multiple shooting, then collocation, from several guesses) to the
     extremal with its switching structure; `Solution.arcs` names the arcs with their durations [s]."""
     require(not problem.discrete, "problem", "have continuous dynamics", "is discrete")
-    require(problem.path_constraints is None, "problem", "have no path constraints for shooting over arcs", "has them")
     started = time.perf_counter()
     p = problem.param_values if params is None else np.asarray(params, dtype=float)
     x0 = np.asarray(x0, dtype=float)
@@ -367,7 +315,7 @@ def solve_switching(
         options = {"tolerance": tolerance, "max_iterations": max_iterations, "time_limit": time_limit}
         return on_a_clock(solve_switching, problem, x0, plan, params=p, **options)
     best = None
-    found = list(structures(problem, plan)) if np.isfinite(plan.states).all() else []
+    found = list(structures(problem, plan, p)) if np.isfinite(plan.states).all() else []
     for arcs, abnormal in _attempts(problem, plan, found):
         if len(arcs) > 40 or time.perf_counter() - started > time_limit:
             continue
@@ -382,7 +330,7 @@ def solve_switching(
     return best or _failed(problem, plan, started, "no switching structure was recognised")
 
 
-def _attempts(problem: Problem, plan: Trajectory, found: list) -> Iterator[tuple[list[tuple[Mode, int]], float | None]]:
+def _attempts(problem: Problem, plan: Trajectory, found: list[Structure]) -> Iterator[tuple[Structure, float | None]]:
     """Every structure as a normal extremal; then, where the end is constrained, as an abnormal one with the direct costates, scaled
     to |λ(0)| = 1 by ± the second entry, as guess."""
     yield from ((arcs, None) for arcs in found)
@@ -400,10 +348,11 @@ def _failed(problem: Problem, plan: Trajectory, started: float, message: str) ->
 
 
 def _shoot(problem, x0, p, plan, found, abnormal, tolerance, max_iterations, started, time_limit) -> Solution:
-    n, modes = problem.n_x, [mode for mode, _ in found]
-    c = _conditions(problem, modes, abnormal is None)
+    n, c = problem.n_x, _conditions(problem, found, abnormal is None)
     costates = plan.costates * (abnormal or 1.0)
-    counts = np.array([count for _, count in found])
+    if any(b.order for b in c.arcs[0].bounds):  # then the multiplier of x(0) holds those of the bounds
+        costates[0] = costates[1]
+    counts = np.array([count for _, count in found if count])
     at = np.concatenate([[0], np.cumsum(counts)[:-1]])
     z = np.zeros(c.size)
     for k, part in enumerate(c.starts):
@@ -413,7 +362,7 @@ def _shoot(problem, x0, p, plan, found, abnormal, tolerance, max_iterations, sta
 
     def residual(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         durations = z[c.durations]
-        ends, by_z = np.zeros((len(modes), 2 * n)), np.zeros((len(modes) * 2 * n, c.size))
+        ends, by_z = np.zeros((len(c.arcs), 2 * n)), np.zeros((len(c.arcs) * 2 * n, c.size))
         if not (durations > 0).all():
             return np.full(1, np.nan), by_z
         for k, part in enumerate(c.starts):
@@ -443,7 +392,7 @@ def _solution(problem, c: _Conditions, x0, p, z, worst, iterations, started, dea
     times = np.linspace(0.0, switches[-1], problem.steps + 1)
     middle = (times[:-1] + times[1:]) / 2
     y, u = np.full((len(times), 2 * n + 1), np.nan), np.full((len(middle), problem.n_u), np.nan)
-    cost, mismatch, excess, hamiltonian, allowed = 0.0, 0.0, 0.0, [], 0.0
+    cost, mismatch, excess, hamiltonian, allowed, ends = 0.0, 0.0, 0.0, [], 0.0, []
     for k, part in enumerate(c.starts):
         a, start = c.arcs[k], np.append(np.concatenate([x0, z[part]]) if k == 0 else z[part], cost)
 
@@ -459,21 +408,24 @@ def _solution(problem, c: _Conditions, x0, p, z, worst, iterations, started, dea
         inside = _within(times, switches, k)
         if inside.any():
             y[inside] = run.sol(times[inside] - switches[k]).T
+            y[inside, n : 2 * n] = np.asarray(a.costate(y[inside, :n].T, y[inside, n : 2 * n].T, p)).T
         inside = _within(middle, switches, k)
         if inside.any():
             at = run.sol(middle[inside] - switches[k])
             u[inside] = np.asarray(a.control(at[:n], at[n : 2 * n], p)).T
-        sample = run.sol(np.linspace(0, durations[k], 25))
-        hamiltonian.append(np.asarray(a.hamiltonian(sample[:n], sample[n : 2 * n], p)).ravel())
-        excess = max(excess, _excess(problem, a, sample[:n], sample[n : 2 * n], p, c.normal))
-        allowed = max(allowed, _crossing(problem, a, sample[:n], sample[n : 2 * n], p))
+        x, lam = np.split(run.sol(np.linspace(0, durations[k], 101))[: 2 * n], 2)
+        hamiltonian.append(np.asarray(a.hamiltonian(x, lam, p)).ravel())
+        excess = max(excess, _excess(problem, a, x, lam, p))
+        allowed = float(np.maximum(allowed, _crossing(problem, a, x, lam, p)))  # NaN is no small violation
+        ends.append((x[:, -1], *np.asarray(a.costate(x[:, [0, -1]], lam[:, [0, -1]], p)).T))
         cost = float(run.y[-1, -1])
     end = float(problem.terminal_cost_function(y[-1, :n], p, switches[-1])) if problem.horizon == "finite" else 0.0
     trajectory = Trajectory(
         times=times, states=y[:, :n], controls=u, costs=np.diff(y[:, -1]), terminal_cost=np.asarray(end), costates=y[:, n : 2 * n]
     )  # fmt: skip
-    flat = np.concatenate(hamiltonian)
-    lawful = excess <= 1e-6 * (1 + np.abs(flat).max()) and allowed <= 1e-6
+    flat, excess = np.concatenate(hamiltonian), max(excess, _unexplained(problem, c, ends, p, switches[-1]))
+    largest = max(np.abs(flat).max(), max(np.abs(v).max() for end in ends for v in end[1:]))
+    lawful = excess <= 1e-6 * (1 + largest) and allowed <= 1e-6
     message = (
         ("" if c.normal else "an abnormal extremal: its costates hold for H without the cost")
         if lawful
@@ -486,9 +438,16 @@ def _solution(problem, c: _Conditions, x0, p, z, worst, iterations, started, dea
             defect=worst, resimulation=mismatch, stationarity=excess, costate_defect=worst, transversality=worst,
             hamiltonian_drift=float(np.ptp(flat)), constraint_violation=max(allowed, 0.0) if allowed > 1e-9 else 0.0,
         ),
-        wall_time=time.perf_counter() - started, iterations=iterations, message=message,
-        arcs=tuple((a.label, float(d)) for a, d in zip(c.arcs, durations, strict=True) if d > 1e-9 * switches[-1]),
+        wall_time=time.perf_counter() - started, iterations=iterations, message=message, arcs=tuple(_labels(c, durations)),
     )  # fmt: skip
+
+
+def _labels(c: _Conditions, durations: np.ndarray) -> Iterator[tuple[str, float]]:
+    """(kind, duration [s]) of every arc; a bound that is touched has none."""
+    for k, touched in enumerate(c.touched):
+        yield from ((b.name, 0.0) for b in touched)
+        if k < len(c.arcs) and durations[k] > 1e-9 * durations.sum():
+            yield c.arcs[k].label, float(durations[k])
 
 
 def _within(times: np.ndarray, switches: np.ndarray, k: int) -> np.ndarray:
@@ -497,25 +456,47 @@ def _within(times: np.ndarray, switches: np.ndarray, k: int) -> np.ndarray:
     return ((times >= switches[k]) | (k == 0)) & ((times < switches[k + 1]) | (k == last))
 
 
-def _excess(problem: Problem, a: Arc, x: np.ndarray, lam: np.ndarray, p: np.ndarray, normal: bool) -> float:
-    """max H(u*) − min H over the box (a grid of controls, bounds included); on a state bound: the negative part of μ."""
-    if a.multiplier is not None:
-        return float(np.max(-np.asarray(a.multiplier(x, lam, p)), initial=0.0))
-    low, high = problem.action_low, problem.action_high
+def _excess(problem: Problem, a: Arc, x: np.ndarray, lam: np.ndarray, p: np.ndarray) -> float:
+    """max L(u*) − min L over the admissible controls of a grid (over the box, or a turn about u* where there is none; bounds
+    included), L = H + μ S^(q) for q > 0; and the negative part of ν."""
+    chosen, h = np.asarray(a.control(x, lam, p)), np.asarray(a.hamiltonian(x, lam, p)).ravel()
+    low, high = (
+        np.minimum(problem.action_low, chosen.min(1) - np.pi),
+        np.maximum(problem.action_high, chosen.max(1) + np.pi),
+    )
+    low, high = np.maximum(low, problem.control_low), np.minimum(high, problem.control_high)
     axes = [np.linspace(lo, hi, 21 if problem.n_u == 1 else 5) for lo, hi in zip(low, high, strict=True)]
-    h = np.asarray(a.hamiltonian(x, lam, p)).ravel()
-    worst = 0.0
-    f, cost = problem.dynamics_function, problem.stage_cost_function
-    assert f is not None  # not discrete
+    worst = float(np.max(-np.asarray(a.multiplier(x, lam, p)), initial=0.0))
+    mixed = [b.value for b in bounds(problem).values() if b.order == 0]
     for u in np.stack([g.ravel() for g in np.meshgrid(*axes, indexing="ij")], axis=-1):
-        other = normal * np.asarray(cost(x, u, p, 0.0)).ravel() + (lam * np.asarray(f(x, u, p, 0.0))).sum(axis=0)
-        worst = max(worst, float(np.max(h - other)))
+        gain = h - np.asarray(a.lagrangian(x, lam, u, p)).ravel()
+        for value in mixed:
+            gain = np.where(np.asarray(value(x, u, p)).ravel() <= 0, gain, 0.0)
+        worst = max(worst, float(np.max(gain)))
+    return worst
+
+
+def _unexplained(problem: Problem, c: _Conditions, ends: list, p: np.ndarray, final: float) -> float:
+    """Largest jump of the costate, or miss at the end, that is no nonnegative combination of the S_x of the bounds met there (at
+    the end plus e_x'ν); `ends` are (x(end), λ(start), λ(end)) of the arcs."""
+    x, worst = problem._x, 0.0
+    for k, (point, _, before) in enumerate(ends):
+        last = k == len(ends) - 1
+        met = [*c.arcs[k].bounds, *(() if last else c.arcs[k + 1].bounds), *c.touched[k + 1]]
+        normals = ca.Function(
+            "normals", [x, problem._p], [ca.jacobian(_joined(b.chain[:1] for b in met if b.order), x).T]
+        )
+        phi_x, e_x = (np.asarray(v) for v in c.end(point, p, final))
+        cone = np.hstack([np.asarray(normals(point, p)), *([e_x, -e_x] if last else [])])
+        jump = before - (phi_x.ravel() if last else ends[k + 1][1])
+        worst = max(worst, float(nnls(cone, jump)[1] if cone.size else np.linalg.norm(jump)))
     return worst
 
 
 def _crossing(problem: Problem, a: Arc, x: np.ndarray, lam: np.ndarray, p: np.ndarray) -> float:
-    """Largest violation of control and state bounds on samples of an arc."""
+    """Largest violation of the bounds on controls, states and path constraints on samples of an arc."""
     u = np.asarray(a.control(x, lam, p))
-    gaps = [problem.control_low[:, None] - u, u - problem.control_high[:, None]]
-    gaps += [problem.state_low[:, None] - x, x - problem.state_high[:, None]]
-    return float(max(np.max(g, initial=0.0) for g in gaps))
+    low, high = problem.control_low[:, None], problem.control_high[:, None]
+    gaps = [*(low - u)[np.isfinite(low[:, 0])], *(u - high)[np.isfinite(high[:, 0])]]
+    gaps += [np.asarray(bound.value(x, u, p)).ravel() for bound in bounds(problem).values()]
+    return float(np.max([_peaks(g) for g in gaps], initial=0.0))

@@ -84,10 +84,10 @@ def brachistochrone(steps=40):
                   terminal_constraints=lambda x, p: ca.vertcat(x[0] - 10, x[1] - 5), final_time=(0.5, 5.0))  # fmt: skip
 
 
-def bryson_denham(steps=48):
-    """J = 4 (D): x ≤ 1/9 = 4/(9·4)·…: for a limit ℓ ≤ 1/6, J = 4/(9ℓ)."""
+def bryson_denham(steps=48, limit=1 / 9):
+    """x ≤ ℓ: J = 4/(9ℓ), on the limit for 1 − 6ℓ, where ℓ ≤ 1/6; 2 + 6 (1 − 4ℓ)², a touch, up to ℓ = 1/4 (D; Bryson and Ho, §3.11)."""
     return _fixed("bryson-denham", [0, 1], double_integrator, lambda x, u, p: 0.5 * u[0] ** 2, 1.0, steps,
-                  state_bounds={"x0": (-np.inf, 1 / 9)}, terminal_constraints=lambda x, p: x - ca.DM([0, -1]))  # fmt: skip
+                  state_bounds={"x0": (-np.inf, limit)}, terminal_constraints=lambda x, p: x - ca.DM([0, -1]))  # fmt: skip
 
 
 def singular_arc(steps=200):
@@ -175,6 +175,13 @@ def speed_limit(steps=80):
     return _fixed("speed-limit", [0, 0], double_integrator, lambda x, u, p: 1.0, 4.0, steps, control_bounds={"u": (-1.0, 1.0)},
                   state_bounds={"x1": (-np.inf, 0.5)}, final_time=(0.5, 20.0),
                   terminal_constraints=lambda x, p: x - ca.DM([1, 0]))  # fmt: skip
+
+
+def power_limit(steps=80):
+    """x'' = u, |u| ≤ 1, power u x' ≤ ½, over a distance of 2: T = (w + ½)² = 2.961323572023 with top speed w, 16 w³ + 12 w² = 47 (D)."""
+    return _fixed("power-limit", [0, 0], double_integrator, lambda x, u, p: 1.0, 4.0, steps, control_bounds={"u": (-1.0, 1.0)},
+                  path_constraints=lambda x, u, p: u[0] * x[1] - 0.5, final_time=(0.5, 20.0),
+                  terminal_constraints=lambda x, p: x - ca.DM([2, 0]))  # fmt: skip
 
 
 # --- flight -----------------------------------------------------------------------------------------------------------
