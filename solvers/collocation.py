@@ -247,7 +247,7 @@ def _refined(widths: np.ndarray, defects: np.ndarray, wanted: float, order: int,
 def _solution(
     c: Collocation, result, widths: np.ndarray, p: np.ndarray, wall_time: float, name: str
 ) -> tuple[Solution, np.ndarray]:
-    """The solution, and the relative defect of each interval when it is integrated again."""
+    """The solution, and the relative defect of each interval, in states and cost, when it is integrated again."""
     problem, n = c.problem, c.intervals
     motion = problem.dynamics_function
     assert motion is not None  # not discrete
@@ -277,11 +277,14 @@ def _solution(
 
     def rate(fraction: float, flat: np.ndarray) -> np.ndarray:
         held = np.einsum("kju,j->ku", u, _lagrange(method.c, fraction))
-        f = motion(flat.reshape(n, -1).T, held.T, p, (times[:-1] + fraction * h)[None])
-        return (h[:, None] * np.asarray(f).T).ravel()
+        arguments = flat.reshape(n, -1)[:, :-1].T, held.T, p, (times[:-1] + fraction * h)[None]
+        f, cost = np.asarray(motion(*arguments)), np.asarray(problem.stage_cost_function(*arguments))
+        return (h[:, None] * np.concatenate([f, np.broadcast_to(cost, (1, n))]).T).ravel()
 
-    gaps = np.abs(integrated(rate, nodes[:-1].ravel()).reshape(n, -1) - nodes[1:])
-    defects = (gaps / np.maximum(1.0, np.abs(nodes).max(axis=0))).max(axis=1)
+    begin = np.column_stack([nodes[:-1], np.zeros(n)])
+    again = integrated(rate, begin.ravel()).reshape(n, -1)
+    gaps, misses = np.abs(again[:, :-1] - nodes[1:]), (again[:, -1] - costs.ravel()) / (1.0 + abs(result.cost))
+    defects = np.maximum((gaps / np.maximum(1.0, np.abs(nodes).max(axis=0))).max(axis=1), np.abs(misses))
     drift = None
     x, uu, pp, t = problem._x, problem._u, problem._p, problem._t
     if not (ca.depends_on(motion(x, uu, pp, t), t) or ca.depends_on(problem.stage_cost_function(x, uu, pp, t), t)):
@@ -309,8 +312,8 @@ def _solution(
         status = Status.CONVERGED
     status, message = ruled_out(problem, nodes, controls) or (status, "" if status.ok else result.message)
     certificate = Certificate(
-        defect=defect, resimulation=float(np.max(gaps)), stationarity=result.gradient, hamiltonian_drift=drift,
-        constraint_violation=max(worst),
+        defect=defect, resimulation=float(np.max(gaps)), cost_defect=float(abs(misses.sum())), stationarity=result.gradient,
+        hamiltonian_drift=drift, constraint_violation=max(worst),
     )  # fmt: skip
     return Solution(
         problem=problem.name, solver=name, trajectory=trajectory, status=status, certificate=certificate,

@@ -137,7 +137,8 @@ _FINE = 1e-6
 
 def _refined(function, problem, x0, p, best: Solution, tolerance, options, finish) -> Solution:
     """The solution on a finer grid where `finish` asks for one; with a limit of its own, as fine as it gets."""
-    defect, wanted = best.certificate.resimulation, finish.get("resimulation")
+    c, wanted = best.certificate, finish.get("resimulation")
+    defect = None if c.resimulation is None else max(c.resimulation, c.cost_defect or 0.0)
     if not best.ok or wanted is None or (defect is not None and defect <= wanted):
         return best
     fine = function(problem, x0, params=p, guess=best.trajectory, tolerance=tolerance, **options | finish)

@@ -90,6 +90,8 @@ class Certificate:
     """Mismatch of the solver's own discrete dynamics."""
     resimulation: float | None = None
     """Mismatch after integrating every interval again by DOP853 (continuous) or the problem's step (discretised)."""
+    cost_defect: float | None = None
+    """Mismatch of the cost then, relative to 1 + |J|, where the solver's quadrature is not the problem's step."""
     stationarity: float | None = None
     """Projected gradient of the Hamiltonian with respect to the controls."""
     costate_defect: float | None = None
@@ -170,7 +172,7 @@ class Solution:
         feasible = max(c.defect or 0.0, c.constraint_violation or 0.0) <= self.tolerance
         if not np.isfinite(self.value) or not feasible or self.status in _HOPELESS:
             return Verdict.NOT_CONVERGED
-        if self.status.ok and c.worst() <= self.tolerance * scale:
+        if self.status.ok and c.worst() <= self.tolerance * scale and (c.cost_defect or 0.0) <= 1e-2:
             return Verdict.PROVED if self.proved else Verdict.EXTREMAL
         known = c.stationarity is not None and self.status in (Status.CONVERGED, Status.ACCEPTABLE, Status.STALLED)
         return Verdict.BEST_FOUND if known else Verdict.NOT_CONVERGED

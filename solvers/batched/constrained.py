@@ -158,19 +158,22 @@ def solve_constrained(
     feasibility: float = 1e-9,
     rounds: int = 30,
     barrier: float = 1e-2,
+    stiffness: float = 1.0,
     start_times: np.ndarray | float = 0.0,
     **options: Any,
 ) -> ConstrainedResult:
     """Iterate from a guess `states` (B, N+1, n_x), `controls` (B, N, n_u), which need not be consistent nor feasible.
 
-    `feasibility`: largest violation, in the constraints' own units. `rounds` of the multipliers at most; `barrier` and the
-    other `options` as in `solve_ddp`. Not converged and `violation` large: no feasible point near the guess was found.
+    `feasibility`: largest violation, in the constraints' own units. `stiffness` multiplies the first weights: a large one stays on
+    the side of an obstacle where an admissible guess is, a small one finds admissible trajectories. `rounds` of the multipliers at
+    most; `barrier` and the other `options` as in `solve_ddp`. Not converged and `violation` large: no feasible point near the guess
+    was found.
     """
     f, num = _functions(problem), len(controls)
     p = np.broadcast_to(params, (num, problem.n_p)).copy()
     times = np.broadcast_to(np.reshape(start_times, (-1, 1)), (num, 1)).astype(np.float64)
     x, u = np.array(states, dtype=np.float64), np.array(controls, dtype=np.float64)
-    stage_weight, end_weight = _weights(problem, x, u, p, times)
+    stage_weight, end_weight = (stiffness * weight for weight in _weights(problem, x, u, p, times))
     m = Multipliers(
         np.zeros((num, u.shape[1], f.limits.n_stage)), np.zeros((num, f.limits.n_end)), stage_weight, end_weight
     )
@@ -226,6 +229,10 @@ def solve_constrained(
     return result
 
 
+_FIRM = 100.0
+"""Stiffness with which an admissible guess keeps its side of an obstacle."""
+
+
 # --- many starts --------------------------------------------------------------------------------------------------------
 
 
@@ -240,6 +247,8 @@ class _Feasible:
         self.ranks = [(3, np.inf)] * len(x0)
         self.seen: list[list[float]] = [[] for _ in x0]
         self.tried: set[tuple[int, int]] = set()
+        self.distinct = False
+        """Whether the solutions that differ most have been tried."""
 
     @property
     def values(self) -> np.ndarray:
@@ -250,12 +259,20 @@ class _Feasible:
     def lost(self) -> np.ndarray:
         return np.flatnonzero([rank > 0 for rank, _ in self.ranks])
 
-    def run(self, index: np.ndarray, states: np.ndarray, controls: np.ndarray, **options: Any) -> np.ndarray:
-        """Solve from these guesses for the starts `index`, keep what is better; returns a mask of the improved."""
-        options.pop("follow", None)
-        found = solve_constrained(
-            self.problem, states, controls, self.p if len(self.p) == 1 else self.p[index], **options
-        )
+    def run(
+        self, index: np.ndarray, states: np.ndarray, controls: np.ndarray, follow: bool = False, **options: Any
+    ) -> np.ndarray:
+        """Solve from these guesses for the starts `index`, keep what is better; returns a mask of the improved. `follow`: the guesses are
+        (nearly) admissible, and solved from firmly, too."""
+        p = self.p if len(self.p) == 1 else self.p[index]
+        improved = np.zeros(len(index), dtype=bool)
+        for stiffness in (1.0, _FIRM) if follow else (1.0,):
+            improved |= self._offer(
+                index, solve_constrained(self.problem, states, controls, p, stiffness=stiffness, **options)
+            )
+        return improved
+
+    def _offer(self, index: np.ndarray, found: ConstrainedResult) -> np.ndarray:
         improved = np.zeros(len(index), dtype=bool)
         if self.result is None:
             self.result = found.take(np.zeros(len(self.x0), dtype=int))
@@ -274,6 +291,31 @@ class _Feasible:
                 for name, array in self.result.__dict__.items():
                     array[i] = found.__dict__[name][j]
         return improved
+
+
+def _distinct_round(best: _Feasible, most: int = 8, solves: int = 1600) -> int:
+    """Every start tries the solutions that differ most from each other: another way round an obstacle is no neighbour's. Returns how
+    often one improved; once, for the same solutions end the same."""
+    r, solved = best.result, np.flatnonzero(np.isfinite(best.values))
+    if best.distinct or r is None or not len(solved):
+        return 0
+    best.distinct = True
+    states = r.states[solved]
+    paths = ((states - states[:, :1]) / np.maximum(states.std(axis=(0, 1)), 1e-6)).reshape(len(solved), -1)
+    chosen = [int(np.argmin(best.values[solved]))]
+    apart = np.full(len(solved), np.inf)
+    while len(chosen) < min(most, max(2, solves // len(best.x0)), len(solved)):
+        apart = np.minimum(apart, np.square(paths - paths[chosen[-1]]).mean(axis=1))
+        if not apart.max() > 1e-3:
+            break
+        chosen.append(int(np.argmax(apart)))
+    improved = 0
+    fade = np.linspace(1, 0, states.shape[1])[:, None]
+    for i in solved[chosen]:
+        guesses = r.states[i] + fade * (best.x0 - r.states[i, 0])[:, None]
+        controls = np.repeat(r.controls[i][None].copy(), len(best.x0), axis=0)
+        improved += int(best.run(np.arange(len(best.x0)), guesses, controls, follow=True, barrier=1e-3).sum())
+    return improved
 
 
 def softened(problem: Problem, p: np.ndarray) -> Problem:
@@ -334,14 +376,14 @@ def solve_many_constrained(
         )  # fmt: skip
         ipopt.update({int(i): s for i, s in zip(index, found, strict=True) if s.ok})
         states, controls = (np.stack([getattr(s.trajectory, name) for s in found]) for name in ("states", "controls"))
-        best.run(index, states, controls, barrier=1e-5, tolerance=tolerance)
+        best.run(index, states, controls, follow=True, barrier=1e-5, tolerance=tolerance)
 
     soft = None if proved or guess is not None else softened(problem, p.mean(axis=0))
     if guess is not None:
         states = np.broadcast_to(guess.states, (total, *guess.states.shape[-2:])).copy()
         states[:, 0] = x0
         controls = np.broadcast_to(guess.controls, (total, *guess.controls.shape[-2:]))
-        best.run(everyone, states, controls, barrier=1e-3, tolerance=tolerance)
+        best.run(everyone, states, controls, follow=True, barrier=1e-3, tolerance=tolerance)
     elif soft is None:
         control = np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)
         controls = np.tile(control, (total, problem.steps, 1))
@@ -361,7 +403,7 @@ def solve_many_constrained(
     report(total // 2, total)
     if total >= 4 and not proved and len(best.lost) < total:
         for _ in range(10 if rounds is None else rounds):
-            if not _neighbour_round(best, 4, 1):  # type: ignore[arg-type]
+            if not _neighbour_round(best, 4, 1) and not _distinct_round(best):  # type: ignore[arg-type]
                 break
         if len(best.lost):
             _neighbour_round(best, 8, 1, best.lost)  # type: ignore[arg-type]

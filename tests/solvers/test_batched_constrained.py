@@ -178,3 +178,39 @@ def test_a_curved_plant_inside_bounds_by_coarse_dynamic_programming():
         assert batch.values[i] == pytest.approx(other.value, rel=1e-6)
         assert batch[i].verdict is Verdict.EXTREMAL
     assert solve(problem, starts[0], method="ddp").value == pytest.approx(batch.values[0], rel=1e-9)
+
+
+def slalom():
+    """A point mass past two discs to rest at (4, 0): four ways round."""
+    return Problem(
+        name="slalom", state=["x", "y", "vx", "vy"], control=["ax", "ay"], dynamics=lambda x, u, p: [x[2], x[3], u[0], u[1]],
+        stage_cost=lambda x, u, p: ca.sumsqr(u), control_bounds={"ax": (-6, 6), "ay": (-6, 6)}, dt=0.1, steps=30,
+        path_constraints=lambda x, u, p: [
+            0.36 - ((x[0] - 1.2) ** 2 + (x[1] - 0.3) ** 2), 0.36 - ((x[0] - 2.7) ** 2 + (x[1] + 0.3) ** 2)
+        ],
+        terminal_constraints=lambda x, p: [x[0] - 4, x[1], x[2], x[3]],
+        initial_state=Uniform([-0.2, -0.6, 0, 0], [0.2, 0.6, 0, 0]),
+    )  # fmt: skip
+
+
+def test_a_firm_start_keeps_the_side_of_the_obstacle_and_is_no_worse_than_its_guess():
+    problem = slalom()
+    starts = problem.initial_state.sample(np.random.default_rng(3), 12)
+    guess = solve_many(problem, starts, method="multiple_shooting", num_starts=2)
+    firm = solve_constrained(
+        problem, guess.trajectory.states, guess.trajectory.controls, problem.param_values[None], stiffness=100.0
+    )
+    assert firm.converged.all()
+    np.testing.assert_allclose(firm.value, guess.values, rtol=1e-6)
+    again = solve_many(problem, np.repeat(starts, 3, axis=0), guess=guess.trajectory[np.repeat(np.arange(12), 3)])
+    assert (again.values <= np.repeat(guess.values, 3) * (1 + 1e-7)).all()
+
+
+@pytest.mark.slow
+def test_every_start_of_a_batch_finds_the_best_way_round():
+    problem = slalom()
+    starts = problem.initial_state.sample(np.random.default_rng(3), 40)
+    batch = solve_many(problem, starts)
+    assert batch.certified.all()
+    best = solve_many(problem, starts[:12], method="multiple_shooting", num_starts=12).values
+    assert (batch.values[:12] <= best * (1 + 1e-6)).all()

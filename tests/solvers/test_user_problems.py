@@ -324,3 +324,22 @@ def test_units_of_batches_gains_and_guesses():
     np.testing.assert_allclose(again.values, odd.values, rtol=1e-10)
     replayed = rollout_controls(problem, starts, odd.trajectory.controls, problem.param_values[None])
     np.testing.assert_allclose(replayed[1].sum(axis=1), odd.values, rtol=1e-9)
+
+
+def test_collocation_that_lives_on_its_quadrature_is_not_certified():
+    """min ∫ x² − u dt has no minimum: each grid makes x jump between its points. A narrow hill is passed between two points."""
+    free = Problem(
+        name="free", state=["x"], control=["u"], dynamics=lambda x, u, p: u[0], stage_cost=lambda x, u, p: x[0] ** 2 - u[0],
+        dt=0.05, steps=40, initial_state=Fixed([0.8]),
+    )  # fmt: skip
+    found = solve(free, [0.8], method="collocation")
+    assert found.verdict is Verdict.BEST_FOUND and found.certificate.cost_defect > 0.1
+    hill = free.replace(
+        stage_cost=lambda x, u, p: u[0] ** 2 + 50 * ca.exp(-(((x[0] - 0.5) / 0.004) ** 2)), dt=0.02, steps=50,
+        terminal_cost=lambda x, p: 100 * (x[0] - 1) ** 2,
+    )  # fmt: skip
+    coarse = solve(hill, [0.0], method="collocation", resimulation=None)
+    assert coarse.verdict is Verdict.BEST_FOUND and coarse.value < 1.01
+    fine = solve(hill, [0.0], method="collocation")
+    assert fine.certificate.cost_defect < 1e-5 and fine.value > 1.05
+    assert fine.verdict is Verdict.EXTREMAL
