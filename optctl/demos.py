@@ -25,7 +25,7 @@ from optctl.solvers import solve_many, tvlqr
 from optctl.solvers.multistart import pulses
 from optctl.trajectory import Trajectory
 
-FORMAT = 1
+FORMAT = 2
 NAME = "demonstrations.safetensors"
 
 Progress = Callable[[int, int], None]

@@ -42,7 +42,11 @@ def _invariant(problem: Problem, x: np.ndarray, u: np.ndarray, shift: np.ndarray
     if np.isfinite(problem.state_low[shift > 0]).any() or np.isfinite(problem.state_high[shift > 0]).any():
         return False
     p = problem.param_values
-    near = lambda a, b: np.allclose(np.asarray(a), np.asarray(b), rtol=1e-9, atol=1e-9)
+
+    def near(a: object, b: object) -> bool:  # beside their size: a small cost is no constant one
+        a, b = np.asarray(a), np.asarray(b)
+        return np.allclose(a, b, rtol=1e-9, atol=1e-9 * float(np.max(np.abs(a[np.isfinite(a)]), initial=0.0)))
+
     (a, c), (b, d) = problem.step_function(x.T, u.T, p, 0.0), problem.step_function((x + shift).T, u.T, p, 0.0)
     same = near(c, d) and near(np.asarray(a) + shift[:, None], b)
     for function in (problem.terminal_cost_function, problem.terminal_constraint_function):

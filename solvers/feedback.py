@@ -26,6 +26,7 @@ from optctl.solvers.lqr import lqr_controller
 from optctl.solvers.multistart import solve_many
 from optctl.solvers.solution import SolutionBatch
 from optctl.solvers.sweeps import sweeps
+from optctl.solvers.units import natural
 from optctl.trajectory import Trajectory
 
 
@@ -45,6 +46,9 @@ def tvlqr(problem: Problem, trajectory: Trajectory, params: np.ndarray | None = 
     """Time-varying gains and value Hessians along one trajectory or a batch. The final time must be fixed; state, path and
     terminal constraints do not enter."""
     require(problem.final_time is None, "problem", "have a fixed final time", "its final time is free")
+    if (units := natural(problem)) is not None:
+        inside = tvlqr(units.problem, units.guess(trajectory), params)
+        return Feedback(inside.K * units.control[:, None], inside.P * units.cost, inside.regularised)
     batch = trajectory.batch_shape
     x = trajectory.states.reshape(-1, *trajectory.states.shape[-2:])
     u = trajectory.controls.reshape(-1, *trajectory.controls.shape[-2:])

@@ -390,15 +390,10 @@ def _check_options(method: str, taken: tuple[str, ...], options: dict[str, Any])
         require(name in own, name, f"be an option of `{method}` ({known})", "is none")
 
 
-def _check_guess(problem: Problem, guess: Any, num: int) -> None:
-    """Raise for a guess of differential dynamic programming that does not fit: one trajectory, or one for each start."""
-    if guess is None:
-        return
-    shape, fits = np.shape(guess.controls), (problem.steps, problem.n_u)
-    require(
-        shape[-2:] == fits and shape[:-2] in ((), (1,), (num,)), "guess", f"have controls of shape {fits}, or one such row a start",
-        f"has {shape}",
-    )  # fmt: skip
+def _check_guess(problem: Problem, guess: Any) -> None:
+    """Raise for a guess of differential dynamic programming that does not fit the grid."""
+    shape, fits = None if guess is None else np.shape(guess.controls), (problem.steps, problem.n_u)
+    require(shape is None or shape[-2:] == fits, "guess", f"have controls of shape {fits}", f"has {shape}")
 
 
 def pulses(problem: Problem, num: int) -> bool:
@@ -433,6 +428,11 @@ def solve_many(
     )
     guess = getattr(guess, "trajectory", guess)  # solutions are guesses too
     x0 = check_states(problem, starts, "starts")
+    require(guess is None or hasattr(guess, "controls"), "guess", "be a trajectory or a solution", f"is {guess!r}")
+    lead = () if guess is None else np.shape(guess.controls)[:-2]
+    require(
+        lead in ((), (1,), (len(x0),)), "guess", f"be one, or one for each of {len(x0)} starts", f"has {lead} of them"
+    )
     require(len(x0) > 0, "starts", "hold at least one start", "is empty")
     p = check_params(problem, params, len(x0))
     require(method == "auto" or method in SOLVERS, "method", f"be one of auto, {', '.join(SOLVERS)}", f"is {method!r}")
@@ -451,7 +451,7 @@ def solve_many(
     asked = method == "auto" and options and all(name in shooting for name in options)
     if method in ("auto", "ddp") and sweeps.applies(problem) and not asked:
         _check_options("ddp", (), options)
-        _check_guess(problem, guess, len(x0))
+        _check_guess(problem, guess)
         return _solve_batch(
             problem, x0, p, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance or 1e-10, rounds=rounds,
             processes=processes, progress=progress,
@@ -463,7 +463,7 @@ def solve_many(
         from optctl.solvers.batched.constrained import solve_many_constrained  # worth its compilation
 
         _check_options("ddp", (), options)
-        _check_guess(problem, guess, len(x0))
+        _check_guess(problem, guess)
         found = solve_many_constrained(
             problem, x0, p, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance or 1e-10, rounds=rounds,
             processes=processes, progress=progress,

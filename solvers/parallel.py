@@ -12,6 +12,7 @@ import itertools
 import multiprocessing
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -22,6 +23,7 @@ from optctl.errors import require
 from optctl.problem import Problem
 from optctl.solvers.batch import cores
 from optctl.solvers.guesses import equivalent_targets, flight, lines, middle, random_controls, target
+from optctl.solvers.interrupts import heeded
 from optctl.solvers.multiple_shooting import Guess
 from optctl.solvers.solution import FIRST_ORDER, Solution, SolutionBatch, Status, Verdict, with_curvature
 from optctl.trajectory import Trajectory
@@ -67,11 +69,12 @@ def guesses_for(problem: Problem, x0: np.ndarray, p: np.ndarray, goal: np.ndarra
 
 def solve_one(
     problem: Problem, x0: np.ndarray, p: np.ndarray, method: str, *, guess: Guess | Trajectory | None, num_starts: int | None,
-    seed: list[int], tolerance: float, convex: bool, goal: np.ndarray | None, alone: bool,
+    seed: list[int], tolerance: float, convex: bool, goal: np.ndarray | None, alone: bool, check: Callable[[], None],
     options: dict[str, Any],
 ) -> Solution:  # fmt: skip
     """The best of several guesses by one method, all of them within the `time_limit` of the options (default 60 s). Without
-    `num_starts` it ends when the best value has been met three times. Collocation then refines its grid."""
+    `num_starts` it ends when the best value has been met three times. Collocation then refines its grid. `check` is called between
+    guesses."""
     from optctl.solvers import SOLVERS
 
     function = SOLVERS[method]
@@ -99,6 +102,7 @@ def solve_one(
     met = lambda value: sum(abs(value - v) <= 1e-4 * (1 + abs(v)) for v in values)
     stream = guesses_for(problem, x0, p, goal, np.random.default_rng(seed))
     for n, (start, widen) in enumerate(stream):
+        check()
         if best is not None:
             settled = best.ok and (num_starts or convex or met(best.value) > 2)
             if n >= limit or (n >= enough and settled) or time.perf_counter() > deadline:
@@ -161,7 +165,8 @@ def _work(i: int) -> Solution:
     guess = common["guess"]
     if isinstance(guess, Trajectory) and guess.batch_shape:
         common = common | {"guess": guess[i % len(guess.states)]}
-    found = solve_one(problem, x0[i], p[i % len(p)], method, seed=[seed, i], **common)
+    with heeded() as check:
+        found = solve_one(problem, x0[i], p[i % len(p)], method, seed=[seed, i], check=check, **common)
     return with_curvature(problem, found, p[i % len(p)]) if method == "multiple_shooting" else found
 
 
@@ -220,7 +225,10 @@ def solve_each(problem: Problem, x0: np.ndarray, p: np.ndarray, method: str, **a
 def collect(problem: Problem, solutions: list[Solution], p: np.ndarray, wall_time: float) -> SolutionBatch:
     """Single solutions → a batch that keeps their certificates."""
     gains = [s.gains for s in solutions]
-    residuals = {name: np.array([getattr(s.certificate, name) for s in solutions], dtype=float) for name in FIRST_ORDER}
+    residuals = {
+        name: np.array([getattr(s.certificate, name) for s in solutions], dtype=float)
+        for name in (*FIRST_ORDER, "cost_defect")
+    }
     residuals = {name: values for name, values in residuals.items() if not np.isnan(values).all()}
     return SolutionBatch(
         problem, solutions[0].solver, Trajectory.stack([s.trajectory for s in solutions]), [s.status for s in solutions],

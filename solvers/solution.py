@@ -65,6 +65,8 @@ _HOPELESS = (Status.INFEASIBLE, Status.DIVERGED, Status.UNBOUNDED)
 
 FIRST_ORDER = ("defect", "stationarity", "costate_defect", "transversality", "constraint_violation")
 """The residuals of a `Certificate` that define an extremal."""
+_COST_DEFECT = 1e-2
+"""Relative error of a cost up to which it is certified."""
 _FLAT = 1e-10
 """A relative curvature up to this is rounding."""
 _LARGEST = 24
@@ -172,7 +174,7 @@ class Solution:
         feasible = max(c.defect or 0.0, c.constraint_violation or 0.0) <= self.tolerance
         if not np.isfinite(self.value) or not feasible or self.status in _HOPELESS:
             return Verdict.NOT_CONVERGED
-        if self.status.ok and c.worst() <= self.tolerance * scale and (c.cost_defect or 0.0) <= 1e-2:
+        if self.status.ok and c.worst() <= self.tolerance * scale and (c.cost_defect or 0.0) <= _COST_DEFECT:
             return Verdict.PROVED if self.proved else Verdict.EXTREMAL
         known = c.stationarity is not None and self.status in (Status.CONVERGED, Status.ACCEPTABLE, Status.STALLED)
         return Verdict.BEST_FOUND if known else Verdict.NOT_CONVERGED
@@ -246,7 +248,9 @@ class SolutionBatch(Sequence):
             [nothing, *(self.residuals[name] for name in names if name in self.residuals)], axis=0
         )
         scale = 1.0 + np.abs(self.values)
-        feasible = worst(("defect", "constraint_violation")) <= Solution.tolerance
+        feasible = (worst(("defect", "constraint_violation")) <= Solution.tolerance) & (
+            worst(("cost_defect",)) <= _COST_DEFECT
+        )
         return self.ok & feasible & (worst(FIRST_ORDER) <= Solution.tolerance * scale)
 
     def __len__(self) -> int:

@@ -415,8 +415,8 @@ def _solution(problem, c: _Conditions, x0, p, z, worst, iterations, started, dea
             u[inside] = np.asarray(a.control(at[:n], at[n : 2 * n], p)).T
         x, lam = np.split(run.sol(np.linspace(0, durations[k], 101))[: 2 * n], 2)
         hamiltonian.append(np.asarray(a.hamiltonian(x, lam, p)).ravel())
-        excess = max(excess, _excess(problem, a, x, lam, p))
-        allowed = float(np.maximum(allowed, _crossing(problem, a, x, lam, p)))  # NaN is no small violation
+        excess = _most(excess, _excess(problem, a, x, lam, p))
+        allowed = _most(allowed, _crossing(problem, a, x, lam, p))
         ends.append((x[:, -1], *np.asarray(a.costate(x[:, [0, -1]], lam[:, [0, -1]], p)).T))
         cost = float(run.y[-1, -1])
     end = float(problem.terminal_cost_function(y[-1, :n], p, switches[-1])) if problem.horizon == "finite" else 0.0
@@ -436,7 +436,7 @@ def _solution(problem, c: _Conditions, x0, p, z, worst, iterations, started, dea
         status=Status.CONVERGED if lawful else Status.SHOOTING_FAILED,
         certificate=Certificate(
             defect=worst, resimulation=mismatch, stationarity=excess, costate_defect=worst, transversality=worst,
-            hamiltonian_drift=float(np.ptp(flat)), constraint_violation=max(allowed, 0.0) if allowed > 1e-9 else 0.0,
+            hamiltonian_drift=float(np.ptp(flat)), constraint_violation=0.0 if allowed <= 1e-9 else allowed,
         ),
         wall_time=time.perf_counter() - started, iterations=iterations, message=message, arcs=tuple(_labels(c, durations)),
     )  # fmt: skip
@@ -472,8 +472,13 @@ def _excess(problem: Problem, a: Arc, x: np.ndarray, lam: np.ndarray, p: np.ndar
         gain = h - np.asarray(a.lagrangian(x, lam, u, p)).ravel()
         for value in mixed:
             gain = np.where(np.asarray(value(x, u, p)).ravel() <= 0, gain, 0.0)
-        worst = max(worst, float(np.max(gain)))
+        worst = _most(worst, float(np.max(gain)))
     return worst
+
+
+def _most(a: float, b: float) -> float:
+    """The larger; NaN is no small violation."""
+    return float(np.maximum(a, b))
 
 
 def _unexplained(problem: Problem, c: _Conditions, ends: list, p: np.ndarray, final: float) -> float:
@@ -489,7 +494,8 @@ def _unexplained(problem: Problem, c: _Conditions, ends: list, p: np.ndarray, fi
         phi_x, e_x = (np.asarray(v) for v in c.end(point, p, final))
         cone = np.hstack([np.asarray(normals(point, p)), *([e_x, -e_x] if last else [])])
         jump = before - (phi_x.ravel() if last else ends[k + 1][1])
-        worst = max(worst, float(nnls(cone, jump)[1] if cone.size else np.linalg.norm(jump)))
+        sound = np.isfinite(jump).all() and np.isfinite(cone).all()
+        worst = _most(worst, float(nnls(cone, jump)[1]) if cone.size and sound else float(np.linalg.norm(jump)))
     return worst
 
 

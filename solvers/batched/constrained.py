@@ -311,9 +311,10 @@ def _distinct_round(best: _Feasible, most: int = 8, solves: int = 1600) -> int:
         chosen.append(int(np.argmax(apart)))
     improved = 0
     fade = np.linspace(1, 0, states.shape[1])[:, None]
-    for i in solved[chosen]:
-        guesses = r.states[i] + fade * (best.x0 - r.states[i, 0])[:, None]
-        controls = np.repeat(r.controls[i][None].copy(), len(best.x0), axis=0)
+    sources = [(r.states[i].copy(), r.controls[i].copy()) for i in solved[chosen]]
+    for path, controls in sources:
+        guesses = path + fade * (best.x0 - path[0])[:, None]
+        controls = np.repeat(controls[None], len(best.x0), axis=0)
         improved += int(best.run(np.arange(len(best.x0)), guesses, controls, follow=True, barrier=1e-3).sum())
     return improved
 

@@ -1,5 +1,6 @@
 """Problems without a solution: every method says so within seconds, and none claims one."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -13,6 +14,7 @@ import pytest
 from optctl.errors import ArgumentError
 from optctl.problem import Fixed, Problem
 from optctl.solvers import Guess, Status, Verdict, solve
+from optctl.solvers.interrupts import heeded
 from optctl.solvers.solution import runs_away
 
 DIRECT, INDIRECT = ("multiple_shooting", "collocation"), ("pontryagin", "switching")
@@ -107,3 +109,25 @@ def test_an_interrupt_ends_the_whole_solve():
 def test_a_guess_of_the_wrong_shape_is_named():
     with pytest.raises(ArgumentError, match=r"guess\.controls"):
         solve(optima.minimum_energy(20), [0, 0], guess=Guess(np.zeros((21, 2)), np.zeros((20, 2))))
+
+
+def test_an_interrupt_that_something_swallows_is_raised_all_the_same():
+    def swallow():
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+    with pytest.raises(KeyboardInterrupt), heeded() as check:
+        swallow()
+        check()
+        pytest.fail("went on")
+    with pytest.raises(KeyboardInterrupt), heeded():
+        swallow()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    came = []
+    before = signal.signal(signal.SIGINT, lambda *_: came.append(1))  # who has a handler of their own keeps it
+    with heeded() as check:
+        os.kill(os.getpid(), signal.SIGINT)
+        check()
+    signal.signal(signal.SIGINT, before)
+    assert came == [1]

@@ -1,5 +1,8 @@
 """Problems of textbooks and example collections, stated as a user would; their optima with sources: `optctl.bench.known_optima`."""
 
+import gc
+import weakref
+
 import casadi as ca
 import numpy as np
 import optima
@@ -7,10 +10,12 @@ import pytest
 
 from optctl.errors import ArgumentError
 from optctl.problem import Fixed, Problem, Uniform
-from optctl.solvers import Verdict, solve, solve_many
+from optctl.solvers import Verdict, solve, solve_many, tvlqr
 from optctl.solvers.ddp import rollout_controls
+from optctl.solvers.dynamic_programming import periods
 from optctl.solvers.lqr import convex
 from optctl.solvers.multistart import _Best, _improvable, _regulated
+from optctl.solvers.units import natural
 
 TURN = optima.dubins((0.0, 0.0, np.pi))
 LAST = 2 / np.sqrt(3) * np.arctan(0.6 / np.sqrt(3))  # from x = ½ down to 0.2 by ẋ = x (1 − x) − 1
@@ -280,8 +285,8 @@ def test_every_start_has_its_own_of_a_batch_of_guesses():
     assert solve(problem, starts[0], guess=first[0]).value == pytest.approx(
         first.values[0], rel=1e-7
     )  # a solution is a guess
-    with pytest.raises(ArgumentError, match=r"`guess` must have controls of shape \(30, 1\)"):
-        solve_many(glider(), starts, guess=first.trajectory[:5])
+    with pytest.raises(ArgumentError, match=r"`guess` must have controls of shape \(20, 1\)"):
+        solve_many(glider(steps=20), starts, guess=first.trajectory)
 
 
 @pytest.mark.parametrize("method", ["auto", "multiple_shooting", "collocation"])
@@ -340,6 +345,62 @@ def test_collocation_that_lives_on_its_quadrature_is_not_certified():
     )  # fmt: skip
     coarse = solve(hill, [0.0], method="collocation", resimulation=None)
     assert coarse.verdict is Verdict.BEST_FOUND and coarse.value < 1.01
+    assert not solve_many(free, [[0.8], [0.5]], method="collocation").certified.any()
     fine = solve(hill, [0.0], method="collocation")
     assert fine.certificate.cost_defect < 1e-5 and fine.value > 1.05
     assert fine.verdict is Verdict.EXTREMAL
+
+
+@pytest.mark.parametrize(("bounds", "value"), [((5.0, np.inf), 73.2669), ((1.0, np.inf), 4.0)])
+def test_one_sided_bounds_beyond_the_scale_of_the_control(bounds, value):
+    problem = Problem(
+        name="pushed", state=["x"], control=["u"], dynamics=lambda x, u, p: u[0] - x[0], dt=0.1, steps=20,
+        stage_cost=lambda x, u, p: x[0] ** 2 + u[0] ** 2, control_bounds={"u": bounds}, initial_state=Fixed([1.0]),
+    )  # fmt: skip
+    found = solve(problem, [1.0])
+    assert found.verdict is Verdict.PROVED
+    if value == 4.0:  # u = 1 holds x = 1
+        assert found.value == pytest.approx(4.0, rel=1e-9)
+    other = solve(problem.replace(control_scale={"u": 20.0}), [1.0], method="multiple_shooting")
+    assert found.value == pytest.approx(other.value, rel=1e-7)
+
+
+def test_small_and_large_controls_together_are_certified_in_natural_units():
+    problem = Problem(
+        name="scales", state=["x", "v"], control=["tiny", "huge"], dynamics=lambda x, u, p: [x[1], 1e6 * u[0] + 1e-8 * u[1] - ca.sin(x[0])],
+        stage_cost=lambda x, u, p: ca.sumsqr(x) + 0.1 * (1e6 * u[0]) ** 2 + 0.1 * (1e-8 * u[1]) ** 2, dt=0.1, steps=20,
+        control_bounds={"tiny": (-1e-6, 1e-6), "huge": (0.0, 1e8)}, initial_state=Uniform([-1, -1], [1, 1]),
+        terminal_constraints=lambda x, p: x[0] - 0.1,
+    )  # fmt: skip
+    starts = problem.initial_state.sample(np.random.default_rng(0), 3)
+    assert [s.verdict for s in solve_many(problem, starts)] == [Verdict.EXTREMAL] * 3  # IPOPT
+    batch = solve_many(problem, starts, method="ddp")
+    assert batch.certified.all()
+    gains, plain = tvlqr(problem, batch.trajectory).K, batch.gains
+    assert np.abs(gains[:, 3, 0] * 1e6).max() > 0.1  # no floor meant for units of order one has swallowed them
+    assert np.isfinite(plain).all()
+
+
+def test_a_scaled_problem_is_forgotten_with_its_last_name():
+    problem = glider(control_bounds={"u": (-1e6, 1e6)})
+    assert natural(problem) is not None
+    last = weakref.ref(problem)
+    del problem
+    gc.collect()
+    assert last() is None
+
+
+def test_small_costs_make_no_angle_of_a_state():
+    problem = glider(stage_cost=lambda x, u, p: 1e-12 * (ca.sumsqr(x) + 0.1 * u[0] ** 2))
+    assert not periods(problem).any()
+    assert periods(glider(stage_cost=lambda x, u, p: 1e-12 * (1 - ca.cos(x[0]) + u[0] ** 2)))[0] > 6
+
+
+@pytest.mark.parametrize("guess", [3, "solved"])
+def test_guesses_that_are_none_or_too_few(guess):
+    problem = glider(steps=10)
+    starts = problem.initial_state.sample(np.random.default_rng(0), 4)
+    if guess == "solved":
+        guess = solve_many(problem, starts[:3]).trajectory
+    with pytest.raises(ArgumentError, match="`guess` must be"):
+        solve_many(problem, starts, method="multiple_shooting", guess=guess)
