@@ -96,7 +96,15 @@ def test_the_time_limit_holds_for_all_guesses_together(method):
     assert time.monotonic() - began < 20  # not a measurement: a guard against hanging
 
 
-def test_an_interrupt_ends_the_whole_solve():
+@pytest.fixture
+def interruptible():
+    """A run in the background may have been told to ignore interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_ends_the_whole_solve(interruptible):
     # the signal arrives in the middle of an infeasible multi-start: CasADi alone would go on with the next guess
     timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
@@ -111,7 +119,7 @@ def test_a_guess_of_the_wrong_shape_is_named():
         solve(optima.minimum_energy(20), [0, 0], guess=Guess(np.zeros((21, 2)), np.zeros((20, 2))))
 
 
-def test_an_interrupt_that_something_swallows_is_raised_all_the_same():
+def test_an_interrupt_that_something_swallows_is_raised_all_the_same(interruptible):
     def swallow():
         with contextlib.suppress(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
