@@ -2,7 +2,7 @@
 
 Solvers stop where gradients are small in absolute terms, so what they see should be of order one. v = u / c and J / κ are solved
 instead where half the range of a control lies outside [10⁻³, 10⁴], or typical costs below 10⁻⁵; c and κ are powers of two, so nothing
-is rounded. Costates and Hessians are divided by κ, gains by c.
+is rounded. Costates, Hessians and gains come back in the problem's units, stationarity as ∂J/∂v; what is certified is decided inside.
 """
 
 from __future__ import annotations
