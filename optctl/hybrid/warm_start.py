@@ -53,9 +53,6 @@ class WarmStartConfig:
     clone_batch: int = 128
     clone_lr: float = 1e-2
     """Falls to zero linearly."""
-    clone_huber: float = 0.2
-    """Error of an action beyond which the clone's loss grows linearly, > 0: the median of two actions is one of them, their mean is
-    neither, and optimal policies jump."""
     initial_std: float = 0.1
     """Standard deviation of the cloned policy before the tanh, > 0."""
     fit_critic: bool = True
@@ -101,7 +98,7 @@ class WarmStartConfig:
         for name, bound in (least | dict.fromkeys(names, 0)).items():
             value = getattr(self, name)
             require(math.isfinite(value) and value >= bound, name, f"be at least {bound}", f"is {value!r}")
-        for name in ("clone_lr", "initial_std", "clone_huber"):
+        for name in ("clone_lr", "initial_std"):
             value = getattr(self, name)
             require(0 < value < math.inf, name, "be positive", f"is {value!r}")
         require(
@@ -210,10 +207,9 @@ class Targets:
 
 
 def clone(agent: Any, targets: Targets, config: WarmStartConfig, generator: torch.Generator) -> float:
-    """Fit the agent's actor to the demonstrations; the mean |a(μ) − a*|² of the last batch.
+    """Fit the agent's actor to the demonstrations: mean |a(μ) − a*|² + 0.01 mean (log σ − log σ₀)²; the final loss.
 
-    The loss is mean 2δ² (√(1 + |a(μ) − a*|²/δ²) − 1) + 0.01 mean (log σ − log σ₀)², δ = `clone_huber`. The
-    gradient is written out (see `optctl.rl.networks`): at this size it is twice as fast as autograd.
+    The gradient is written out (see `optctl.rl.networks`): at this size it is twice as fast as autograd.
     """
     mlp, size = agent.actor.mlp, config.clone_batch
     obs, action = agent.normalizer(targets.obs).mT.contiguous(), targets.action.mT.contiguous()
@@ -227,8 +223,7 @@ def clone(agent: Any, targets: Targets, config: WarmStartConfig, generator: torc
         mean, log_std = out[0].chunk(2)
         squashed = mean.tanh()
         error = agent.actor.bounded(squashed) - action[:, index]
-        pull = error / (1 + (error / config.clone_huber).square()).sqrt()
-        slopes = torch.cat((2 * agent.actor.stretch * pull * (1 - squashed.square()), 0.02 * (log_std - wanted)))
+        slopes = torch.cat((2 * agent.actor.stretch * error * (1 - squashed.square()), 0.02 * (log_std - wanted)))
         optimizer.step(mlp.backward(tape, slopes.unsqueeze(0) / error.numel()))
     agent.reset_followers()
     return float(error.square().mean())

@@ -1,7 +1,6 @@
 """The parts of the warm start, one at a time."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -89,23 +88,12 @@ def test_cloning_fits_the_actions_with_the_spread_asked_for(pendulum):
     sac, targets = agent(data)
     before = sac.critic.mlp.values.clone()
     clone(sac, targets, CONFIG, torch.Generator().manual_seed(0))
-    error = (sac.act(targets.obs) - targets.action).abs()
-    assert error.median() < 0.02 and error.mean() < 0.1
+    error = (sac.act(targets.obs) - targets.action).square().mean().item()
+    assert error < 0.05 * targets.action.var().item()
     with torch.no_grad():
         _, log_std = sac.actor(sac.normalizer(targets.obs))
     assert log_std.exp().median().item() == pytest.approx(CONFIG.initial_std, rel=0.1)
     assert torch.equal(sac.critic.mlp.values, before)
-
-
-@pytest.mark.parametrize(("huber", "action"), [(100.0, 0.4), (0.01, 1.0)])
-def test_of_two_actions_the_clone_takes_their_mean_or_the_more_frequent_one(huber, action):
-    """In one state 70 % of the demonstrations push with 1 and 30 % with −1."""
-    sac = SAC(3, 1, SACConfig(), seed=0)
-    obs, actions = torch.zeros(1000, 3), torch.where(torch.arange(1000) % 10 < 7, 1.0, -1.0)[:, None]
-    targets = SimpleNamespace(obs=obs, action=actions, pick=lambda size, g: torch.randint(1000, (size,), generator=g))
-    config = WarmStartConfig(clone_updates=1500, clone_huber=huber)
-    clone(sac, targets, config, torch.Generator().manual_seed(0))
-    assert sac.act(obs[:1]).item() == pytest.approx(action, abs=0.1)
 
 
 def test_the_fitted_critic_knows_the_demonstrated_cost_to_go_and_the_actor_has_not_moved(pendulum):
