@@ -22,7 +22,7 @@ import casadi as ca
 import numpy as np
 
 from optctl.problem import Problem
-from optctl.solvers.pontryagin import minimiser, spread
+from optctl.solvers.pontryagin import descended, minimiser, spread
 
 Mode = tuple[str, ...]
 """Per control "low", "high" or "free"; then the names of the active bounds."""
@@ -229,14 +229,7 @@ def _on_the_bounds(problem: Problem, held: ca.SX, free: list[int], h: ca.SX, top
     newton = v - ca.solve(kkt, ca.vertcat(slope, tops))[: len(free)]
     step = ca.Function("step", [v, others], [ca.fmin(ca.fmax(newton, ca.SX(low)), ca.SX(high))])
     value_of = ca.Function("value_of", [v, others], [ca.if_else(ca.mmax(ca.fabs(tops)) < 1e-8, h, ca.inf)])
-    best = None
-    for start in _around(problem, free):
-        value = ca.SX(start)
-        for _ in range(20):
-            value = step(value, others)
-        best = value if best is None else ca.if_else(value_of(value, others) < value_of(best, others), value, best)
-    assert best is not None
-    return ca.substitute(held, v, best), mu
+    return ca.substitute(held, v, descended(_around(problem, free), step, value_of, others)), mu
 
 
 def _around(problem: Problem, free: list[int]) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,8 +76,13 @@ def minimiser(h: ca.SX, u: ca.SX, low: np.ndarray, high: np.ndarray) -> ca.SX:
     curvature = ca.fabs(hessian) + 1e-12 if one else hessian + 1e-12 * ca.SX.eye(u.numel())
     step = ca.Function("step", [u, others], [box(u - ca.solve(curvature, gradient))])
     value_of = ca.Function("value_of", [u, others], [h])
+    return descended(spread(low, high), step, value_of, others)
+
+
+def descended(starts: Sequence[np.ndarray], step: ca.Function, value_of: ca.Function, others: ca.SX) -> ca.SX:
+    """Of what twenty of `step` make of each start the one with the least value; both take (u, others)."""
     best = None
-    for start in spread(low, high):
+    for start in starts:
         value = ca.SX(start)
         for _ in range(20):
             value = step(value, others)
