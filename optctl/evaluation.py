@@ -1,12 +1,14 @@
 """`compare`: controllers × starts × seeds on the same starts, each with its gap to the best known solution.
 
-    gap = (mean cost − mean best) / |mean best|,   best(start) = min over the reference and every admissible controller
+    gap = (mean cost − mean best) / |mean best|,   normalised = (mean cost − mean best) / (mean cost of doing nothing − mean best),
+    best(start) = min over the reference and every admissible controller
 
 Every controller is charged by `optctl.rollout`: float64, the problem's own CasADi step, the same starts, parameters and noise.
 The reference is charged by the same step along its own nodes, not replayed: open loop on an unstable plant, rounding errors
 alone grow by e^{λT} (10 s of balancing a pendulum: 10¹³). Its defects say whether it is a trajectory of the problem at all.
-It is a *bound* where the solver proved it optimal and a *reference* where it is the best local optimum found. A controller that
-undercuts it is said to, and becomes the best known. An episode whose cost is NaN or infinite failed: it costs +∞.
+It is a *bound* where the solver proved it optimal and a *reference* where it is the best local optimum found. A reference that is
+solved here is polished first (`optctl.reference`), so that no controller undercuts it; a controller that undercuts a given one is said
+to, and becomes the best known. An episode whose cost is NaN or infinite failed: it costs +∞.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from optctl.controller import Controller, RandomController, ZeroController, chec
 from optctl.envs import resolve_problem
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem
+from optctl.reference import from_solutions, polished, rolled, violations
 from optctl.statistics import failures_as_worst
-from optctl.trajectory import Trajectory
 
 # --- controllers by name ------------------------------------------------------------------------------------------------
 
@@ -101,92 +103,6 @@ CONTROLLERS: dict[str, Builder] = {
 """What a name in `compare(problem, [name, …])` stands for. To add one, add a line."""
 
 
-# --- charging -----------------------------------------------------------------------------------------------------------
-
-
-def charge(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> tuple[float, float]:
-    """Cost of one trajectory along its own nodes by the problem's own step, and its largest defect.
-
-    The defect is max |F(x_k, u_k) − x_{k+1}| / (1 + |x_{k+1}|). Intervals of other lengths than `dt` (free final time) are
-    stepped by `interval_function`.
-    """
-    x, u, t = trajectory.states, trajectory.controls, trajectory.times
-    h, p = np.diff(t), params.reshape(-1, 1)
-    if problem.discrete or np.allclose(h, problem.dt, rtol=1e-9, atol=0.0):
-        after, cost = problem.step_function(x[:-1].T, u.T, p, t[None, :-1])
-    else:
-        after, cost = problem.interval_function(x[:-1].T, u.T, p, t[None, :-1], h[None])
-    end = problem.terminal_cost_function(x[-1], p, t[-1]) if problem.horizon == "finite" else 0.0
-    defect = np.abs(np.asarray(after).T - x[1:]) / (1 + np.abs(x[1:]))
-    return float(np.asarray(cost).sum() + float(end)), float(defect.max())
-
-
-def violations(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> dict[str, np.ndarray]:
-    """Largest violation per episode, in the constraint's own units, (B,) for each kind of constraint the problem has.
-
-    `control bounds`, `state bounds` (after the start), `path constraints` max(c, 0) at the start of every interval,
-    `terminal constraints` |e|. Zero means kept. NaN (a failed episode) counts as zero here: it is counted as a failure.
-    """
-    x, u = trajectory.states, trajectory.controls
-    num, steps = u.shape[:2]
-    found: dict[str, np.ndarray] = {}
-    with np.errstate(invalid="ignore"):
-        for name, value, low, high in (
-            ("control bounds", u, problem.control_low, problem.control_high),
-            ("state bounds", x[:, 1:], problem.state_low, problem.state_high),
-        ):
-            if np.isfinite(low).any() or np.isfinite(high).any():
-                found[name] = np.maximum(low - value, value - high).max(axis=(1, 2))
-    p = np.broadcast_to(params, (num, problem.n_p))
-    times = np.broadcast_to(trajectory.times, (num, steps + 1))
-    if problem.path_constraint_function is not None:
-        c = problem.path_constraint_function(
-            x[:, :-1].reshape(-1, problem.n_x).T, u.reshape(-1, problem.n_u).T,
-            np.repeat(p, steps, axis=0).T, times[:, :-1].reshape(1, -1),
-        )  # fmt: skip
-        found["path constraints"] = np.asarray(c).reshape(-1, num, steps).max(axis=(0, 2))
-    if problem.terminal_constraint_function is not None:
-        e = problem.terminal_constraint_function(x[:, -1].T, p.T, times[:, -1][None])
-        found["terminal constraints"] = np.abs(np.asarray(e)).reshape(-1, num).max(axis=0)
-    return {name: np.where(value > 0, value, 0.0) for name, value in found.items()}
-
-
-def from_solutions(
-    problem: Problem,
-    solutions: Sequence[Any],
-    params: object = None,
-    *,
-    name: str = "optimal",
-    wall_time: float | None = None,
-    tolerance: float = 1e-6,
-) -> Reference:
-    """One `Solution` per start → a `Reference`, charged by the problem's own step.
-
-    A solution with a defect above `tolerance` is no trajectory of the problem and costs +∞, whatever its solver reports.
-    """
-    solutions = list(solutions)  # a batch may certify each solution anew whenever it is asked for
-    p = check_params(problem, params, len(solutions))
-    p = np.broadcast_to(p, (len(solutions), problem.n_p))
-    charged = [charge(problem, s.trajectory, row) for s, row in zip(solutions, p, strict=True)]
-    costs, defects = np.array(charged).T.reshape(2, -1)
-    verdicts = [str(getattr(v, "value", v)) for v in (getattr(s, "verdict", "solved") for s in solutions)]
-    kept = [violations(problem, _batch_of_one(s.trajectory), row[None]) for s, row in zip(solutions, p, strict=True)]
-    return Reference(
-        name=name,
-        costs=np.where(defects <= tolerance, failures_as_worst(costs), np.inf),
-        proved=np.array(["proved" in verdict for verdict in verdicts]),
-        trajectories=tuple(s.trajectory for s in solutions),
-        violations={kind: np.concatenate([k[kind] for k in kept]) for kind in kept[0]} if kept else {},
-        wall_time=float(sum(s.wall_time for s in solutions)) if wall_time is None else wall_time,
-        verdicts={verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)},
-        defect=float(defects.max(initial=0.0)),
-    )
-
-
-def _batch_of_one(t: Trajectory) -> Trajectory:
-    return Trajectory(t.times, t.states[None], t.controls[None], t.costs[None], np.atleast_1d(t.terminal_cost))
-
-
 # --- compare ------------------------------------------------------------------------------------------------------------
 
 
@@ -215,7 +131,7 @@ def compare(
     seeds: draws of process and sensor noise, shared by all controllers; the cost of a start is the mean over them. Unused without
         noise.
     params: (1, n_p) or (S, n_p); default: the nominal ones.
-    reference: "optimal" (solved), a `Reference`, a list of `Solution`s, costs (S,), or `None`.
+    reference: "optimal" (solved, then polished with whatever the controllers and HJB's grid offer), a `Reference`, a list of `Solution`s, costs (S,), or `None`.
     tolerance: constraint violations up to this, in the constraint's units, are forgiven.
     repetitions: bootstrap samples, drawn with `seed`. `progress` is called with a line before each piece of work.
     """
@@ -263,7 +179,10 @@ def compare(
     elif reference is not None:
         plan = _as_reference(problem, reference, p, len(x0))
 
-    results, observers = [], []
+    found: dict[str, Result] = {}
+    plans: dict[str, Reference] = {}
+    rivals: list[Reference] = []
+    observers: list[str] = []
     for name, entry in entries.items():
         built = build(entry) if isinstance(entry, str) else entry
         if _is_solved(built):
@@ -271,19 +190,30 @@ def compare(
                 not noise, "controllers", "hold feedback controllers when the problem has process noise",
                 f"`{name}` is a plan",
             )  # fmt: skip
-            results.append(_planned(name, _as_reference(problem, built, p, len(x0)), tolerance))
+            plans[name] = _as_reference(problem, built, p, len(x0))
         else:
             runs: list[Any] = list(built) if isinstance(built, Sequence) else [built]
             tell(f"evaluating {name} from {len(x0)} starts" + (f", {len(runs)} seeds" if len(runs) > 1 else ""))
             blurred = problem.noise_std.any() and any(getattr(c, "observes", False) for c in runs)
             require(not blurred or len(draws) > 0, "seeds", "hold at least one seed", "is empty")
             observers += [name] if blurred else []
-            results.append(_evaluate(problem, name, runs, x0, p, draws if blurred else noise, tolerance))
+            found[name], paths = _evaluate(problem, name, runs, x0, p, draws if blurred else noise, tolerance)
+            rivals += paths
+    at_rest, nothing = _evaluate(problem, "zero", [ZeroController(problem)], x0, p, noise, tolerance)
+    if plan is not None and isinstance(reference, str):
+        tell("polishing the reference")
+        rivals += [other for other in plans.values() if other is not plan and other.trajectories is not None]
+        if not any(np.array_equal(result.costs, at_rest.costs) for result in found.values()):
+            rivals += nothing
+        better, told = polished(problem, x0, p, plan, rivals, tolerance=tolerance)
+        plans = {name: better if other is plan else other for name, other in plans.items()}
+        plan, notes = better, notes + told
+    found |= {name: _planned(name, other, tolerance) for name, other in plans.items()}
     if observers:
         notes.append(f"Through noisy sensors, the mean over {_draws(draws)}: {', '.join(observers)}.")
     return Comparison.assess(
-        problem=problem, starts=x0, params=p, seed=seed, noise_seeds=draws if observers else noise, reference=plan, results=results,
-        notes=notes, tolerance=tolerance, repetitions=repetitions,
+        problem=problem, starts=x0, params=p, seed=seed, noise_seeds=draws if observers else noise, reference=plan,
+        results=[found[name] for name in entries], resting=at_rest.costs[0], notes=notes, tolerance=tolerance, repetitions=repetitions,
     )  # fmt: skip
 
 
@@ -361,8 +291,9 @@ def _evaluate(
     p: np.ndarray,
     noise: tuple[int, ...],
     tol: float,
-) -> Result:
-    costs, broken, seconds, trajectories = [], [], [], []
+) -> tuple[Result, list[Reference]]:
+    """What a method costs from every start, and its rollouts."""
+    costs, broken, seconds, trajectories, paths = [], [], [], [], []
     for controller in runs:
         trained_on = getattr(controller, "problem", problem)
         require(
@@ -375,14 +306,16 @@ def _evaluate(
             costs.append(np.mean([failures_as_worst(d.total_cost) for d in draws], axis=0))
         seconds.append(time.perf_counter() - began)
         each = [violations(problem, d, p) for d in draws]
+        paths += [rolled(name, d, v) for d, v in zip(draws, each, strict=True)]
         broken.append({kind: np.max([v[kind] for v in each], axis=0) for kind in each[0]})
         trajectories.append(draws[0])
-    return Result.of(
+    result = Result.of(
         name=name, costs=np.array(costs), trajectories=trajectories, tolerance=tol,
         violations={kind: np.array([v[kind] for v in broken]) for kind in broken[0]},
         prepare_time=np.array([float(getattr(c, "wall_time", 0.0) or 0.0) for c in runs]),
         run_time=np.array(seconds),
     )  # fmt: skip
+    return result, paths
 
 
 def _planned(name: str, plan: Reference, tolerance: float) -> Result:

@@ -132,3 +132,25 @@ class Neighbours:
             states[..., i] += turns[..., None] * self.turn[i]
         states[:, :, 0] = x0[:, None]
         return states, controls
+
+
+_APART = 1e-3
+"""Mean square distance, in standard deviations, below which two trajectories count as the same."""
+
+
+def distinct(states: np.ndarray, values: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the trajectories (B, N+1, n_x) that differ most from each other, seen from their starts, by number: the one with
+    the least of `values` (B,) first, then always the one furthest from those chosen."""
+    paths = ((states - states[:, :1]) / np.maximum(states.std(axis=(0, 1)), 1e-6)).reshape(len(states), -1)
+    chosen, apart = [int(np.argmin(values))], np.full(len(states), np.inf)
+    while len(chosen) < min(most, len(states)):
+        apart = np.minimum(apart, np.square(paths - paths[chosen[-1]]).mean(axis=1))
+        if not apart.max() > _APART:
+            break
+        chosen.append(int(np.argmax(apart)))
+    return np.array(chosen)
+
+
+def moved(path: np.ndarray, x0: np.ndarray) -> np.ndarray:
+    """A path (N+1, n_x) from other starts (B, n_x): what they are off fades linearly, (B, N+1, n_x)."""
+    return path + np.linspace(1, 0, len(path))[:, None] * (x0 - path[0])[:, None]

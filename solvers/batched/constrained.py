@@ -31,6 +31,7 @@ from optctl.solvers.batch import Batched
 from optctl.solvers.batched.ddp import Multipliers, kernel, solve_ddp
 from optctl.solvers.batched.stages import constraints
 from optctl.solvers.ddp import DdpResult
+from optctl.solvers.guesses import distinct, moved
 from optctl.solvers.lqr import convex
 from optctl.solvers.multistart import _Best, _from_start, _grid_guesses, _neighbour_round, _wide_guesses
 from optctl.solvers.parallel import solve_list
@@ -300,21 +301,11 @@ def _distinct_round(best: _Feasible, most: int = 8, solves: int = 1600) -> int:
     if best.distinct or r is None or not len(solved):
         return 0
     best.distinct = True
-    states = r.states[solved]
-    paths = ((states - states[:, :1]) / np.maximum(states.std(axis=(0, 1)), 1e-6)).reshape(len(solved), -1)
-    chosen = [int(np.argmin(best.values[solved]))]
-    apart = np.full(len(solved), np.inf)
-    while len(chosen) < min(most, max(2, solves // len(best.x0)), len(solved)):
-        apart = np.minimum(apart, np.square(paths - paths[chosen[-1]]).mean(axis=1))
-        if not apart.max() > 1e-3:
-            break
-        chosen.append(int(np.argmax(apart)))
+    chosen = distinct(r.states[solved], best.values[solved], min(most, max(2, solves // len(best.x0))))
     improved = 0
-    fade = np.linspace(1, 0, states.shape[1])[:, None]
     sources = [(r.states[i].copy(), r.controls[i].copy()) for i in solved[chosen]]
     for path, controls in sources:
-        guesses = path + fade * (best.x0 - path[0])[:, None]
-        controls = np.repeat(controls[None], len(best.x0), axis=0)
+        guesses, controls = moved(path, best.x0), np.repeat(controls[None], len(best.x0), axis=0)
         improved += int(best.run(np.arange(len(best.x0)), guesses, controls, follow=True, barrier=1e-3).sum())
     return improved
 
