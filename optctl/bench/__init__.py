@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from optctl.bench.envs import envs
+from optctl.bench.fuzz import fuzz
 from optctl.bench.grape import bench_grape
 from optctl.bench.hjb import hjb
 from optctl.bench.optima import optima
@@ -361,6 +362,7 @@ BENCHES: dict[str, Callable[..., int]] = {
     "thermodynamics": thermodynamics,
     "quantum": quantum,
     "shooting": shooting,
+    "fuzz": fuzz,
     "all": everything,
     "page": page,
 }
