@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from optctl.bench.cases import cases
 from optctl.bench.envs import envs
 from optctl.bench.fuzz import fuzz
 from optctl.bench.grape import bench_grape
@@ -362,6 +363,7 @@ BENCHES: dict[str, Callable[..., int]] = {
     "thermodynamics": thermodynamics,
     "quantum": quantum,
     "shooting": shooting,
+    "cases": cases,
     "fuzz": fuzz,
     "all": everything,
     "page": page,

@@ -5,7 +5,8 @@ stepped by schemes written here, integrated by SciPy and optimised by IPOPT. Wha
 how far it moves, a control beside its range, a cost beside the costs along the way. So the units of a problem do not matter.
 
     dynamics      x_{k+1} is what the problem's scheme makes of x_k, u_k
-    integration   x_{k+1} is where the dynamics go from x_k with u_k held (SciPy, tight), and the cost is that integral
+    integration   x_{k+1} is where the dynamics go from x_k with u_k held (SciPy, tight)
+    integral      the cost is the integral along the way
     cost          the value is the sum of the costs along the trajectory
     feasibility   bounds, path and terminal constraints hold
     gradient      a step along the projected gradient, at most one hundredth of a control's range, lowers the cost
@@ -18,6 +19,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -155,7 +157,7 @@ class Judge:
                 return ca.mtimes(whole[:n, :n], x) + ca.mtimes(whole[:n, n:], b)
 
             paid = ca.SX(0)
-            for left, right in zip(edges[:-1], edges[1:], strict=True):
+            for left, right in pairwise(edges):
                 for node, weight in zip(_NODES, _WEIGHTS, strict=True):
                     time = left + 0.5 * (node + 1) * (right - left)
                     paid += 0.5 * weight * (right - left) * rate(at(time), u, t + time)[1]
@@ -194,7 +196,7 @@ class Judge:
         return np.array(states), total + float(self.end_cost(states[-1], t[-1])[0])
 
     def sizes(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Natural units of states (how far they move, and a thousandth of how large they are) and controls (their range, or what is used)."""
+        """Natural units: of states how far they move and a thousandth of how large they are, of controls their range or what is used."""
         state = np.ptp(x, axis=0) + 1e-3 * np.abs(x).max(axis=0)
         used = np.maximum(np.ptp(u, axis=0), np.abs(u).max(axis=0))
         width = self.problem.control_high - self.problem.control_low
@@ -239,7 +241,7 @@ class Judge:
         jacobians = self._over_time(rate, 2, x[:-1].T, u.T, t[None, :-1])
         stiffness = np.max(np.linalg.norm(np.nan_to_num(jacobians), axis=(1, 2)) * h)
         ends = self._implicitly(x, u, t) if stiffness > _STIFF else self._explicitly(x, u, t)
-        state, control = self.sizes(x, u)
+        state, _ = self.sizes(x, u)
         slopes = np.abs(np.nan_to_num(jacobians)) * h[:, None, None] + np.eye(n)
         gap = self._mismatch(ends[:, :n], x[1:], state, 1e3 * slopes @ state)
         total = float(ends[:, n].sum() + float(self.end_cost(x[-1], t[-1])[0]))
@@ -253,8 +255,8 @@ class Judge:
 
         def f(s: float, flat: np.ndarray) -> np.ndarray:
             y = (flat * unit).reshape(len(u), n + 1)
-            dx, l, _ = rate(y[:, :n].T, u.T, (t[:-1] + s * h)[None])  # type: ignore[misc]
-            return (np.concatenate([np.array(dx), np.array(l)]).T * h[:, None]).ravel() / unit
+            dx, cost, _ = rate(y[:, :n].T, u.T, (t[:-1] + s * h)[None])  # type: ignore[misc]
+            return (np.concatenate([np.array(dx), np.array(cost)]).T * h[:, None]).ravel() / unit
 
         with np.errstate(all="ignore"):
             done = solve_ivp(f, (0.0, 1.0), start.ravel() / unit, method="DOP853", rtol=1e-8, atol=1e-12)
@@ -268,8 +270,8 @@ class Judge:
             h = t[k + 1] - t[k]
 
             def f(s: float, y: np.ndarray, control=control, k=k, h=h) -> np.ndarray:
-                dx, l, _ = rate((y * size)[:n], control, t[k] + s * h)  # type: ignore[misc]
-                return np.append(np.array(dx).ravel(), float(l)) * h / size
+                dx, cost, _ = rate((y * size)[:n], control, t[k] + s * h)  # type: ignore[misc]
+                return np.append(np.array(dx).ravel(), float(cost)) * h / size
 
             with np.errstate(all="ignore"):
                 done = solve_ivp(f, (0.0, 1.0), np.append(x[k], 0.0) / size, method="LSODA", rtol=1e-8, atol=1e-12)
@@ -383,7 +385,7 @@ class Judge:
         guess: tuple[np.ndarray, np.ndarray],
         near: bool = False,
     ) -> tuple[float, np.ndarray, np.ndarray] | None:
-        """(cost, states, controls) that IPOPT finds from a guess, `near`: within a hundredth of the solution; `None` if nothing feasible."""
+        """(cost, states, controls) that IPOPT finds from a guess, `near` the solution or anywhere; `None` if nothing feasible."""
         problem = self.problem
         steps = problem.steps
         state, control = self.sizes(x, u)
@@ -442,7 +444,7 @@ class Judge:
 
         def note(check: str, size: float, limit: float, text: str) -> bool:
             if not size <= limit:
-                found.append(Finding(check, size, f"{check}: {text} ({size:.2g})"))
+                found.append(Finding(check, size, f"{text} ({size:.2g})"))
             return not size <= limit
 
         worst, of = self.feasibility(x, u, t)
@@ -453,17 +455,17 @@ class Judge:
         _, costs, end = self.along(x, u, t)
         own = float(costs.sum() + end)
         if not np.isfinite(own):
-            found.append(Finding("cost", np.inf, f"cost: {own} where {value:.6g} is reported"))
+            found.append(Finding("cost", np.inf, f"{own} where {value:.6g} is reported"))
             return found
         small = max(scale, 1e-300)
-        integrated = problem_cost = 0.0
+        integrated = integral = 0.0
         if self.rate is not None:
-            integrated, problem_cost = self.integration(x, u, t, value, small)
+            integrated, integral = self.integration(x, u, t, value, small)
         wrong = note("dynamics", self.dynamics(x, u, t), DYNAMICS, "a node is not where the problem's scheme goes")
         wrong |= note(
             "integration", integrated, INTEGRATION, "a node is not where the dynamics go with the control held"
         )
-        wrong |= note("integration", problem_cost, INTEGRATION, "the cost is not the integral along the way")
+        wrong |= note("integral", integral, INTEGRATION, "the cost is not the integral along the way")
         exact = self.problem.integrator == "exponential"
         wrong |= note(
             "cost", abs(own - value) / small, INTEGRATION if exact else 1e-6, "the value is not the sum of the costs"

@@ -347,7 +347,7 @@ def falling(rng: Generator) -> Fields:
 def idle(rng: Generator) -> Fields:
     """A control that enters only the path constraints, or nothing."""
     fields = smooth(rng)
-    n_x, n_u = len(fields["state"]), len(fields["control"])
+    n_u = len(fields["control"])
     plant, price = fields["dynamics"], fields["stage_cost"]
     fields["control"] = [*fields["control"], "idle"]
     fields["dynamics"] = lambda x, u, p: plant(x, u[:n_u], p)
