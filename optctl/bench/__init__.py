@@ -19,6 +19,7 @@ import numpy as np
 
 from optctl.bench.cases import cases
 from optctl.bench.envs import envs
+from optctl.bench.equality import equal
 from optctl.bench.fuzz import fuzz
 from optctl.bench.grape import bench_grape
 from optctl.bench.hjb import hjb
@@ -365,6 +366,7 @@ BENCHES: dict[str, Callable[..., int]] = {
     "shooting": shooting,
     "cases": cases,
     "fuzz": fuzz,
+    "equal": equal,
     "all": everything,
     "page": page,
 }

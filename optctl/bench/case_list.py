@@ -112,7 +112,9 @@ def stiff_decay() -> Iterator[Row]:
     yield true("optimum not above no control", "at most 0.01", (comparison["optimal"].costs <= comparison["zero"].costs * 1.001).all(),
                comparison["optimal"].costs.max())  # fmt: skip
     faster = _decay(1000.0)
-    yield near("twenty times stiffer: x after one step", 0.0, faster.step_function(1.0, 0.0, [], 0.0)[0], absolute=1e-12)
+    yield near(
+        "twenty times stiffer: x after one step", 0.0, faster.step_function(1.0, 0.0, [], 0.0)[0], absolute=1e-12
+    )
     yield optimum("twenty times stiffer: cost from 1", optctl.solve(faster, [1.0]), 1 / 2000, 1e-2)
 
 
@@ -155,7 +157,10 @@ def fast_reaction() -> Iterator[Row]:
     yield true("`certified` of a batch", str(members), batch.certified.tolist() == members, batch.certified.tolist())
 
 
-@case("reaction that the step cannot follow, as demonstrations", "every stored one, integrated again, must be a trajectory")
+@case(
+    "reaction that the step cannot follow, as demonstrations",
+    "every stored one, integrated again, must be a trajectory",
+)
 def fast_reaction_stored() -> Iterator[Row]:
     from scipy.integrate import solve_ivp
 
@@ -163,14 +168,19 @@ def fast_reaction_stored() -> Iterator[Row]:
 
     p = _tank()
     with tempfile.TemporaryDirectory() as folder:
-        stored = demos.generate(p, 16, folder)
+        stored = demos.generate(p, 4, folder)
     worst = 0.0
     for x, u in zip(stored.trajectory.states, stored.trajectory.controls, strict=True):
-        for k in (0, 1, 2, len(u) // 2, len(u) - 1):
+        for k in range(len(u)):
             rate = lambda t, y, v=u[k]: np.array(p.dynamics_function(y, v, [], t)).ravel()
             end = solve_ivp(rate, (0.0, p.dt), x[k], rtol=1e-9, atol=1e-12).y[:, -1]
             worst = max(worst, float(np.max(np.abs(end - x[k + 1]) / np.ptp(x, axis=0))))
-    yield true("largest mismatch of an interval", "at most 1 % of what a state moves", worst <= 1e-2, f"{worst:.2g} of {len(stored)}")
+    yield true(
+        "largest mismatch of an interval",
+        "at most 1 % of what a state moves",
+        worst <= 1e-2,
+        f"{worst:.2g} of {len(stored)}",
+    )
 
 
 @case("reaction beside a large constant state", "a state that nothing touches changes nothing: 0.13317")
@@ -189,10 +199,22 @@ def valve() -> Iterator[Row]:
     p = problem("valve", 1, 1, dynamics=lambda x, u, q: u[0] - ca.sign(x[0]) * ca.sqrt(ca.fabs(x[0])), dt=0.1, steps=20,
                 stage_cost=lambda x, u, q: x[0] ** 2 + u[0] ** 2, initial_state=Uniform([0.5], [1.0]))  # fmt: skip
     alone = optctl.solve(p, [0.5])
-    yield true("message for one start", "no \"nan\"", "nan" not in str(alone.message), alone.message or "none", alone.verdict.value)
+    yield true(
+        "message for one start",
+        'no "nan"',
+        "nan" not in str(alone.message),
+        alone.message or "none",
+        alone.verdict.value,
+    )
     batch = optctl.solve(p, [[0.5], [1.0]])
     claims = [s.verdict.value for s in batch]
-    yield true("one start and a batch", "the same verdict", claims[0] == alone.verdict.value, f"{claims[0]} in the batch", alone.verdict.value)
+    yield true(
+        "one start and a batch",
+        "the same verdict",
+        claims[0] == alone.verdict.value,
+        f"{claims[0]} in the batch",
+        alone.verdict.value,
+    )
     for i, s in enumerate(batch):
         unknown = s.certificate.resimulation is None or not np.isfinite(s.certificate.resimulation)
         yield true(f"member {i}: integrated again", "finite, or no claim", not (unknown and s.verdict.value in CLAIMS),
@@ -206,18 +228,35 @@ def stiff_plant() -> Iterator[Row]:
     from optctl.interop import from_state_space
     from optctl.solvers import lqr
 
-    a = [[-7639.43726, 0.320058055, -23077.4129, 0], [6, 0, 0, 0], [0, 0, -10, 0], [5.06144301e-3, -5.82851621e-5, 0, 0]]
+    a = [
+        [-7639.43726, 0.320058055, -23077.4129, 0],
+        [6, 0, 0, 0],
+        [0, 0, -10, 0],
+        [5.06144301e-3, -5.82851621e-5, 0, 0],
+    ]
     system = control.ss(a, [[9.54929659, 0], [0, 0], [0, 10], [0, 0]], np.eye(4), np.zeros((4, 2)))
     began = time.perf_counter()
     p = from_state_space(system, dt=0.01, steps=50)
     yield true("stating it", "in seconds", time.perf_counter() - began < 20, f"{time.perf_counter() - began:.2g} s")
-    right = np.array([[6.262413e-4, 1.588182e-3, -2.628618e-3, -1.586777e-3], [-2.752682e-3, -1.000908, 2.834703, 0.999999]])
+    right = np.array(
+        [[6.262413e-4, 1.588182e-3, -2.628618e-3, -1.586777e-3], [-2.752682e-3, -1.000908, 2.834703, 0.999999]]
+    )
     gain = lqr(p, discretised=False).K
-    yield true("gain", "that of python-control to 1e-5", np.abs(gain - right).max() <= 1e-5 * np.abs(right).max(), f"off by {np.abs(gain - right).max():.1e}")
+    yield true(
+        "gain",
+        "that of python-control to 1e-5",
+        np.abs(gain - right).max() <= 1e-5 * np.abs(right).max(),
+        f"off by {np.abs(gain - right).max():.1e}",
+    )
     env = optctl.make_vec(p, 4)
     env.reset(seed=0)
     observation = env.step(np.zeros((4, 2)))[0]
-    yield true("a step of an environment", "finite", np.isfinite(np.asarray(observation)).all(), np.asarray(observation).ravel()[:2])
+    yield true(
+        "a step of an environment",
+        "finite",
+        np.isfinite(np.asarray(observation)).all(),
+        np.asarray(observation).ravel()[:2],
+    )
 
 
 @case("oscillator too stiff for the step", "solving never raises for want of convergence")
@@ -251,7 +290,9 @@ def concave() -> Iterator[Row]:
     yield honest("pontryagin", optctl.solve(p, [0.0], method="pontryagin"), -2.0)
     batch = optctl.solve(p, np.zeros((10, 1)), method="pontryagin")
     wrong = batch.certified & (np.abs(batch.values + 2.0) > 0.02)
-    yield true("pontryagin, ten starts", "none certified but −2", not wrong.any(), f"{int(wrong.sum())} certified elsewhere")
+    yield true(
+        "pontryagin, ten starts", "none certified but −2", not wrong.any(), f"{int(wrong.sum())} certified elsewhere"
+    )
 
 
 @case("consumption with logarithmic utility", "closed form: c = 100 ρ/(1 − e^{−10 ρ}) e^{(r − ρ) t}")
@@ -264,7 +305,9 @@ def cake() -> Iterator[Row]:
     right = -24.255378
     yield optimum("no bounds", optctl.solve(stated(), [100.0]), right, 1e-6)
     for high in (np.inf, 50.0):
-        yield optimum(f"bounds 0 and {high:g}", optctl.solve(stated(control_bounds={"u0": (0.0, high)}), [100.0]), right, 1e-6)
+        yield optimum(
+            f"bounds 0 and {high:g}", optctl.solve(stated(control_bounds={"u0": (0.0, high)}), [100.0]), right, 1e-6
+        )
     s = optctl.solve(stated(control_bounds={"u0": (0.0, 50.0)}), [100.0], method="pontryagin")
     row = honest("pontryagin with a bound at zero", s, right, 1e-5)
     told = s.verdict.value in CLAIMS or bool(s.message)
@@ -348,7 +391,12 @@ def nanometres() -> Iterator[Row]:
     for discretised, relative in ((False, 1e-6), (True, 1e-2)):
         gain = lqr(p, discretised=discretised).K.ravel()
         worst = np.abs(gain / [1e-9, 5**0.5] - 1).max()
-        yield true("gain, " + ("of the held plant" if discretised else "continuous"), "[1e-9, 2.2360680]", worst <= relative, gain)
+        yield true(
+            "gain, " + ("of the held plant" if discretised else "continuous"),
+            "[1e-9, 2.2360680]",
+            worst <= relative,
+            gain,
+        )
 
 
 @case("oscillator with states of 1e-8", "the same in units of 1: 0.18745")
@@ -399,7 +447,10 @@ def spin_saturation(fast: float, slow: float, bound: float) -> float:
 
     _, x = until([0.0, 1.0], -bound, 1, line)
     most = (x[0] ** 2 - (slow * (1 - line) / bound) ** 2) / (2 * slow * (1 - line) * -line)  # no longer than without Γ
-    return min(minimize_scalar(total, bounds=(0.0, share * most), method="bounded", options={"xatol": 1e-10}).fun for share in (0.1, 0.3, 1.0))
+    return min(
+        minimize_scalar(total, bounds=(0.0, share * most), method="bounded", options={"xatol": 1e-10}).fun
+        for share in (0.1, 0.3, 1.0)
+    )
 
 
 @case("spin driven through its relaxation, in least time", "four arcs integrated exactly, their lengths chosen best")
@@ -462,16 +513,29 @@ def _module_level_cost(x, u, p):
 def copies() -> Iterator[Row]:
     from optctl.simulation import GymEnv
 
-    p = problem("plain", 1, 1, dynamics=_module_level_rate, stage_cost=_module_level_cost, dt=0.1, steps=5, initial_state=Fixed([1.0]))
+    p = problem(
+        "plain",
+        1,
+        1,
+        dynamics=_module_level_rate,
+        stage_cost=_module_level_cost,
+        dt=0.1,
+        steps=5,
+        initial_state=Fixed([1.0]),
+    )
     p.step_function  # what is cached must not stand in the way
     twin = pickle.loads(pickle.dumps(p))
     yield near("a problem of plain functions, pickled", 1.05, twin.step_function(1.0, 0.5, [], 0.0)[0], 1e-12)
     env = GymEnv(p)
     env.reset(seed=0)
     twin = copy.deepcopy(env)
-    yield true("an environment, copied", "the same step", np.allclose(twin.step([0.3])[0], env.step([0.3])[0]), "the same")
+    yield true(
+        "an environment, copied", "the same step", np.allclose(twin.step([0.3])[0], env.step([0.3])[0]), "the same"
+    )
     batch = optctl.solve(p, [[1.0], [2.0]])
-    yield near("a batch of solutions, pickled", float(batch.values[0]), pickle.loads(pickle.dumps(batch)).values[0], 1e-12)
+    yield near(
+        "a batch of solutions, pickled", float(batch.values[0]), pickle.loads(pickle.dumps(batch)).values[0], 1e-12
+    )
     import cloudpickle
 
     rest = _decay(1.0)
@@ -515,9 +579,16 @@ def episode_length() -> Iterator[Row]:
         steps, ended = steps + 1, terminated or truncated
     yield near("steps of 500", 500, steps)
     spec = gymnasium.make("optctl/gymnasium-pendulum-v1").spec
-    yield true("the spec's length", "200", spec is not None and spec.max_episode_steps == 200, spec and spec.max_episode_steps)
+    yield true(
+        "the spec's length", "200", spec is not None and spec.max_episode_steps == 200, spec and spec.max_episode_steps
+    )
     wrapped = gymnasium.wrappers.TimeAwareObservation(gymnasium.make("optctl/gymnasium-pendulum-v1"))
-    yield true("TimeAwareObservation", "an observation", np.isfinite(np.asarray(wrapped.reset(seed=0)[0])).all(), "an observation")
+    yield true(
+        "TimeAwareObservation",
+        "an observation",
+        np.isfinite(np.asarray(wrapped.reset(seed=0)[0])).all(),
+        "an observation",
+    )
 
 
 @case("environment of an unbounded control", "the cost of the plan, or a word that it is out of reach")
@@ -619,7 +690,12 @@ def unbounded_pulses() -> Iterator[Row]:
         wrong = batch.certified & ((batch.values < -1e-9) | (np.abs(size - 1).max(axis=-1) > 1e-6))
         yield true(f"twelve kets after {skip}", "costs of at least 0", (batch.values >= -1e-9).all(), f"least {batch.values.min():.3g}",
                    f"{int(wrong.sum())} certified")  # fmt: skip
-        yield true(f"twelve kets after {skip}: norms", "1", np.abs(size - 1).max() < 1e-6, f"off by {np.abs(size - 1).max():.2g}")
+        yield true(
+            f"twelve kets after {skip}: norms",
+            "1",
+            np.abs(size - 1).max() < 1e-6,
+            f"off by {np.abs(size - 1).max():.2g}",
+        )
     p = _flip(dt=0.25, steps=2)
     start = p.initial_state.location
     pulse = optctl.solve(p, start, method="grape")
@@ -738,7 +814,9 @@ def threads() -> Iterator[Row]:
         worker.start()
     for worker in workers:
         worker.join()
-    yield true("eighty batches", "all their own", not wrong and not crashed, f"{len(wrong)} of others, {len(crashed)} crashes")
+    yield true(
+        "eighty batches", "all their own", not wrong and not crashed, f"{len(wrong)} of others, {len(crashed)} crashes"
+    )
 
 
 @case("run that is resumed with other settings", "what is asked for, or a sentence")
@@ -753,7 +831,9 @@ def resumed() -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         train("sac", p, config=config, seed=1, out=folder)
         try:
-            policy = train("sac", p, config=replace(config, iterations=3, evaluate_every=3), seed=99, out=folder, resume=True)
+            policy = train(
+                "sac", p, config=replace(config, iterations=3, evaluate_every=3), seed=99, out=folder, resume=True
+            )
         except ArgumentError as error:
             yield true("another seed", "obeyed or refused", True, str(error)[:120])
             return
@@ -788,8 +868,15 @@ def published() -> Iterator[Row]:
             except AttributeError:
                 missing.append(name)
         yield true(package, "all", not missing, ", ".join(missing) or "all")
-    done = subprocess.run([sys.executable, "-c", "import optctl; optctl.solvers; optctl.envs"], capture_output=True, text=True)
-    yield true("subpackages after `import optctl`", "there", done.returncode == 0, (done.stderr.strip().splitlines() or ["there"])[-1])
+    done = subprocess.run(
+        [sys.executable, "-c", "import optctl; optctl.solvers; optctl.envs"], capture_output=True, text=True
+    )
+    yield true(
+        "subpackages after `import optctl`",
+        "there",
+        done.returncode == 0,
+        (done.stderr.strip().splitlines() or ["there"])[-1],
+    )
 
 
 @case("tolerance that is asked for", "converged means to this tolerance")
@@ -798,7 +885,12 @@ def tolerance() -> Iterator[Row]:
     batch = optctl.solvers.solve_many(p, p.initial_state.sample(np.random.default_rng(0), 64), tolerance=1e-12)
     relative = batch.residuals["stationarity"] / (1 + np.abs(batch.values))
     above = batch.ok & (relative > 1e-12)
-    yield true("64 pendulums at 1e-12", "converged: below it", not above.any(), f"{int(above.sum())} above, up to {relative[batch.ok].max():.1e}")
+    yield true(
+        "64 pendulums at 1e-12",
+        "converged: below it",
+        not above.any(),
+        f"{int(above.sum())} above, up to {relative[batch.ok].max():.1e}",
+    )
 
 
 @case("optimum of a comparison", "the best of many more guesses")
@@ -807,4 +899,9 @@ def best_known() -> Iterator[Row]:
     starts = p.initial_state.sample(np.random.default_rng(0), 32)
     usual, more = optctl.solve(p, starts), optctl.solvers.solve_many(p, starts, num_starts=8, seed=1)
     above = usual.values > more.values * (1 + 1e-3) + 1e-6
-    yield true("32 pendulums", "none above eight guesses each", not above.any(), f"{int(above.sum())} above, {usual.values.mean():.6g} to {more.values.mean():.6g}")
+    yield true(
+        "32 pendulums",
+        "none above eight guesses each",
+        not above.any(),
+        f"{int(above.sum())} above, {usual.values.mean():.6g} to {more.values.mean():.6g}",
+    )

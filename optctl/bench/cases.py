@@ -111,7 +111,9 @@ def cases(only: str = "", limit: float = HOPELESS, out: Path | None = None) -> i
             slow = " (slow)" if seconds > SLOW else ""
             body.append((name, row.what, row.right, known, found, row.verdict, f"{seconds:.2g}{slow}", judged))
             figures.append({"case": name, "known": known, "seconds": seconds, **vars(row)})
-            print(f"{judged:6} {name}: {row.what}: {row.right} / {row.found} {row.verdict} ({seconds:.2g} s)", flush=True)
+            print(
+                f"{judged:6} {name}: {row.what}: {row.right} / {row.found} {row.verdict} ({seconds:.2g} s)", flush=True
+            )
     right, wrong = sum(f["ok"] is True for f in figures), sum(f["ok"] is False for f in figures)
     title = f"Inputs from practice: {right} right, {wrong} wrong, {len(figures) - right - wrong} skipped"
     header = ("case", "what", "right", "how it is known", "found", "verdict", "seconds", "")
