@@ -91,7 +91,7 @@ def test_a_step_that_the_dynamics_do_not_make_is_caught_beside_a_large_state():
     u, t = np.zeros((3, 1)), np.arange(4) * 0.2
     judge = Judge(problem)
     x, cost = judge.rolled([1.0, 1e6], u, t)
-    assert {"integration", "integral"} <= checks(judge.examine(x, u, t, cost, proved=False))
+    assert {"integration", "coarse"} <= checks(judge.examine(x, u, t, cost, proved=False))
 
 
 def test_the_exponential_step_of_a_stiff_plant_is_exact():

@@ -20,6 +20,7 @@ import zlib
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,8 @@ class Outcome:
     verdicts: list[str] = field(default_factory=list)
     violations: list[tuple[str, str]] = field(default_factory=list)
     """(check, sentence) of each."""
+    remarks: list[tuple[str, str]] = field(default_factory=list)
+    """What is no fault: a scheme too coarse for its cost."""
     refused: str = ""
     """The sentence of an `ArgumentError`."""
     solving: float = 0.0
@@ -88,7 +91,8 @@ def attempt(kind: str, number: int) -> Outcome:
         judge = Judge(case.problem)
         for solution in claims:
             for finding in _examined(case, judge, solution):
-                outcome.violations.append((finding.check, f"{_of(solution)}: {finding.text}"))
+                kept = outcome.remarks if finding.check == "coarse" else outcome.violations
+                kept.append((finding.check, f"{_of(solution)}: {finding.text}"))
     outcome.judging = _cpu() - began - outcome.solving
     return outcome
 
@@ -107,7 +111,7 @@ def _solved(case: Draw, way: str, rng: np.random.Generator, outcome: Outcome) ->
         num = int(rng.integers(2, 5))
         comparison = optctl.compare(problem, ["optimal", "zero"], starts=starts[:num], repetitions=20)
         outcome.way = f"compare {num}"
-        return _compared(case, comparison, optctl.solve(problem, starts[:num]), outcome)
+        return _compared(comparison, outcome)
     if way == "single":
         batch = [optctl.solve(problem, starts[0])]
     else:
@@ -133,20 +137,21 @@ def _same_claims(batch: Any, outcome: Outcome) -> None:
         outcome.violations.append(("claims", f"{claim}, J = {batch.values[i]:.8g}"))
 
 
-def _compared(case: Draw, comparison: Any, batch: Any, outcome: Outcome) -> list[Any]:
-    """The solutions behind a bound; a bound that is not proved, or is undercut, is noted."""
+def _compared(comparison: Any, outcome: Outcome) -> list[Any]:
+    """The trajectories behind a bound; a bound that is undercut is noted."""
     reference = comparison.reference
-    outcome.verdicts = [s.verdict.value for s in batch]
-    if reference is None or reference.kind != "bound":
+    if reference is None:
         return []
-    proved = [s for s in batch if s.verdict.value == "proved optimum"]
-    if len(proved) < len(batch):
-        outcome.violations.append(
-            ("claims", f"compare speaks of a bound, but {len(batch) - len(proved)} starts are not proved")
-        )
+    outcome.verdicts = [verdict for verdict, count in reference.verdicts.items() for _ in range(count)]
+    if reference.kind != "bound":
+        return []
     if any("below a bound" in note for note in comparison.notes):
         outcome.violations.append(("optimum", "a controller undercuts what compare calls a bound"))
-    return proved[:EXAMINED]
+    verdict = SimpleNamespace(value=CERTIFIED[0])
+    pairs = list(zip(reference.costs, reference.trajectories, strict=True))[:EXAMINED]
+    return [
+        SimpleNamespace(value=float(j), trajectory=t, verdict=verdict, minimum=None, solver=HELD[0]) for j, t in pairs
+    ]
 
 
 def _examined(case: Draw, judge: Judge, solution: Any) -> list[Finding]:
@@ -265,8 +270,10 @@ def fuzz(
         outcomes.append(outcome)
         for check, sentence in outcome.violations:
             print(f"{outcome.name} [{outcome.way}] {check}: {sentence}", flush=True)
-        if len(outcomes) % 100 == 0:
-            print(f"{len(outcomes)} of {num} done", flush=True)
+        if len(outcomes) % 50 == 0:
+            print(
+                f"{len(outcomes)} of {num} done, {sum(o.solving + o.judging for o in outcomes):.0f} CPU-s", flush=True
+            )
 
     try:
         while waiting or any(w.task for w in workers):
@@ -316,9 +323,10 @@ def _report(outcomes: list[Outcome], kinds: list[str], options: str, out: Path |
         checks = sorted({check for o in mine for check, _ in o.violations})
         names = [f"{sum(any(c == check for c, _ in o.violations) for o in mine)} {check}" for check in checks]
         seconds = f"{sum(o.solving for o in mine):.0f}", f"{sum(o.judging for o in mine):.0f}"
+        coarse = sum(bool(o.remarks) for o in mine)
         rows.append([kind, len(mine), *counts, sum(bool(o.refused) for o in mine), sum(bool(o.violations) for o in mine),
-                     ", ".join(names), *seconds])  # fmt: skip
-    header = ("kind", "problems", "proved", "certified", "best found", "not converged", "refused", "violations", "of which",
+                     ", ".join(names), coarse, *seconds])  # fmt: skip
+    header = ("kind", "problems", "proved", "certified", "best found", "not converged", "refused", "violations", "of which", "coarse",
               "CPU-s solving", "judging")  # fmt: skip
     title = f"Random problems: {len(bad)} of {len(outcomes)} with violations"
     if bad:
