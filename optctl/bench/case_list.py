@@ -21,6 +21,7 @@ import numpy as np
 import optctl
 from optctl import Fixed, Problem, Uniform
 from optctl.errors import ArgumentError
+from optctl.solvers import solve_many
 
 CLAIMS = ("proved optimum", "certified extremal")
 
@@ -79,10 +80,15 @@ def refused(what: str, call: Callable[[], Any], holds: str = "", right: str = "a
     return true(what, right, False, f"accepted: {str(value)[:60]}")
 
 
+def solve(stated: Problem, x0: Any, **options: Any) -> Any:
+    """`optctl.solve`: a solution or a batch, as `x0` asks."""
+    return optctl.solve(stated, x0, **options)
+
+
 def problem(name: str, state: int, control: int, **fields: Any) -> Problem:
     """A `Problem` with x0, x1, … and u0, u1, …."""
-    names = {"state": [f"x{i}" for i in range(state)], "control": [f"u{i}" for i in range(control)]}
-    return Problem(name=name, **names, **fields)
+    names: dict[str, Any] = {"state": [f"x{i}" for i in range(state)], "control": [f"u{i}" for i in range(control)]}
+    return Problem(name=name, **(names | fields))
 
 
 # --- stiff and badly discretised plants ---------------------------------------------------------------------------------
@@ -104,7 +110,7 @@ def stiff_decay() -> Iterator[Row]:
     p = _decay(50.0)
     yield near("x after one step from 1", math.exp(-10), p.step_function(1.0, 0.0, [], 0.0)[0], 1e-9)
     yield near("feedback gain of the held plant", 0.0, lqr(p).K.ravel()[0], absolute=1e-3)
-    for solution, x0 in zip(optctl.solve(p, [[1.0], [0.5]]), (1.0, 0.5), strict=True):
+    for solution, x0 in zip(solve(p, [[1.0], [0.5]]), (1.0, 0.5), strict=True):
         yield optimum(f"cost from {x0}", solution, x0**2 / 100, 1e-2)
     comparison = optctl.compare(p, ["optimal", "zero"], num_starts=4)
     costs = comparison["zero"].costs[0] / comparison.starts[:, 0] ** 2
@@ -115,14 +121,14 @@ def stiff_decay() -> Iterator[Row]:
     yield near(
         "twenty times stiffer: x after one step", 0.0, faster.step_function(1.0, 0.0, [], 0.0)[0], absolute=1e-12
     )
-    yield optimum("twenty times stiffer: cost from 1", optctl.solve(faster, [1.0]), 1 / 2000, 1e-2)
+    yield optimum("twenty times stiffer: cost from 1", solve(faster, [1.0]), 1 / 2000, 1e-2)
 
 
 @case("stiff decay, classical Runge-Kutta", "∫ e^{−100 t} dt = 0.01")
 def stiff_decay_explicit() -> Iterator[Row]:
     p = _decay(50.0, integrator="rk4")
-    yield honest("one start", optctl.solve(p, [1.0]), 0.01)
-    for i, solution in enumerate(optctl.solve(p, [[1.0], [0.5]])):
+    yield honest("one start", solve(p, [1.0]), 0.01)
+    for i, solution in enumerate(solve(p, [[1.0], [0.5]])):
         yield honest(f"member {i} of a batch", solution, 0.01 / (4 if i else 1))
     text = str(optctl.compare(p, ["optimal", "zero"], num_starts=4))
     yield true("compare", "no bound of a plant that is not the user's", "a bound no controller can undercut" not in text,
@@ -149,10 +155,10 @@ TANK = 0.13317
 @case("reaction that the step cannot follow", "published (Luus): 0.1331; held controls: 0.13317")
 def fast_reaction() -> Iterator[Row]:
     p = _tank()
-    yield optimum("one start", optctl.solve(p, [0.09, 0.09]), TANK)
-    for i, solution in enumerate(optctl.solve(p, [[0.09, 0.09], [0.09, 0.09]])):
+    yield optimum("one start", solve(p, [0.09, 0.09]), TANK)
+    for i, solution in enumerate(solve(p, [[0.09, 0.09], [0.09, 0.09]])):
         yield honest(f"member {i} of a batch", solution, TANK)
-    batch = optctl.solve(p, [[0.09, 0.09], [0.1, 0.1]])
+    batch = solve(p, [[0.09, 0.09], [0.1, 0.1]])
     members = [s.verdict.value in CLAIMS for s in batch]
     yield true("`certified` of a batch", str(members), batch.certified.tolist() == members, batch.certified.tolist())
 
@@ -172,7 +178,7 @@ def fast_reaction_stored() -> Iterator[Row]:
     worst = 0.0
     for x, u in zip(stored.trajectory.states, stored.trajectory.controls, strict=True):
         for k in range(len(u)):
-            rate = lambda t, y, v=u[k]: np.array(p.dynamics_function(y, v, [], t)).ravel()
+            rate = lambda t, y, v=u[k]: np.array(p.dynamics_function(y, v, [], t)).ravel()  # type: ignore[misc]
             end = solve_ivp(rate, (0.0, p.dt), x[k], rtol=1e-9, atol=1e-12).y[:, -1]
             worst = max(worst, float(np.max(np.abs(end - x[k + 1]) / np.ptp(x, axis=0))))
     yield true(
@@ -186,11 +192,11 @@ def fast_reaction_stored() -> Iterator[Row]:
 @case("reaction beside a large constant state", "a state that nothing touches changes nothing: 0.13317")
 def beside_large() -> Iterator[Row]:
     p = _tank()
-    rate = p.dynamics
+    rate: Any = p.dynamics
     large = problem("tank-pressure", 3, 1, dynamics=lambda x, u, q: [*rate(x, u, q), 0], stage_cost=p.stage_cost, dt=p.dt,
                     steps=p.steps, initial_state=Fixed([0.09, 0.09, 100.0]))  # fmt: skip
-    yield optimum("one start", optctl.solve(large, [0.09, 0.09, 100.0]), TANK)
-    for i, solution in enumerate(optctl.solve(large, [[0.09, 0.09, 100.0]] * 2)):
+    yield optimum("one start", solve(large, [0.09, 0.09, 100.0]), TANK)
+    for i, solution in enumerate(solve(large, [[0.09, 0.09, 100.0]] * 2)):
         yield honest(f"member {i} of a batch", solution, TANK)
 
 
@@ -198,7 +204,7 @@ def beside_large() -> Iterator[Row]:
 def valve() -> Iterator[Row]:
     p = problem("valve", 1, 1, dynamics=lambda x, u, q: u[0] - ca.sign(x[0]) * ca.sqrt(ca.fabs(x[0])), dt=0.1, steps=20,
                 stage_cost=lambda x, u, q: x[0] ** 2 + u[0] ** 2, initial_state=Uniform([0.5], [1.0]))  # fmt: skip
-    alone = optctl.solve(p, [0.5])
+    alone = solve(p, [0.5])
     yield true(
         "message for one start",
         'no "nan"',
@@ -206,7 +212,7 @@ def valve() -> Iterator[Row]:
         alone.message or "none",
         alone.verdict.value,
     )
-    batch = optctl.solve(p, [[0.5], [1.0]])
+    batch = solve(p, [[0.5], [1.0]])
     claims = [s.verdict.value for s in batch]
     yield true(
         "one start and a batch",
@@ -248,7 +254,7 @@ def stiff_plant() -> Iterator[Row]:
         np.abs(gain - right).max() <= 1e-5 * np.abs(right).max(),
         f"off by {np.abs(gain - right).max():.1e}",
     )
-    env = optctl.make_vec(p, 4)
+    env: Any = optctl.make_vec(p, 4)
     env.reset(seed=0)
     observation = env.step(np.zeros((4, 2)))[0]
     yield true(
@@ -264,7 +270,7 @@ def lost_batch() -> Iterator[Row]:
     p = problem("stiff-oscillator", 2, 1, dynamics=lambda x, u, q: [x[1], 50 * (1 - x[0] ** 2) * x[1] - x[0] + u[0]], dt=0.05, steps=60,
                 stage_cost=lambda x, u, q: x[0] ** 2 + 0.1 * u[0] ** 2, initial_state=Fixed([1.0, 0.0]),
                 control_bounds={"u0": (-5.0, 5.0)})  # fmt: skip
-    batch = optctl.solve(p, [[1.0, 0.0]] * 4)
+    batch = solve(p, [[1.0, 0.0]] * 4)
     yield true("four equal starts", "an answer", len(batch) == 4, f"{len(batch)} members", batch[0].verdict.value)
 
 
@@ -275,8 +281,8 @@ def lost_batch() -> Iterator[Row]:
 def redundant() -> Iterator[Row]:
     p = problem("thrusters", 1, 2, dynamics=lambda x, u, q: [0.3 * u[0] + 0.7 * u[1] - ca.sin(x[0])], dt=0.1, steps=30,
                 stage_cost=lambda x, u, q: x[0] ** 2 + (0.3 * u[0] + 0.7 * u[1]) ** 2, initial_state=Uniform([-1.0], [1.0]))  # fmt: skip
-    yield optimum("one start", optctl.solve(p, [1.0]), 0.43946608, 1e-6)
-    for i, s in enumerate(optctl.solve(p, [[1.0], [-1.0]])):
+    yield optimum("one start", solve(p, [1.0]), 0.43946608, 1e-6)
+    for i, s in enumerate(solve(p, [[1.0], [-1.0]])):
         yield optimum(f"member {i} of a batch", s, 0.43946608, 1e-6)
     comparison = optctl.compare(p, ["optimal"], starts=[[1.0], [-1.0]])
     yield near("compare", 0.43946608, comparison["optimal"].mean_cost, 1e-6)
@@ -286,9 +292,9 @@ def redundant() -> Iterator[Row]:
 def concave() -> Iterator[Row]:
     p = problem("concave", 1, 1, dynamics=lambda x, u, q: u, stage_cost=lambda x, u, q: -(u[0] ** 2), dt=0.05, steps=40,
                 initial_state=Fixed([0.0]), control_bounds={"u0": (-1.0, 1.0)})  # fmt: skip
-    yield optimum("auto", optctl.solve(p, [0.0]), -2.0, 1e-6)
-    yield honest("pontryagin", optctl.solve(p, [0.0], method="pontryagin"), -2.0)
-    batch = optctl.solve(p, np.zeros((10, 1)), method="pontryagin")
+    yield optimum("auto", solve(p, [0.0]), -2.0, 1e-6)
+    yield honest("pontryagin", solve(p, [0.0], method="pontryagin"), -2.0)
+    batch = solve(p, np.zeros((10, 1)), method="pontryagin")
     wrong = batch.certified & (np.abs(batch.values + 2.0) > 0.02)
     yield true(
         "pontryagin, ten starts", "none certified but −2", not wrong.any(), f"{int(wrong.sum())} certified elsewhere"
@@ -303,12 +309,10 @@ def cake() -> Iterator[Row]:
                        terminal_constraints=lambda x, q: x[0], **changes)  # fmt: skip
 
     right = -24.255378
-    yield optimum("no bounds", optctl.solve(stated(), [100.0]), right, 1e-6)
+    yield optimum("no bounds", solve(stated(), [100.0]), right, 1e-6)
     for high in (np.inf, 50.0):
-        yield optimum(
-            f"bounds 0 and {high:g}", optctl.solve(stated(control_bounds={"u0": (0.0, high)}), [100.0]), right, 1e-6
-        )
-    s = optctl.solve(stated(control_bounds={"u0": (0.0, 50.0)}), [100.0], method="pontryagin")
+        yield optimum(f"bounds 0 and {high:g}", solve(stated(control_bounds={"u0": (0.0, high)}), [100.0]), right, 1e-6)
+    s = solve(stated(control_bounds={"u0": (0.0, 50.0)}), [100.0], method="pontryagin")
     row = honest("pontryagin with a bound at zero", s, right, 1e-5)
     told = s.verdict.value in CLAIMS or bool(s.message)
     yield true(row.what, f"{row.right}, with a message", row.ok and told, f"{row.found} [{s.message}]", row.verdict)
@@ -321,19 +325,20 @@ def cake() -> Iterator[Row]:
 def idle_mode() -> Iterator[Row]:
     c, d = [0.2, 0.4, 0.01, 0.0, 0.1], [0.1, 0.2, 0.1, 0.0, 0.2]
     caught = lambda u, of: sum(a * u[i] for i, a in enumerate(of))
+    together = lambda u: sum(u[i] for i in range(5))
     p = problem("fishing", 2, 5, dt=0.12, steps=100, initial_state=Fixed([0.5, 0.7]),
                 dynamics=lambda x, u, q: [x[0] - x[0] * x[1] - caught(u, c), -x[1] + x[0] * x[1] - caught(u, d)],
                 stage_cost=lambda x, u, q: (x[0] - 1) ** 2 + (x[1] - 1) ** 2,
-                path_constraints=lambda x, u, q: ca.vertcat(ca.sum1(u) - 1, 1 - ca.sum1(u)),
+                path_constraints=lambda x, u, q: ca.vertcat(together(u) - 1, 1 - together(u)),
                 control_bounds={f"u{i}": (0.0, 1.0) for i in range(5)})  # fmt: skip
-    yield optimum("cost", optctl.solve(p, [0.5, 0.7]), 0.345769, 2e-3)
+    yield optimum("cost", solve(p, [0.5, 0.7]), 0.345769, 2e-3)
 
 
 @case("control that enters nothing", "it may be anything: ∫ x² + u² with ẋ = u is tanh 1")
 def idle_control() -> Iterator[Row]:
     p = problem("idle", 1, 2, dynamics=lambda x, u, q: u[0], stage_cost=lambda x, u, q: x[0] ** 2 + u[0] ** 2, dt=0.02, steps=50,
                 initial_state=Fixed([1.0]), control_bounds={"u1": (0.0, 1.0)})  # fmt: skip
-    yield optimum("cost", optctl.solve(p, [1.0]), math.tanh(1.0), 1e-3)
+    yield optimum("cost", solve(p, [1.0]), math.tanh(1.0), 1e-3)
 
 
 @case("ceiling that a path constraint states", "closed form: ∫ 0.01 u² − x(1) with x ≤ 0.5 is −0.4975")
@@ -342,9 +347,9 @@ def ceiling() -> Iterator[Row]:
                 terminal_cost=lambda x, q: -x[0], control_bounds={"u0": (-1.0, 1.0)}, path_constraints=lambda x, u, q: x[0] - 0.5,
                 initial_state=Fixed([0.0]))  # fmt: skip
     for method in ("auto", "multiple_shooting", "ddp", "collocation", "switching"):
-        yield optimum(method, optctl.solve(p, [0.0], method=method), -0.4975, 1e-4)
+        yield optimum(method, solve(p, [0.0], method=method), -0.4975, 1e-4)
     bounds = p.replace(path_constraints=None, state_bounds={"x0": (-np.inf, 0.5)})
-    yield optimum("as a bound", optctl.solve(bounds, [0.0]), -0.4975, 1e-4)
+    yield optimum("as a bound", solve(bounds, [0.0]), -0.4975, 1e-4)
     comparison = optctl.compare(p, ["optimal"], num_starts=2)
     yield near("compare", -0.4975, comparison["optimal"].mean_cost, 1e-4)
 
@@ -354,7 +359,7 @@ def closed_gate() -> Iterator[Row]:
     p = problem("gate", 1, 1, dynamics=lambda x, u, q: u[0], stage_cost=lambda x, u, q: x[0] ** 2 + 1e-3 * u[0] ** 2, dt=0.05,
                 steps=20, initial_state=Fixed([0.5]), path_constraints=lambda x, u, q, t: 0.5 - 50 * t - x[0])  # fmt: skip
     for method in ("multiple_shooting", "collocation"):
-        s = optctl.solve(p, [0.5], method=method, free_start={"x0": (-2.0, 2.0)})
+        s = solve(p, [0.5], method=method, free_start={"x0": (-2.0, 2.0)})
         kept = s.trajectory.states[0, 0] >= 0.5 - 1e-3
         yield true(f"{method}: x(0)", "at least 0.5, or no claim", kept or s.verdict.value not in CLAIMS,
                    f"{s.trajectory.states[0, 0]:.4g}, J = {s.value:.6g}", s.verdict.value)  # fmt: skip
@@ -368,11 +373,11 @@ def several_indirect() -> Iterator[Row]:
                 initial_state=Fixed([1.0, 1.0]), control_bounds={"u0": (-1.0, 1.0)}, terminal_constraints=lambda x, q: x,
                 final_time=(0.1, 20.0))  # fmt: skip
     starts, right = [[1.0, 1.0], [3.0, 0.0], [0.0, 1.0]], [2.498091545, 4.837716812, 1.994827366]
-    for i, s in enumerate(optctl.solve(p, starts, method="switching")):
+    for i, s in enumerate(solve(p, starts, method="switching")):
         yield optimum(f"switching from {tuple(starts[i])}", s, right[i], 1e-6)
     q = problem("smooth", 1, 1, dynamics=lambda x, u, p: u, stage_cost=lambda x, u, p: x[0] ** 2 + u[0] ** 2, dt=0.05, steps=20,
                 initial_state=Fixed([1.0]))  # fmt: skip
-    for i, s in enumerate(optctl.solve(q, [[1.0], [2.0], [-1.0]], method="pontryagin")):
+    for i, s in enumerate(solve(q, [[1.0], [2.0], [-1.0]], method="pontryagin")):
         yield optimum(f"pontryagin, member {i}", s, (1, 4, 1)[i] * math.tanh(1.0), 1e-6)
 
 
@@ -405,7 +410,7 @@ def tiny_states() -> Iterator[Row]:
         p = problem("duffing", 2, 1, dynamics=lambda x, u, q, s=s: [x[1], -x[0] - 0.15 * x[0] ** 3 / s**2 + u[0]], dt=0.04, steps=50,
                     stage_cost=lambda x, u, q, s=s: 0.5 * (u[0] / s) ** 2, initial_state=Fixed([0.5 * s, -0.5 * s]),
                     control_bounds={"u0": (-2 * s, 2 * s)}, terminal_constraints=lambda x, q: x)  # fmt: skip
-        yield optimum(f"unit {s:g}", optctl.solve(p, [0.5 * s, -0.5 * s]), 0.187445, 1e-3)
+        yield optimum(f"unit {s:g}", solve(p, [0.5 * s, -0.5 * s]), 0.187445, 1e-3)
 
 
 # --- collocation --------------------------------------------------------------------------------------------------------
@@ -417,7 +422,7 @@ def singular_collocation() -> Iterator[Row]:
 
     for steps in (20, 50):
         p = singular_arc(steps)
-        yield honest(f"{steps} intervals", optctl.solve(p, [0.0, 1.0], method="collocation"), 0.753983861, 1e-4)
+        yield honest(f"{steps} intervals", solve(p, [0.0, 1.0], method="collocation"), 0.753983861, 1e-4)
 
 
 def spin_saturation(fast: float, slow: float, bound: float) -> float:
@@ -460,7 +465,7 @@ def relaxing_spin() -> Iterator[Row]:
                 stage_cost=lambda x, u, q: 1.0, control_bounds={"u0": (-6.0, 6.0)}, initial_state=Fixed([0.0, 1.0]),
                 terminal_constraints=lambda x, q: x, final_time=(0.05, 10.0))  # fmt: skip
     for method in ("auto", "collocation", "switching"):
-        s = optctl.solve(p, [0.0, 1.0], method=method)
+        s = solve(p, [0.0, 1.0], method=method)
         yield honest(method, s, right, 5e-3)
 
 
@@ -469,7 +474,7 @@ def unbounded_angle() -> Iterator[Row]:
     p = problem("zermelo", 2, 1, dynamics=lambda x, u, q: [ca.cos(u[0]) - x[1], ca.sin(u[0])], stage_cost=lambda x, u, q: 1.0, dt=0.05,
                 steps=60, initial_state=Fixed([3.658657561961599, -1.863703305156274]), final_time=(1.0, 20.0),
                 terminal_constraints=lambda x, q: x)  # fmt: skip
-    s = optctl.solve(p, p.initial_state.location, method="collocation")
+    s = solve(p, p.initial_state.location, method="collocation")
     yield optimum("time", s, 5.464101615, 1e-4)
     jump = np.degrees(np.abs(np.diff(s.trajectory.controls[:, 0])).max())
     yield true("largest jump between neighbours", "below 45°", jump < 45, f"{jump:.3g}°", s.verdict.value)
@@ -482,7 +487,7 @@ def time_limit() -> Iterator[Row]:
     p = singular_arc(100)
     for method in ("collocation", "multiple_shooting"):
         began = time.perf_counter()
-        s = optctl.solve(p, [0.0, 1.0], method=method, time_limit=5.0)
+        s = solve(p, [0.0, 1.0], method=method, time_limit=5.0)
         seconds = time.perf_counter() - began
         yield true(f"{method}, 5 s", "back within 8 s", seconds < 8, f"{seconds:.2g} s", s.verdict.value)
 
@@ -494,7 +499,7 @@ def coarse_switching() -> Iterator[Row]:
     rows = [(known_optima.singular_arc(50), 0.753983860576), (known_optima.catalyst_mixing(50), -1 + 0.9519443141),
             (known_optima.fishery(50), -(0.8 + (10 - math.log(4)) / 4 - 0.8))]  # fmt: skip
     for p, right in rows[:2]:
-        s = optctl.solve(p, p.initial_state.location, method="switching")
+        s = solve(p, p.initial_state.location, method="switching")
         yield optimum(p.name, s, right, 1e-5)
 
 
@@ -526,13 +531,13 @@ def copies() -> Iterator[Row]:
     p.step_function  # what is cached must not stand in the way
     twin = pickle.loads(pickle.dumps(p))
     yield near("a problem of plain functions, pickled", 1.05, twin.step_function(1.0, 0.5, [], 0.0)[0], 1e-12)
-    env = GymEnv(p)
+    env: Any = GymEnv(p)
     env.reset(seed=0)
     twin = copy.deepcopy(env)
     yield true(
         "an environment, copied", "the same step", np.allclose(twin.step([0.3])[0], env.step([0.3])[0]), "the same"
     )
-    batch = optctl.solve(p, [[1.0], [2.0]])
+    batch = solve(p, [[1.0], [2.0]])
     yield near(
         "a batch of solutions, pickled", float(batch.values[0]), pickle.loads(pickle.dumps(batch)).values[0], 1e-12
     )
@@ -552,14 +557,14 @@ def in_processes() -> Iterator[Row]:
     from optctl.simulation import GymEnv
 
     p = _decay(1.0)
-    env = gymnasium.vector.AsyncVectorEnv([lambda: GymEnv(p)] * 2, context="spawn")
+    env: Any = gymnasium.vector.AsyncVectorEnv([lambda: GymEnv(p)] * 2, context="spawn")
     shape = env.reset(seed=0)[0].shape
     env.close()
     yield true("Gymnasium, spawned", "(2, 1)", shape == (2, 1), shape)
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.vec_env import SubprocVecEnv
 
-    several = make_vec_env(lambda: GymEnv(p), n_envs=2, vec_env_cls=SubprocVecEnv)
+    several: Any = make_vec_env(lambda: GymEnv(p), n_envs=2, vec_env_cls=SubprocVecEnv)
     shape = several.reset().shape
     several.close()
     yield true("Stable-Baselines3, its default", "(2, 1)", shape == (2, 1), shape)
@@ -599,8 +604,8 @@ def clipped() -> Iterator[Row]:
                 initial_state=Fixed([1.0]))  # fmt: skip
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        plan = optctl.solve(p, [1.0])
-        env = GymEnv(p)
+        plan = solve(p, [1.0])
+        env: Any = GymEnv(p)
         env.reset(seed=0)
         cost = -sum(env.step(p.to_action(u))[1] for u in plan.trajectory.controls)
     word = next((str(w.message) for w in told if "control_scale" in str(w.message)), "")
@@ -660,7 +665,7 @@ def held_data() -> Iterator[Row]:
     edges = [0.1 * k for k in range(1, 10)]
     p = problem("held", 1, 1, dynamics=lambda x, u, q, t: u - ca.pw_const(t, edges, d), dt=0.1, steps=10, initial_state=Fixed([0.0]),
                 stage_cost=lambda x, u, q: x[0] ** 2 + 0.1 * u[0] ** 2)  # fmt: skip
-    s = optctl.solve(p, [0.0])
+    s = solve(p, [0.0])
     yield near("cost with pw_const", 0.0152830, s.value, 1e-4, verdict=s.verdict.value)
 
 
@@ -685,7 +690,7 @@ def _kets(skip: int, num: int = 12) -> np.ndarray:
 def unbounded_pulses() -> Iterator[Row]:
     for skip in (0, 48):
         p = _flip(dt=2.5, steps=2)
-        batch = optctl.solve(p, _kets(skip))
+        batch = solve(p, _kets(skip))
         size = np.linalg.norm(batch.trajectory.states, axis=-1)
         wrong = batch.certified & ((batch.values < -1e-9) | (np.abs(size - 1).max(axis=-1) > 1e-6))
         yield true(f"twelve kets after {skip}", "costs of at least 0", (batch.values >= -1e-9).all(), f"least {batch.values.min():.3g}",
@@ -698,8 +703,8 @@ def unbounded_pulses() -> Iterator[Row]:
         )
     p = _flip(dt=0.25, steps=2)
     start = p.initial_state.location
-    pulse = optctl.solve(p, start, method="grape")
-    found = optctl.solve(p, start, method="ddp")
+    pulse = solve(p, start, method="grape")
+    found = solve(p, start, method="ddp")
     yield optimum("differential dynamic programming", found, 0.0158082, 1e-3)
     yield near("GRAPE", 0.0158082, pulse.value, 1e-3, verdict=pulse.verdict.value)
     q = _flip(dt=0.5, steps=2)
@@ -710,7 +715,7 @@ def unbounded_pulses() -> Iterator[Row]:
 @case("infinite bound on a pulse", "as without a bound")
 def infinite_bound() -> Iterator[Row]:
     p = _flip(dt=0.6, steps=8, control_bounds={"c": (-np.inf, np.inf)})
-    s = optctl.solve(p, p.initial_state.location)
+    s = solve(p, p.initial_state.location)
     yield true("cost", "between 0 and 0.05", -1e-9 <= s.value <= 0.05, f"{s.value:.6g}", s.verdict.value)
 
 
@@ -720,7 +725,7 @@ def pure_target() -> Iterator[Row]:
 
     rows = [_flip(dt=0.6, steps=8, initial=qutip.fock_dm(2, 0), target=target, control_bounds={"c": (-2.0, 2.0)})
             for target in (qutip.basis(2, 1), qutip.fock_dm(2, 1))]  # fmt: skip
-    costs = [optctl.solve(p, p.initial_state.location).value for p in rows]
+    costs = [solve(p, p.initial_state.location).value for p in rows]
     yield near("cost", costs[0], costs[1], 1e-6, 1e-9)
 
 
@@ -788,7 +793,7 @@ def undetectable() -> Iterator[Row]:
     p = problem("cart", 2, 1, transition=lambda x, u, q: [x[0] + 0.1 * x[1], 0.9 * x[1] + u[0]], dt=0.1, steps=20,
                 horizon="infinite", stage_cost=lambda x, u, q: x[0] ** 2 + x[1] ** 2 + u[0] ** 2, initial_state=Uniform([-1, -1], [1, 1]),
                 diffusion=lambda x, u, q: ca.vertcat(0.1, 0.1), observation=lambda x, q: x[1], observation_noise=0.1)  # fmt: skip
-    yield refused("average cost", lambda: LqgController(p).average_cost(), "detectable")
+    yield refused("average cost", lambda: LqgController(p).average_cost, "detectable")
 
 
 # --- the ways in --------------------------------------------------------------------------------------------------------
@@ -803,7 +808,7 @@ def threads() -> Iterator[Row]:
         starts = np.full((4, 1), 0.1 * (k + 1))
         for _ in range(20):
             try:
-                batch = optctl.solvers.solve_many(p, starts, method="lqr", processes=1)
+                batch = solve_many(p, starts, method="lqr", processes=1)
                 if not np.allclose(batch.trajectory.states[:, 0], starts):
                     wrong.append(k)
             except Exception as error:
@@ -882,7 +887,7 @@ def published() -> Iterator[Row]:
 @case("tolerance that is asked for", "converged means to this tolerance")
 def tolerance() -> Iterator[Row]:
     p = optctl.make("pendulum")
-    batch = optctl.solvers.solve_many(p, p.initial_state.sample(np.random.default_rng(0), 64), tolerance=1e-12)
+    batch = solve_many(p, p.initial_state.sample(np.random.default_rng(0), 64), tolerance=1e-12)
     relative = batch.residuals["stationarity"] / (1 + np.abs(batch.values))
     above = batch.ok & (relative > 1e-12)
     yield true(
@@ -897,7 +902,7 @@ def tolerance() -> Iterator[Row]:
 def best_known() -> Iterator[Row]:
     p = optctl.make("pendulum")
     starts = p.initial_state.sample(np.random.default_rng(0), 32)
-    usual, more = optctl.solve(p, starts), optctl.solvers.solve_many(p, starts, num_starts=8, seed=1)
+    usual, more = solve(p, starts), solve_many(p, starts, num_starts=8, seed=1)
     above = usual.values > more.values * (1 + 1e-3) + 1e-6
     yield true(
         "32 pendulums",

@@ -107,6 +107,7 @@ def _solved(case: Draw, way: str, rng: np.random.Generator, outcome: Outcome) ->
     import optctl
 
     problem, starts = case.problem, case.starts
+    batch: Any
     if way == "compare":
         num = int(rng.integers(2, 5))
         comparison = optctl.compare(problem, ["optimal", "zero"], starts=starts[:num], repetitions=20)

@@ -131,7 +131,8 @@ class Judge:
                 x, paid = ca.vertcat(x[:half] + part * g[:half], middle[half:]), paid + part * cost
                 continue
             stages, weights, times = _TABLEAUS[problem.integrator]
-            slopes, costs = [], []
+            slopes: list[ca.SX] = []
+            costs: list[ca.SX] = []
             for row, c in zip(stages, times, strict=True):
                 at = x + part * sum((a * s for a, s in zip(row, slopes, strict=True)), start=ca.SX.zeros(*x.shape))
                 f, cost, _ = rate(at, u, now + c * part)
@@ -152,7 +153,7 @@ class Judge:
             matrix, width = np.array(ca.DM(ca.evalf(a))), float(problem.dt)
             block = np.zeros((2 * n, 2 * n))
             block[:n, :n], block[:n, n:] = matrix, np.eye(n)
-            depth = int(np.ceil(np.log2(max(1.0, np.linalg.norm(matrix * width, 2))))) + 1
+            depth = int(np.ceil(np.log2(max(1.0, float(np.linalg.norm(matrix * width, 2)))))) + 1
             edges = np.concatenate([[0.0], width * 0.5 ** np.arange(depth, -1, -1)])
 
             def at(time: float) -> ca.SX:
