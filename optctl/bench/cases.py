@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 
 from optctl.bench.case_list import CASES, Row
+from optctl.bench.processes import Allowance
 from optctl.errors import require
 
 SLOW = 20.0
 """Seconds after which a row is called slow."""
 HOPELESS = 180.0
-"""Seconds after which a case is stopped."""
+"""CPU-seconds after which a case is stopped."""
 
 
 def rows(case: Callable[[], Iterator[Row]]) -> Iterator[tuple[Row, float]]:
@@ -65,15 +66,16 @@ def run(name: str, limit: float) -> Iterator[tuple[Row, float]]:
     context: Any = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, name))
-    began = time.perf_counter()
     process.start()
     theirs.close()
+    allowance = Allowance(process.pid, limit)
     try:
         while True:
-            left = began + limit - time.perf_counter()
-            if not ours.poll(max(left, 0.0)):
-                yield Row("an answer", "", f"none after {limit:g} s", False), limit
-                return
+            if not ours.poll(min(1.0, limit)):
+                if allowance.spent:
+                    yield Row("an answer", "", f"none after {limit:g} CPU-seconds", False), limit
+                    return
+                continue
             try:
                 pair = ours.recv()
             except EOFError:
@@ -93,7 +95,7 @@ def cases(only: str = "", limit: float = HOPELESS, out: Path | None = None) -> i
 
     Args:
         only: Take the cases whose name holds this text.
-        limit: Seconds after which a case is stopped.
+        limit: CPU-seconds after which a case is stopped.
         out: Folder for cases.json.
     """
     from optctl.bench import _check, _finish, _table

@@ -13,7 +13,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
-import time
 import traceback
 import warnings
 import zlib
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from optctl.bench.judge import Finding, Judge
+from optctl.bench.processes import Allowance
 from optctl.bench.random_problems import KINDS, Draw, draw
 from optctl.errors import ArgumentError, require
 
@@ -203,21 +203,9 @@ class _Worker:
         self.process.start()
         other.close()
 
-    def give(self, task: tuple[str, int]) -> None:
-        self.task, self.since, self.used = task, time.monotonic(), self._clock()
+    def give(self, task: tuple[str, int], limit: float) -> None:
+        self.task, self.allowance = task, Allowance(self.process.pid, limit)
         self.connection.send(task)
-
-    def _clock(self) -> float:
-        """CPU-seconds of the process where the system tells, else the time of day."""
-        try:
-            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-            return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-        except (OSError, AttributeError):
-            return time.monotonic()
-
-    def over(self, limit: float) -> bool:
-        """More CPU-seconds than the limit, or a wall time that no load explains."""
-        return self._clock() - self.used > limit or time.monotonic() - self.since > 10 * limit
 
     def restart(self) -> None:
         self.process.kill()
@@ -280,7 +268,7 @@ def fuzz(
         while waiting or any(w.task for w in workers):
             for worker in workers:
                 if worker.task is None and waiting:
-                    worker.give(waiting.pop())
+                    worker.give(waiting.pop(), limit)
             wait([w.connection for w in workers if w.task], timeout=1.0)
             for worker in workers:
                 if worker.task is None:
@@ -290,7 +278,7 @@ def fuzz(
                     if worker.connection.poll():
                         done(worker.connection.recv())
                         worker.task = None
-                    elif worker.over(limit):
+                    elif worker.allowance.spent:
                         done(
                             Outcome(name, way, violations=[("hang", f"more than {limit:g} CPU-seconds")], solving=limit)
                         )
