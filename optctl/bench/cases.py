@@ -105,17 +105,21 @@ def cases(only: str = "", limit: float = HOPELESS, out: Path | None = None) -> i
     chosen = [name for name in CASES if only in name]
     require(bool(chosen), "only", "be part of the name of a case", f"is {only!r}")
     body, figures = [], []
-    for name in chosen:
-        known = CASES[name][0]
-        for row, seconds in run(name, limit):
-            judged = {True: "right", False: "WRONG", None: f"skipped: {row.found}"}[row.ok]
-            found = "" if row.ok is None else row.found
-            slow = " (slow)" if seconds > SLOW else ""
-            body.append((name, row.what, row.right, known, found, row.verdict, f"{seconds:.2g}{slow}", judged))
-            figures.append({"case": name, "known": known, "seconds": seconds, **vars(row)})
-            print(
-                f"{judged:6} {name}: {row.what}: {row.right} / {row.found} {row.verdict} ({seconds:.2g} s)", flush=True
-            )
+    try:
+        for name in chosen:
+            known = CASES[name][0]
+            for row, seconds in run(name, limit):
+                judged = {True: "right", False: "WRONG", None: f"skipped: {row.found}"}[row.ok]
+                found = "" if row.ok is None else row.found
+                slow = " (slow)" if seconds > SLOW else ""
+                body.append((name, row.what, row.right, known, found, row.verdict, f"{seconds:.2g}{slow}", judged))
+                figures.append({"case": name, "known": known, "seconds": seconds, **vars(row)})
+                print(
+                    f"{judged:6} {name}: {row.what}: {row.right} / {row.found} {row.verdict} ({seconds:.2g} s)",
+                    flush=True,
+                )
+    except KeyboardInterrupt:
+        print("interrupted")
     right, wrong = sum(f["ok"] is True for f in figures), sum(f["ok"] is False for f in figures)
     title = f"Inputs from practice: {right} right, {wrong} wrong, {len(figures) - right - wrong} skipped"
     header = ("case", "what", "right", "how it is known", "found", "verdict", "seconds", "")

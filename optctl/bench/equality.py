@@ -99,26 +99,29 @@ def equal(starts: int = 64, problems: str = "", seed: int = 0, out: Path | None 
     unknown = [name for name in names if name not in CATALOGUE]
     require(not unknown, "problems", "name problems of the catalogue", f"names {', '.join(unknown)}")
     body, figures = [], []
-    for name in names:
-        problem = make(name)
-        x0 = problem.initial_state.sample(np.random.default_rng(seed), starts)
-        began = time.perf_counter()
-        try:
-            found = differences(problem, x0, seed)
-        except Exception as error:
-            found = [Difference(-1, x0[0], "exception", f"{type(error).__name__}: {str(error)[:200]}", "")]
-        seconds = time.perf_counter() - began
-        counts = {
-            about: sum(d.about == about for d in found)
-            for about in ("exception", "verdict", "value", "minimum", "costates")
-        }
-        body.append([name, starts, *counts.values(), f"{seconds:.0f} s"])
-        print(f"{name}: {len(found)} of {starts} differ ({seconds:.0f} s)", flush=True)
-        for d in found:
-            state = np.array2string(d.x0, precision=6, max_line_width=200)
-            print(f"  start {d.start} {state}: {d.about}\n    alone: {d.alone}\n    batch: {d.batch}", flush=True)
-            figures.append({"problem": name} | vars(d) | {"x0": d.x0.tolist()})
-    total = sum(map(bool, figures))
+    try:
+        for name in names:
+            problem = make(name)
+            x0 = problem.initial_state.sample(np.random.default_rng(seed), starts)
+            began = time.perf_counter()
+            try:
+                found = differences(problem, x0, seed)
+            except Exception as error:
+                found = [Difference(-1, x0[0], "exception", f"{type(error).__name__}: {str(error)[:200]}", "")]
+            seconds = time.perf_counter() - began
+            counts = {
+                about: sum(d.about == about for d in found)
+                for about in ("exception", "verdict", "value", "minimum", "costates")
+            }
+            body.append([name, starts, *counts.values(), f"{seconds:.0f} s"])
+            print(f"{name}: {len(found)} of {starts} differ ({seconds:.0f} s)", flush=True)
+            for d in found:
+                state = np.array2string(d.x0, precision=6, max_line_width=200)
+                print(f"  start {d.start} {state}: {d.about}\n    alone: {d.alone}\n    batch: {d.batch}", flush=True)
+                figures.append({"problem": name} | vars(d) | {"x0": d.x0.tolist()})
+    except KeyboardInterrupt:
+        print("interrupted")
+    total = len(figures)
     header = (
         "problem",
         "starts",
@@ -129,6 +132,6 @@ def equal(starts: int = 64, problems: str = "", seed: int = 0, out: Path | None 
         "costates differ",
         "time",
     )
-    table = _table(f"Alone and in a batch: {total} of {starts * len(names)} starts differ", header, body)
+    table = _table(f"Alone and in a batch: {total} of {starts * len(body)} starts differ", header, body)
     _finish("equal", f"optctl bench equal --starts {starts}", table, {"differences": figures}, out)
     return 1 if total else 0

@@ -149,7 +149,7 @@ def _compared(comparison: Any, outcome: Outcome) -> list[Any]:
     if any("below a bound" in note for note in comparison.notes):
         outcome.violations.append(("optimum", "a controller undercuts what compare calls a bound"))
     verdict = SimpleNamespace(value=CERTIFIED[0])
-    pairs = list(zip(reference.costs, reference.trajectories, strict=True))[:EXAMINED]
+    pairs = [(j, t) for j, t in zip(reference.costs, reference.trajectories, strict=True) if np.isfinite(j)][:EXAMINED]
     return [
         SimpleNamespace(value=float(j), trajectory=t, verdict=verdict, minimum=None, solver=HELD[0]) for j, t in pairs
     ]
