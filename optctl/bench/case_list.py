@@ -84,7 +84,7 @@ def tried(what: str, right: str, call: Callable[[], tuple[bool, Any]]) -> Row:
     """(ok, found) of a call; what it raises is a wrong row, and the case goes on."""
     try:
         ok, found = call()
-    except ImportError:
+    except ModuleNotFoundError:
         raise
     except Exception as error:
         return Row(what, right, f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:120]}", False)
@@ -675,7 +675,7 @@ def table() -> Iterator[Row]:
 def torchrl_state() -> Iterator[Row]:
     import torchrl  # noqa: F401
 
-    from optctl.interop import TorchRLEnv
+    from optctl.interop.torchrl import TorchRLEnv
 
     env = TorchRLEnv(_decay(1.0), 2)
     try:

@@ -38,10 +38,10 @@ def rows(case: Callable[[], Iterator[Row]]) -> Iterator[tuple[Row, float]]:
             row = next(steps)
         except StopIteration:
             return
-        except ImportError as error:
-            yield Row("", "", f"needs {error.name or error}", None), time.perf_counter() - began
-            return
         except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("optctl"):
+                yield Row("", "", f"needs {error.name}", None), time.perf_counter() - began
+                return
             last = traceback.extract_tb(error.__traceback__)[-1]
             sentence = f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}: {str(error).strip()[:160]}"
             yield Row("no exception", "", sentence, False), time.perf_counter() - began
