@@ -471,13 +471,25 @@ def spin_saturation(fast: float, slow: float, bound: float) -> float:
 
 @case("spin driven through its relaxation, in least time", "four arcs integrated exactly, their lengths chosen best")
 def relaxing_spin() -> Iterator[Row]:
-    right = spin_saturation(3.0, 0.5, 6.0)
-    p = problem("spin", 2, 1, dynamics=lambda x, u, q: [-3.0 * x[0] - u[0] * x[1], 0.5 * (1 - x[1]) + u[0] * x[0]], dt=0.05, steps=40,
-                stage_cost=lambda x, u, q: 1.0, control_bounds={"u0": (-6.0, 6.0)}, initial_state=Fixed([0.0, 1.0]),
-                terminal_constraints=lambda x, q: x, final_time=(0.05, 10.0))  # fmt: skip
-    for method in ("auto", "collocation", "switching"):
-        s = solve(p, [0.0, 1.0], method=method)
-        yield honest(method, s, right, 5e-3)
+    for fast, slow, bound, steps in (
+        (3.0, 0.5, 6.0, 40),
+        (3.0, 0.5, 30.0, 20),
+        (1.0, 0.1, 10.0, 20),
+        (10.0, 0.5, 30.0, 15),
+    ):
+        right = spin_saturation(fast, slow, bound)
+        rate = lambda x, u, q, a=fast, b=slow: [-a * x[0] - u[0] * x[1], b * (1 - x[1]) + u[0] * x[0]]
+        p = problem("spin", 2, 1, dynamics=rate, dt=0.05, steps=steps, stage_cost=lambda x, u, q: 1.0,
+                    control_bounds={"u0": (-bound, bound)}, initial_state=Fixed([0.0, 1.0]),
+                    terminal_constraints=lambda x, q: x, final_time=(0.02, 10.0))  # fmt: skip
+        for method in ("auto", "collocation"):
+            options = {"time_limit": 15.0} if method == "collocation" else {}
+            yield honest(
+                f"{method}, |u| ≤ {bound:g}, {steps} intervals",
+                solve(p, [0.0, 1.0], method=method, **options),
+                right,
+                5e-3,
+            )
 
 
 @case("unbounded angle by collocation", "tangent law: neighbouring angles are near")

@@ -10,6 +10,7 @@ how far it moves, a control beside its range, a cost beside the costs along the 
     integral      the cost is the integral along the way, where the scheme is exact; `coarse` for the others, which only approach it
     cost          the value is the sum of the costs along the trajectory
     feasibility   bounds, path and terminal constraints hold
+    resolution    the value of a method whose controls vary within intervals is not below what a finer grid attains
     gradient      a step along the projected gradient, at most one hundredth of a control's range, lowers the cost
     descent       IPOPT, held within one hundredth of each range, lowers the cost
     optimum       IPOPT from the solution, or from a random guess, finds a lower cost: no proved optimum
@@ -43,6 +44,8 @@ LOWER = 1e-5
 """Decrease of the cost, in natural units, that refutes an optimum."""
 NEAR = 1e-2
 """Share of a control's range that is called local."""
+FINER = 4
+"""Pieces of an interval when a value is looked at on a finer grid."""
 _STIFF = 50.0
 """‖h ∂f/∂x‖ from which an implicit scheme integrates."""
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(5)
@@ -438,6 +441,23 @@ class Judge:
             controls,
         )
 
+    def unresolved(self, x: np.ndarray, u: np.ndarray, t: np.ndarray, value: float) -> float:
+        """How far a value lies below what controls held over a four times finer grid attain near the solution, in natural units.
+
+        Controls that vary within an interval are cheaper by O(h²) than held ones; a value far below lives on a grid too coarse.
+        """
+        problem = self.problem
+        fine = Judge(problem.replace(steps=FINER * problem.steps, dt=problem.dt / FINER))
+        times = np.linspace(t[0], t[-1], FINER * problem.steps + 1)
+        states = np.stack([np.interp(times, t, column) for column in x.T], axis=1)
+        index = np.clip(np.searchsorted(t, (times[:-1] + times[1:]) / 2) - 1, 0, len(u) - 1)
+        controls = np.clip(u[index], problem.control_low, problem.control_high)
+        scale = fine.scale(states, controls, times)
+        if not np.isfinite(scale) or scale == 0:
+            return 0.0
+        found = fine.second(states, controls, times, scale, guess=(states, controls))
+        return 0.0 if found is None else (found[0] - value) / max(scale, abs(found[0]))
+
     # --- the whole ------------------------------------------------------------------------------------------------------
 
     def scale(self, x: np.ndarray, u: np.ndarray, t: np.ndarray) -> float:
@@ -452,7 +472,7 @@ class Judge:
         """Every check that disagrees with a certified solution.
 
         `proved`: it claims a global optimum. `saddle`: it says itself that it is no minimum. `held`: its controls are held over
-        the intervals (not those of collocation and of indirect methods, whose nodes are checked for feasibility only).
+        the intervals. Those of collocation and of indirect methods vary within, and only feasibility and resolution are checked.
         """
         found: list[Finding] = []
 
@@ -466,6 +486,12 @@ class Judge:
         worst, of = self.feasibility(x, u, t)
         note("feasibility", worst, FEASIBILITY, f"{of} are broken")
         if not held:
+            note(
+                "resolution",
+                self.unresolved(x, u, t, value),
+                INTEGRATION,
+                "lower than held controls on a finer grid attain",
+            )
             return found
         scale = self.scale(x, u, t)
         _, costs, end = self.along(x, u, t)
