@@ -888,12 +888,15 @@ def resumed() -> Iterator[Row]:
 @case("names that are not identifiers", "an environment that steps")
 def names() -> Iterator[Row]:
     for name in (r"a\Users", 'quotes """ within', "line\nbreak"):
-        p = _decay(1.0).replace(name=name)
-        try:
-            observation = np.asarray(optctl.make_vec(p, 2).reset(seed=0)[0])
-            yield true(repr(name), "runs, or is refused", np.isfinite(observation).all(), "runs")
-        except ArgumentError as error:
-            yield true(repr(name), "runs, or is refused", True, str(error)[:80])
+
+        def begun(name: str = name) -> tuple[bool, Any]:
+            try:
+                observation = np.asarray(optctl.make_vec(_decay(1.0).replace(name=name), 2).reset(seed=0)[0])
+            except ArgumentError as error:
+                return True, str(error)[:80]
+            return bool(np.isfinite(observation).all()), "runs"
+
+        yield tried(repr(name), "runs, or is refused", begun)
 
 
 @case("names that packages publish", "each can be had")
