@@ -158,7 +158,8 @@ def judge(
 
     Certified: converged (or short of the requested tolerance by less than `_ACCEPTABLE`), first-order residuals within
     tolerance · cost_scale, feasible, true to the plant (`accumulated`, `cost_defect`), and no second-order condition violated.
-    Proved: certified, and the problem convex. Best found: feasible and finite. A residual that is missing is not looked at; one that is NaN passes no test.
+    Proved: certified, and the problem convex. Best found: feasible and finite. A residual that is missing is not looked at; one
+    that is NaN passes no test.
     """
     num = len(statuses)
     known = lambda names: [residuals[name] for name in names if name in residuals]

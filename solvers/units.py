@@ -128,9 +128,9 @@ def _middle(values: np.ndarray) -> np.ndarray:
 
 
 def _over_time(sizes: list[np.ndarray]) -> np.ndarray:
-    """One size from those at the start and later. Unstable plants grow to any size under random controls, and weak ones hardly move: so only
-    a start that is large is evidence of large units, what starts at zero has small ones only where everything else is small too, and
-    what is of order one at either time is left alone."""
+    """One size from those at the start and later. Unstable plants grow to any size under random controls, and weak ones hardly
+    move: so only a start that is large is evidence of large units, what starts at zero has small ones only where everything else is
+    small too, and what is of order one at either time is left alone."""
     first = sizes[0]
     later = np.quantile(sizes[1:], 0.25, axis=0) if len(sizes) > 1 else first
     ordinary = lambda size: (size >= _SMALL) & (size <= _LARGE)
