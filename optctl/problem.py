@@ -15,7 +15,6 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import casadi as ca
@@ -23,6 +22,7 @@ import numpy as np
 
 from optctl.errors import ProblemError, require
 from optctl.integrators import INTEGRATORS, integrate
+from optctl.shared import once
 
 Bounds = Mapping[str, tuple[float, float]]
 Expression = Any
@@ -359,12 +359,12 @@ class Problem:
     def n_p(self) -> int:
         return len(self.params)
 
-    @cached_property
+    @once
     def n_w(self) -> int:
         """Number of independent noises."""
         return 0 if self.diffusion_function is None else self.diffusion_function.size2_out(0)
 
-    @cached_property
+    @once
     def n_y(self) -> int:
         return self.observation_function.size1_out(0)
 
@@ -383,7 +383,7 @@ class Problem:
         """steps · dt [s]."""
         return self.steps * self.dt
 
-    @cached_property
+    @once
     def y_names(self) -> tuple[str, ...]:
         """One name per observation."""
         if self.observation_names:
@@ -392,7 +392,7 @@ class Problem:
             return (*self.state, "elapsed")[: self.n_y]
         return tuple(f"y{i}" for i in range(self.n_y))
 
-    @cached_property
+    @once
     def noise_std(self) -> np.ndarray:
         """Observation noise, shape (n_y,)."""
         return np.broadcast_to(np.asarray(self.observation_noise, dtype=float), (self.n_y,)).copy()
@@ -400,32 +400,32 @@ class Problem:
     def _limits(self, names: Mapping[str, str] | Sequence[str], bounds: Bounds, side: int) -> np.ndarray:
         return np.array([bounds.get(name, (-np.inf, np.inf))[side] for name in names], dtype=float)
 
-    @cached_property
+    @once
     def control_low(self) -> np.ndarray:
         return self._limits(self.control, self.control_bounds, 0)
 
-    @cached_property
+    @once
     def control_high(self) -> np.ndarray:
         return self._limits(self.control, self.control_bounds, 1)
 
-    @cached_property
+    @once
     def state_low(self) -> np.ndarray:
         return self._limits(self.state, self.state_bounds, 0)
 
-    @cached_property
+    @once
     def state_high(self) -> np.ndarray:
         return self._limits(self.state, self.state_bounds, 1)
 
-    @cached_property
+    @once
     def _control_scale(self) -> np.ndarray:
         return np.array([self.control_scale.get(name, 1.0) for name in self.control], dtype=float)
 
-    @cached_property
+    @once
     def action_low(self) -> np.ndarray:
         """The control of action −1: the lower bound, or −control_scale where there is none."""
         return np.where(np.isfinite(self.control_low), self.control_low, -self._control_scale)
 
-    @cached_property
+    @once
     def action_high(self) -> np.ndarray:
         """The control of action +1: the upper bound, or control_scale where there is none."""
         return np.where(np.isfinite(self.control_high), self.control_high, self._control_scale)
@@ -438,33 +438,33 @@ class Problem:
         """Control in units → action in [−1, 1]."""
         return np.clip(2.0 * (control - self.action_low) / (self.action_high - self.action_low) - 1.0, -1.0, 1.0)
 
-    @cached_property
+    @once
     def param_values(self) -> np.ndarray:
         return np.array(list(self.params.values()), dtype=float)
 
-    @cached_property
+    @once
     def param_low(self) -> np.ndarray:
         return np.array([self.param_ranges.get(k, (v, v))[0] for k, v in self.params.items()], dtype=float)
 
-    @cached_property
+    @once
     def param_high(self) -> np.ndarray:
         return np.array([self.param_ranges.get(k, (v, v))[1] for k, v in self.params.items()], dtype=float)
 
     # --- symbols and functions ------------------------------------------------------------------------------------------
 
-    @cached_property
+    @once
     def _x(self) -> ca.SX:
         return ca.SX.sym("x", self.n_x)
 
-    @cached_property
+    @once
     def _u(self) -> ca.SX:
         return ca.SX.sym("u", self.n_u)
 
-    @cached_property
+    @once
     def _p(self) -> ca.SX:
         return ca.SX.sym("p", self.n_p)
 
-    @cached_property
+    @once
     def _t(self) -> ca.SX:
         return ca.SX.sym("t")
 
@@ -511,41 +511,41 @@ class Problem:
         names = ["x", "p", "t"] if len(symbols) == 3 else ["x", "u", "p", "t"]
         return ca.Function(name, list(symbols), [self._evaluate(field, *symbols)], names, [name])
 
-    @cached_property
+    @once
     def dynamics_function(self) -> ca.Function | None:
         """(x, u, p, t) → ẋ; `None` for a discrete problem."""
         return self._point_function("xdot", "dynamics")
 
-    @cached_property
+    @once
     def stage_cost_function(self) -> ca.Function:
         """(x, u, p, t) → l."""
         function = self._point_function("stage_cost", "stage_cost")
         assert function is not None
         return function
 
-    @cached_property
+    @once
     def diffusion_function(self) -> ca.Function | None:
         """(x, u, p, t) → G, shape (n_x, n_w)."""
         return self._point_function("diffusion", "diffusion")
 
-    @cached_property
+    @once
     def path_constraint_function(self) -> ca.Function | None:
         """(x, u, p, t) → c, to be ≤ 0."""
         return self._point_function("path_constraints", "path_constraints")
 
-    @cached_property
+    @once
     def terminal_constraint_function(self) -> ca.Function | None:
         """(x, p, t) → e, to be 0."""
         return self._point_function("terminal_constraints", "terminal_constraints")
 
-    @cached_property
+    @once
     def terminal_cost_function(self) -> ca.Function:
         """(x, p, t) → φ; zero where there is none."""
         symbols = [self._x, self._p, self._t]
         cost = ca.SX(0) if self.terminal_cost is None else self._evaluate("terminal_cost", *symbols)
         return ca.Function("terminal_cost", symbols, [cost], ["x", "p", "t"], ["terminal_cost"])
 
-    @cached_property
+    @once
     def observation_function(self) -> ca.Function:
         """(x, p, t) → y."""
         symbols = [self._x, self._p, self._t]
@@ -557,13 +557,13 @@ class Problem:
             y = self._x
         return ca.Function("observation", symbols, [y], ["x", "p", "t"], ["y"])
 
-    @cached_property
+    @once
     def interval_function(self) -> ca.Function:
         """(x, u, p, t, h) → (x(t + h), cost over the interval): `step_function` for an interval of any length h."""
         h = ca.SX.sym("h")
         return self._step("interval", [self._x, self._u, self._p, self._t, h], h)
 
-    @cached_property
+    @once
     def step_function(self) -> ca.Function:
         """(x, u, p, t) → (x_next, cost): one control interval `dt`."""
         return self._step("step", [self._x, self._u, self._p, self._t], float(self.dt))
@@ -589,14 +589,14 @@ class Problem:
         names = ["x", "u", "p", "t", "h"][: len(inputs)]
         return ca.Function(name, inputs, [after, cost], names, ["x_next", "cost"])
 
-    @cached_property
+    @once
     def fingerprint(self) -> str:
         """A hash of what a policy depends on: step, cost, observation, action scale and horizon. Checkpoints carry it."""
         parts = [f.serialize() for f in (self.step_function, self.observation_function, self.terminal_cost_function)]
         parts += [repr((self.action_low.tolist(), self.action_high.tolist(), self.dt, self.steps, self.horizon))]
         return _digest(parts)
 
-    @cached_property
+    @once
     def task_fingerprint(self) -> str:
         """A hash of what a set of optima depends on: beyond `fingerprint` bounds, constraints, starts and parameters."""
         drawn, constraints = self.initial_state, (self.path_constraint_function, self.terminal_constraint_function)

@@ -7,7 +7,6 @@ is rounded. Costates, Hessians and gains come back in the problem's units, stati
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,11 +15,11 @@ import casadi as ca
 import numpy as np
 
 from optctl.problem import Problem
+from optctl.shared import kept
 from optctl.solvers.solution import FIRST_ORDER, Solution, SolutionBatch, Status, Verdict
 from optctl.trajectory import Trajectory
 
 _SMALL, _LARGE, _CHEAP = 1e-3, 1e4, 1e-5
-_NATURAL: weakref.WeakKeyDictionary[Problem, Units | None] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -73,14 +72,9 @@ class Units:
         return 1.0 if residual in ("defect", "constraint_violation", "cost_defect") else self.cost
 
 
+@kept
 def natural(problem: Problem) -> Units | None:
     """The units in which to solve `problem`; `None` where its own will do."""
-    if problem not in _NATURAL:
-        _NATURAL[problem] = _find(problem)
-    return _NATURAL[problem]
-
-
-def _find(problem: Problem) -> Units | None:
     low, high = problem.control_low, problem.control_high
     scale = np.array([problem.control_scale.get(name, 1.0) for name in problem.control])
     reach = np.maximum(*(np.where(np.isfinite(side), np.abs(side), scale) for side in (low, high)))

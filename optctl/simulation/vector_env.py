@@ -225,7 +225,7 @@ class VectorEnv:
             self.problem, self.target, shared_params=len(self._params) == 1 and not self.randomize,
             randomize=self.randomize,
         )  # fmt: skip
-        self.kernels = load_module(generator.source())
+        self.kernels = load_module(generator.source(), self.device)
         self._action_shape = torch.Size((self.num_envs, self.action_dim))
         self._blank_action = torch.zeros(self._action_shape, dtype=self.dtype, device=self.device)
         arguments = [
@@ -237,7 +237,7 @@ class VectorEnv:
         if self.device.type == "cuda":
             kernels, widths = [self.kernels.step], [1]
         else:
-            self.tile_kernels = load_module(generator.step_source())
+            self.tile_kernels = load_module(generator.step_source(), self.device)
             kernels, widths = [self.tile_kernels.step, self.kernels.finish], [generator.width, 1]
         fixed = self.num_envs, arguments, self.device, self.operations
         self._step = RecordedLaunch(kernels, *fixed, widths)
