@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -152,6 +153,17 @@ class Parameters:
         raise ProblemError(f"Parameter `{name}` is used but not declared; declared parameters: {known}.")
 
 
+class _Stated:
+    """A function of a problem by its CasADi function: what its copy in another process has in place of the user's Python."""
+
+    def __init__(self, function: ca.Function, params: Sequence[str]) -> None:
+        self.function, self.params = function, tuple(params)
+
+    def __call__(self, *arguments: Any) -> Any:
+        *point, p, t = arguments if len(arguments) == self.function.n_in() else (*arguments, 0.0)
+        return self.function(*point, ca.vertcat(*(getattr(p, name) for name in self.params)), t)
+
+
 # --- the problem --------------------------------------------------------------------------------------------------------
 
 
@@ -160,6 +172,9 @@ class Problem:
     """An optimal control problem in symbols. Exactly one of `dynamics` and `transition` is given.
 
     Functions are called as `f(x, u, p)` or `f(x, u, p, t)`, those of the end and the observation as `f(x, p)` or `f(x, p, t)`.
+
+    A problem cannot be changed, so `copy` and `deepcopy` return it itself. It can be pickled whatever its functions are (lambdas,
+    closures): what travels is their expressions, so the copy has the same `fingerprint` and steps to the same bits.
     """
 
     name: str
@@ -277,8 +292,10 @@ class Problem:
             isinstance(self.initial_state, _Initial),
             "initial_state", "be Uniform, Normal or Fixed", f"is {self.initial_state!r}",
         )  # fmt: skip
-        size = len(self.initial_state.location)
+        location, spread = self.initial_state.location, self.initial_state.spread
+        size = len(location)
         require(size == self.n_x, "initial_state", f"have {self.n_x} entries, one per state", f"has {size}")
+        require(np.isfinite([location, spread]).all(), "initial_state", "be finite", f"is {self.initial_state!r}")
         require(
             self.terminal_cost is None or self.horizon == "finite",
             "terminal_cost", "be absent when the horizon is infinite", "was given",
@@ -323,9 +340,14 @@ class Problem:
         if self.diffusion is not None:
             rows = self._evaluate("diffusion", *self._symbols("diffusion")).shape[0]
             require(rows == self.n_x, "diffusion", f"return {self.n_x} rows, one per state", f"returns {rows}")
+        for field in _FUNCTIONS:
+            function = self._point_function(field, field)
+            require(
+                function is None or not re.search(r"= -?nan;", function.str(True)),  # its instructions
+                field, "hold no constant NaN", "holds one: `math.sin(x[0])` and its like give NaN, `casadi.sin(x[0])` does not",
+            )  # fmt: skip
         try:
-            _ = self.step_function, self.observation_function, self.terminal_cost_function
-            _ = self.path_constraint_function, self.terminal_constraint_function
+            _ = [getattr(self, name) for name in _TRAVELLING]
         except ProblemError:
             raise
         except (RuntimeError, ValueError) as error:
@@ -340,6 +362,19 @@ class Problem:
                 len(self.observation_names) == self.n_y,
                 "observation_names", f"have {self.n_y} entries", f"has {len(self.observation_names)}",
             )  # fmt: skip
+
+    def __copy__(self) -> Problem:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Problem:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for field in _FUNCTIONS:
+            if given[field] is not None and not isinstance(given[field], _Stated):
+                given[field] = _Stated(self._point_function(field, field), tuple(self.params))
+        return _restored, (type(self), given | {name: getattr(self, name) for name in _TRAVELLING})
 
     def replace(self, **changes: Any) -> Problem:
         """A copy with some fields changed: `problem.replace(dt=0.01, steps=1000)`."""
@@ -610,6 +645,21 @@ class Problem:
             f"Problem({self.name!r}, n_x={self.n_x}, n_u={self.n_u}, {self.horizon} horizon, "
             f"{self.steps} steps of {self.dt} s)"
         )
+
+
+_FUNCTIONS = (
+    "dynamics", "transition", "stage_cost", "terminal_cost", "diffusion", "path_constraints", "terminal_constraints", "observation",
+)  # fmt: skip
+_TRAVELLING = (
+    "step_function", "observation_function", "terminal_cost_function", "path_constraint_function", "terminal_constraint_function",
+)  # fmt: skip
+"""Built with the problem, and pickled with it: built again from expressions, they could differ by a rounding."""
+
+
+def _restored(kind: type[Problem], contents: dict[str, Any]) -> Problem:
+    problem = object.__new__(kind)
+    problem.__dict__.update(contents)
+    return problem
 
 
 def _digest(parts: Sequence[str]) -> str:

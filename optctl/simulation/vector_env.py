@@ -40,7 +40,10 @@ _STATE = ("state", "params", "clock", "episode", "key", "obs")
 
 
 class VectorEnv:
-    """`num_envs` environments of one problem; see the module's text for the rules and `make_vec` for the arguments."""
+    """`num_envs` environments of one problem; see the module's text for the rules and `make_vec` for the arguments.
+
+    A copy (`copy.deepcopy`, `pickle`) has buffers of its own and goes on exactly where the original stands.
+    """
 
     def __init__(
         self,
@@ -216,6 +219,14 @@ class VectorEnv:
         self._seeded = bool(saved["seeded"])
         self._count_quiet_steps()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = {
+            "device": str(self.device), "dtype": str(self.dtype), "params": self._params.cpu(), "randomize": self.randomize,
+            "max_episode_steps": self.max_episode_steps,
+        }  # fmt: skip
+        state = {name: value.cpu() for name, value in self.state_dict().items()}
+        return _restored, (type(self), self.problem, self.num_envs, options, state)
+
     # --- launches -------------------------------------------------------------------------------------------------------
 
     def _record(self) -> None:
@@ -298,6 +309,14 @@ class VectorEnv:
             self._record()
         chosen = self._mask[:, None] if mask is not None else True
         self._params.copy_(torch.where(torch.as_tensor(chosen, device=self.device), rows, self._params))
+
+
+def _restored(
+    kind: type[VectorEnv], problem: Problem, num_envs: int, options: dict[str, Any], state: dict[str, Tensor]
+) -> VectorEnv:
+    env = kind(problem, num_envs, **options)
+    env.load_state_dict(state)
+    return env
 
 
 def _key(seed: int | None) -> int:
