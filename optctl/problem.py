@@ -210,7 +210,7 @@ class Problem:
     terminal_constraints: Callable[..., Expression] | None = None
     """e(x, p) = 0 at the end."""
     final_time: tuple[float, float] | None = None
-    """Free final time between these bounds [s]; environments then run with `dt`. `None`: fixed, steps · dt."""
+    """Free final time between these bounds [s], for solvers; environments refuse it. `None`: fixed, steps · dt."""
     param_ranges: Bounds = dataclasses.field(default_factory=dict)
     """Ranges for randomised plants, uniform."""
     observation: Callable[..., Expression] | None = None
@@ -292,10 +292,8 @@ class Problem:
             isinstance(self.initial_state, _Initial),
             "initial_state", "be Uniform, Normal or Fixed", f"is {self.initial_state!r}",
         )  # fmt: skip
-        location, spread = self.initial_state.location, self.initial_state.spread
-        size = len(location)
+        size = len(self.initial_state.location)
         require(size == self.n_x, "initial_state", f"have {self.n_x} entries, one per state", f"has {size}")
-        require(np.isfinite([location, spread]).all(), "initial_state", "be finite", f"is {self.initial_state!r}")
         require(
             self.terminal_cost is None or self.horizon == "finite",
             "terminal_cost", "be absent when the horizon is infinite", "was given",

@@ -70,6 +70,7 @@ class Policy:
     """An agent of a run as a controller: observations → controls, deterministic, in physical units, batched."""
 
     observes = True
+    clips = True
 
     def __init__(self, run: TrainingRun, agent: Any) -> None:
         self.run, self.problem, self.agent, self.name = run, run.problem, agent, run.label
