@@ -156,13 +156,11 @@ def train_command(arguments: list[str]) -> int:
     defaults = settings(agent, make(problem), warm_start=warm)
     if (stored := _resumed(arguments)) is not None:  # what is not said is as it was
         run = TrainingRun.load(stored, make(problem))
-        seed, warm, own = (
-            run.seed,
-            run.warm_config is not None,
-            {"agent": run.agent_config} if run.name == agent else {},
-        )
-        own |= {"loop": run.loop_config, "train": run.config, "warm": run.warm_config or defaults.warm}
-        defaults = dataclasses.replace(defaults, **own)
+        seed, warm = run.seed, run.warm_config is not None
+        defaults = dataclasses.replace(
+            defaults, agent=run.agent_config if run.name == agent else defaults.agent, loop=run.loop_config, train=run.config,
+            warm=run.warm_config or defaults.warm,
+        )  # fmt: skip
 
     def train(settings: Any, warm_start: bool, seed: int, device: str, out: Path | None, resume: bool) -> int:
         """Train an agent on a problem; Ctrl-C saves, --resume continues."""

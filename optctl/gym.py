@@ -23,7 +23,8 @@ class CatalogueSpec(EnvSpec):
     """The spec of a problem of the catalogue, which is built when its step limit is first asked for."""
 
     def __init__(self, id: str, name: str, **fields: Any) -> None:
-        self._name, self._given = name, None
+        self._name = name
+        self._given: int | None = None
         super().__init__(id=id, kwargs={"problem": name}, **fields)
 
     @cached_property

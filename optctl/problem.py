@@ -370,8 +370,9 @@ class Problem:
     def __reduce__(self) -> tuple[Any, ...]:
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for field in _FUNCTIONS:
-            if given[field] is not None and not isinstance(given[field], _Stated):
-                given[field] = _Stated(self._point_function(field, field), tuple(self.params))
+            function = self._point_function(field, field)
+            if function is not None and not isinstance(given[field], _Stated):
+                given[field] = _Stated(function, tuple(self.params))
         return _restored, (type(self), given | {name: getattr(self, name) for name in _TRAVELLING})
 
     def replace(self, **changes: Any) -> Problem:

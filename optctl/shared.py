@@ -15,7 +15,7 @@ import os
 import threading
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -58,9 +58,13 @@ def kept(build: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
     return get
 
 
-class once(cached_property[_Result]):
-    """`functools.cached_property`, computed by one thread for all of them."""
+if TYPE_CHECKING:
+    once = cached_property
+else:
 
-    def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
-        with TURN:
-            return super().__get__(instance, owner)
+    class once(cached_property):
+        """`functools.cached_property`, computed by one thread for all of them."""
+
+        def __get__(self, instance, owner=None):
+            with TURN:
+                return super().__get__(instance, owner)
