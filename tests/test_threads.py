@@ -22,9 +22,9 @@ def test_threads_that_solve_at_once_get_the_serial_answers():
     assert count.wrong == [] and count.right == 4 * len(tasks)
 
 
-@pytest.mark.parametrize("method", ["switching", "pontryagin"])
-def test_methods_that_solve_within_take_batches_in_order_in_any_number_of_processes(method):
-    problem = slider(steps=5)
+@pytest.mark.parametrize(("method", "steps"), [("switching", 10), ("pontryagin", 5)])
+def test_methods_that_solve_within_take_batches_in_order_in_any_number_of_processes(method, steps):
+    problem = slider(steps=steps)
     alone, shared = (solve_many(problem, STARTS, method=method, processes=n) for n in (1, 3))
     assert alone.ok.all()
     np.testing.assert_array_equal(alone.trajectory.states[:, 0], STARTS)
