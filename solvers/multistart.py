@@ -22,6 +22,7 @@ import numpy as np
 from optctl.controller import check_params, check_states
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem, check_problem
+from optctl.shared import in_turn
 from optctl.solvers import ddp, dynamic_programming, sweeps
 from optctl.solvers.bilinear import bilinear
 from optctl.solvers.ddp import DdpResult, solve_ddp
@@ -539,6 +540,7 @@ def pulses(problem: Problem, num: int) -> bool:
     return (num == 1 or problem.n_x > ddp.UNROLLED) and bilinear(problem) is not None
 
 
+@in_turn
 def solve_many(
     problem: Problem,
     starts: np.ndarray,
@@ -626,6 +628,7 @@ def solve_ddp_start(problem: Problem, x0: np.ndarray, **options: Any) -> Solutio
     return solve_many(problem, x0, method="ddp", **options)[0]
 
 
+@in_turn
 def solve(
     problem: Problem,
     x0: np.ndarray,

@@ -63,7 +63,11 @@ def test_train_evaluate_and_resume(run, tmp_path):
     assert status == 0 and "mean cost" in out and "checkpoint.safetensors" in out
     status, out, _ = run("evaluate", str(tmp_path), "--num-starts", "8")
     assert status == 0 and "sac" in out
-    assert run("train", "sac", "double-integrator", "--out", str(tmp_path), "--resume", *short)[0] == 0
+    again = ["train", "sac", "double-integrator", "--out", str(tmp_path), "--resume"]
+    status, out, _ = run(*again, "--train.iterations", "50")
+    assert status == 0 and "after 400 steps" in out  # in the eight environments it was begun with
+    status, _, err = run(*again, "--seed", "5")
+    assert status == 2 and "`seed` must be 0, as in the run that is resumed" in err
 
 
 def test_compare_writes_a_report(run, tmp_path):

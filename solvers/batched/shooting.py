@@ -26,6 +26,7 @@ import torch
 from optctl.controller import check_params
 from optctl.errors import require
 from optctl.problem import Problem
+from optctl.shared import in_turn
 from optctl.solvers.batch import Batched
 from optctl.solvers.batched.flow import LARGEST, integrate
 from optctl.solvers.pontryagin import extremals
@@ -184,6 +185,7 @@ class _Shooting:
 # --- what users call ----------------------------------------------------------------------------------------------------
 
 
+@in_turn
 def solve_pontryagin(
     problem: Problem,
     guess: Trajectory,
