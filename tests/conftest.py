@@ -7,6 +7,7 @@ included, is what a test costs wherever it runs; wall time on a shared machine i
 import multiprocessing
 import os
 import signal
+import sys
 from collections import defaultdict
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; processes that tests start inherit it
@@ -39,6 +40,23 @@ def fork():
     for process in processes:
         process.kill()
         process.join()
+
+
+@pytest.fixture
+def compile_for_gpus(tmp_path):
+    """Compile generated source for a GPU, which need not be there; Warp has no compiler for them on macOS alone."""
+    if sys.platform == "darwin":
+        pytest.skip("this Warp has no compiler for CUDA")
+
+    def compiled(source):
+        import warp as wp
+
+        from optctl.simulation.cache import load_module
+
+        wp.compile_aot_module(load_module(source), arch=90, module_dir=tmp_path, use_ptx=True)
+        assert any(path.suffix == ".ptx" for path in tmp_path.iterdir())
+
+    return compiled
 
 
 def _as_a_command(function, *arguments):

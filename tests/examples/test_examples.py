@@ -8,12 +8,10 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 from nbclient import NotebookClient
-
-from optctl.hybrid.warm_start import WarmStartConfig
+from shortened import SHORT, shortened
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
-SHORT = WarmStartConfig(num_starts=4, clone_updates=50, critic_updates=20, rollout_steps=5, review_starts=8)
 FEWER = {
     "02_swing_up": {
         ", 100)\n": ", 4)\n",
@@ -68,10 +66,7 @@ def test_the_notebook_holds_its_outputs_and_runs_with_less_of_everything(path):
     """In this process: a kernel of its own would first import everything again."""
     code = cells(path)
     assert all(cell.execution_count for cell in code)
-    source = "\n".join(cell.source for cell in code)
-    for many, few in FEWER[path.stem].items():
-        assert many in source, f"{path.name} no longer says {many!r}"
-        source = source.replace(many, few)
+    source = shortened("\n".join(cell.source for cell in code), FEWER[path.stem])
     with plt.rc_context():
         exec(compile(source, path.name, "exec"), {"__name__": "__main__", "SHORT": SHORT})
     plt.close("all")
