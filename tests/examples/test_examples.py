@@ -18,7 +18,7 @@ FEWER = {
         '"sac", swing_up, ': '"sac", swing_up, budget_seconds=0.5, ',
         "warm_start=True": "warm_start=SHORT",
     },
-    "03_tour_of_the_families": {"100_000": "1000"},
+    "03_tour_of_the_families": {"100_000": "1000", "seconds=5": "seconds=1", "num_starts=6": "num_starts=2"},
     "04_quantum_pulses": {
         "times = [0.3, 0.5, 0.618, 0.8, 1.0, 1.4, 1.8, 2.2, 2.4]": "times = [0.3, 0.5, 0.618, 0.8, 1.0, 1.4, 1.8]",
         "restarts=1000": "restarts=10",
