@@ -19,6 +19,7 @@ import numpy as np
 
 from optctl.errors import require
 from optctl.problem import Bounds, Problem
+from optctl.solvers.certificates import accumulated
 from optctl.solvers.multiple_shooting import Guess, control_bounds, start_bounds
 from optctl.solvers.nonlinear_program import NonlinearProgram
 from optctl.solvers.solution import Certificate, Solution, Status, integrated, ruled_out
@@ -313,7 +314,7 @@ def _solution(
     status, message = ruled_out(problem, nodes, controls) or (status, "" if status.ok else result.message)
     certificate = Certificate(
         defect=defect, resimulation=float(np.max(gaps)), cost_defect=float(abs(misses.sum())), stationarity=result.gradient,
-        hamiltonian_drift=drift, constraint_violation=max(worst),
+        hamiltonian_drift=drift, constraint_violation=max(worst), accumulated=float(accumulated(gaps[None], nodes[None])[0]),
     )  # fmt: skip
     return Solution(
         problem=problem.name, solver=name, trajectory=trajectory, status=status, certificate=certificate,
