@@ -131,7 +131,8 @@ def compare(
     seeds: draws of process and sensor noise, shared by all controllers; the cost of a start is the mean over them. Unused without
         noise.
     params: (1, n_p) or (S, n_p); default: the nominal ones.
-    reference: "optimal" (solved, then polished with whatever the controllers and HJB's grid offer), a `Reference`, a list of `Solution`s, costs (S,), or `None`.
+    reference: "optimal" (solved, then polished with what the controllers and HJB's grid offer), a `Reference`, a list of `Solution`s,
+        costs (S,), or `None`.
     tolerance: constraint violations up to this, in the constraint's units, are forgiven.
     repetitions: bootstrap samples, drawn with `seed`. `progress` is called with a line before each piece of work.
     """
@@ -183,6 +184,7 @@ def compare(
     plans: dict[str, Reference] = {}
     rivals: list[Reference] = []
     observers: list[str] = []
+    clipped: list[str] = []
     for name, entry in entries.items():
         built = build(entry) if isinstance(entry, str) else entry
         if _is_solved(built):
@@ -194,6 +196,7 @@ def compare(
         else:
             runs: list[Any] = list(built) if isinstance(built, Sequence) else [built]
             tell(f"evaluating {name} from {len(x0)} starts" + (f", {len(runs)} seeds" if len(runs) > 1 else ""))
+            clipped += [name] if any(getattr(c, "clips", False) for c in runs) else []
             blurred = problem.noise_std.any() and any(getattr(c, "observes", False) for c in runs)
             require(not blurred or len(draws) > 0, "seeds", "hold at least one seed", "is empty")
             observers += [name] if blurred else []
@@ -209,12 +212,40 @@ def compare(
         plans = {name: better if other is plan else other for name, other in plans.items()}
         plan, notes = better, notes + told
     found |= {name: _planned(name, other, tolerance) for name, other in plans.items()}
+    if clipped and plan is not None:
+        notes += _beyond_actions(problem, plan, clipped)
     if observers:
         notes.append(f"Through noisy sensors, the mean over {_draws(draws)}: {', '.join(observers)}.")
     return Comparison.assess(
         problem=problem, starts=x0, params=p, seed=seed, noise_seeds=draws if observers else noise, reference=plan,
         results=[found[name] for name in entries], resting=at_rest.costs[0], notes=notes, tolerance=tolerance, repetitions=repetitions,
     )  # fmt: skip
+
+
+def _beyond_actions(problem: Problem, plan: Reference, names: Sequence[str]) -> list[str]:
+    """A note on each control of the reference that leaves the range of the actions, −1 … 1, of controllers that have no others."""
+    low, high = problem.action_low, problem.action_high
+    notes = []
+    for j, control in enumerate(problem.control):
+        values = np.concatenate([np.ravel(t.controls[..., j]) for t in plan.trajectories or ()] or [low[:0]])
+        values = values[np.isfinite(values)]
+        least, most = values.min(initial=low[j]), values.max(initial=high[j])
+        room = _ROUNDING * (high[j] - low[j])
+        if least < low[j] - room or most > high[j] + room:
+            sides = [
+                -least if problem.control_low[j] == -np.inf else 0.0,
+                most if problem.control_high[j] == np.inf else 0.0,
+            ]
+            notes.append(
+                f"The reference's `{control}` covers {least:.4g} … {most:.4g}, actions only {low[j]:.4g} … {high[j]:.4g}: "
+                f'part of the gap of {", ".join(names)} is that difference. `control_scale={{"{control}": {max(sides):.2g}}}` gives '
+                "actions the range."
+            )  # fmt: skip
+    return notes
+
+
+_ROUNDING = 1e-6
+"""Of the range of an action: what a reference exceeds it by no policy would notice."""
 
 
 def _draws(seeds: Sequence[int]) -> str:

@@ -182,15 +182,18 @@ class _Search:
     ) -> None:
         self.problem, self.starts, self.params, self.tolerance = problem, starts, params, tolerance
         self.plan, self.before = plan, plan.admissible(tolerance)
-        self.open = np.flatnonzero(
-            ~np.asarray(plan.proved) & (problem.final_time is None and plan.trajectories is not None)
-        )
+        self.open = np.flatnonzero(~np.asarray(plan.proved) & (problem.final_time is None and self._fits(plan)))
         """Starts that guesses may improve: rollouts have the problem's own final time."""
         self.by = np.full(len(starts), "", dtype=object)
         self.disproved = np.zeros(len(starts), dtype=bool)
         self.checks: list[str] = []
         self.rounds, self.stopped = 0, False
         """Rounds of neighbours, and whether the last one still improved something."""
+
+    def _fits(self, given: Reference) -> bool:
+        """Whether all of its trajectories have the problem's intervals, as guesses must."""
+        shape = (self.problem.steps, self.problem.n_u)
+        return bool(given.trajectories) and all(path.controls.shape == shape for path in given.trajectories or ())
 
     @property
     def costs(self) -> np.ndarray:
@@ -203,19 +206,19 @@ class _Search:
         if not len(rows):
             return rows
         costs, proved = plan.costs.copy(), np.array(plan.proved)
-        paths, claims = (None if given is None else list(given) for given in (plan.trajectories, plan.claims or None))
+        paths, claims = list(plan.trajectories or ()), list(plan.claims)  # empty where the plan is costs alone
         kinds = {kind: plan.violations.get(kind, np.zeros(len(costs))).copy() for kind in found.violations}
         assert found.trajectories is not None
-        for j, i in zip(better, rows, strict=True):
+        for j, i in zip(better.tolist(), rows.tolist(), strict=True):
             costs[i], proved[i], self.by[i] = found.costs[j], False, by[j]
-            if claims is not None:
+            if claims:
                 claims[i] = found.claims[j] if found.claims else "best found"
-            if paths is not None:
+            if paths:
                 paths[i] = found.trajectories[j]
             for kind, values in kinds.items():
                 values[i] = found.violations[kind][j]
         self.plan = replace(
-            plan, costs=costs, proved=proved, trajectories=None if paths is None else tuple(paths), claims=tuple(claims or ()),
+            plan, costs=costs, proved=proved, trajectories=tuple(paths) or None, claims=tuple(claims),
             violations=plan.violations | kinds, defect=max(plan.defect, found.defect),
         )  # fmt: skip
         return rows
@@ -240,7 +243,7 @@ class _Search:
             if not len(better):
                 return better
             # what "ddp" improves, "auto" judges: certificates of all the others would cost as much as their solution
-            rows, p, guess, by = rows[better], p[better], solved.trajectory[better], [by[j] for j in better]
+            rows, p, guess, by = rows[better], p[better], solved.trajectory[better], [by[j] for j in better.tolist()]
         true = lambda s: (
             not (s.certificate.accumulated or 0.0) > UNTRUE
         )  # a cost that is the integrator's error is none
@@ -304,8 +307,7 @@ class _Search:
     def ask_rivals(self, rivals: Sequence[Reference]) -> None:
         """The cheapest rollouts of the controllers, polished, then neighbours until nothing improves."""
         fresh, tried = np.zeros(0, dtype=int), 0
-        fits = (self.problem.steps, self.problem.n_u)
-        rivals = [r for r in rivals if r.trajectories and all(path.controls.shape == fits for path in r.trajectories)]
+        rivals = [rival for rival in rivals if self._fits(rival)]
         if rivals:
             costs = np.stack([r.admissible(self.tolerance) for r in rivals])
             order = np.argsort(costs, axis=0, kind="stable")

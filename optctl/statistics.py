@@ -100,9 +100,10 @@ def gap_intervals(
 ) -> GapIntervals:
     """gap = (mean cost − mean best) / |mean unit|, paired by start, with a bootstrap over starts and over runs.
 
-    `costs` (runs, starts), `best` (starts,), `unit` (starts,): what a gap is measured in, by default `best`. Starts are drawn again together with their best cost and unit, so what makes a start
-    hard for everybody cancels; runs are drawn again apart from them, both with replacement (crossed data: Owen 2007, slightly
-    conservative). The same `seed` draws the same starts for every controller. NaN where the mean unit is zero or infinite.
+    `costs` (runs, starts), `best` (starts,), `unit` (starts,): what a gap is measured in, by default `best`. Starts are drawn again
+    together with their best cost and unit, so what makes a start hard for everybody cancels; runs are drawn again apart from them,
+    both with replacement (crossed data: Owen 2007, slightly conservative). The same `seed` draws the same starts for every
+    controller. NaN where the mean unit is zero or infinite.
     """
     values, best = _runs_by_tasks(costs), np.asarray(best, dtype=np.float64)
     runs, starts = values.shape

@@ -18,7 +18,6 @@ apply or was not computed. How they become a verdict: `judge`; what is checked i
 from __future__ import annotations
 
 import enum
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -27,6 +26,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from optctl.problem import Problem
+from optctl.shared import kept
 from optctl.solvers.batch import Batched
 from optctl.solvers.certificates import checked, mismatches
 from optctl.trajectory import Trajectory
@@ -80,7 +80,7 @@ UNTRUE = 1e-2
 """Fraction of a state's range by which the integrator may displace it over the horizon in a certified solution."""
 _COST_DEFECT = 1e-2
 """Relative error of a cost up to which it is certified."""
-_FLAT = 1e-10
+FLAT = 1e-10
 """A relative curvature up to this is rounding."""
 _COUPLED = 1e-7
 """A flat direction of the controls that moves the slope of the costates by more than this, relatively, leaves the curvature open."""
@@ -91,12 +91,16 @@ _CHUNK = 256
 
 
 class Verdict(enum.Enum):
-    """How much a solution claims, in one phrase."""
+    """How much a solution claims, in one phrase; docs/verdicts.md says what is promised, by which residuals and to which tolerance."""
 
     PROVED = "proved optimum"
+    """Certified, and the problem is convex: no admissible control of the discretised problem costs less."""
     EXTREMAL = "certified extremal"
+    """Feasible, stationary, true to the plant, and no second-order condition is violated; another basin may be cheaper."""
     BEST_FOUND = "best found"
+    """An admissible trajectory, and the cheapest that was found; something that a certificate asks for is missing."""
     NOT_CONVERGED = "not converged"
+    """No claim: not admissible, not finite, or the solver was stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,9 +156,10 @@ def judge(
 ) -> list[Verdict]:
     """The verdicts of solutions with these residuals, (B,) each by its name in `Certificate`, and costs `values` (B,).
 
-    Certified: converged (or short of the requested tolerance by less than `_ACCEPTABLE`), first-order residuals within tolerance · cost_scale,
-    feasible, true to the plant (`accumulated`, `cost_defect`), and no second-order condition violated. Proved: certified, and the
-    problem convex. Best found: feasible and finite. A residual that is missing is not looked at; one that is NaN passes no test.
+    Certified: converged (or short of the requested tolerance by less than `_ACCEPTABLE`), first-order residuals within
+    tolerance · cost_scale, feasible, true to the plant (`accumulated`, `cost_defect`), and no second-order condition violated.
+    Proved: certified, and the problem convex. Best found: feasible and finite. A residual that is missing is not looked at; one
+    that is NaN passes no test.
     """
     num = len(statuses)
     known = lambda names: [residuals[name] for name in names if name in residuals]
@@ -165,7 +170,7 @@ def judge(
     with np.errstate(invalid="ignore"):
         feasible = np.isfinite(values) & (worst("defect", "constraint_violation") <= _FEASIBLE)
         true = (worst("accumulated") <= UNTRUE) & (worst("cost_defect") <= _COST_DEFECT)
-        saddle = residuals.get("curvature", np.zeros(num)) < -_FLAT
+        saddle = residuals.get("curvature", np.zeros(num)) < -FLAT
         sure = np.array([status.certifiable for status in statuses]) & feasible & true & ~saddle
         sure &= worst(*FIRST_ORDER) <= allowed
     hopeless = np.array([status in _HOPELESS for status in statuses])
@@ -222,7 +227,7 @@ class Solution:
         c, verdict = self.certificate.curvature, self.verdict
         if verdict is Verdict.PROVED:
             return True
-        if c is None or not abs(c) > _FLAT or not self._stationary:
+        if c is None or not abs(c) > FLAT or not self._stationary:
             return None
         return bool(c > 0)
 
@@ -230,7 +235,10 @@ class Solution:
     def _stationary(self) -> bool:
         """The first-order conditions hold, whatever the second-order ones say."""
         certificate = replace(self.certificate, curvature=None)
-        return judge([self.status], certificate.arrays(), np.array([self.value]), False, self.tolerance)[0] is Verdict.EXTREMAL
+        return (
+            judge([self.status], certificate.arrays(), np.array([self.value]), False, self.tolerance)[0]
+            is Verdict.EXTREMAL
+        )
 
     @property
     def verdict(self) -> Verdict:
@@ -246,7 +254,7 @@ class Solution:
             return ""
         remedy = "a smaller `dt`, more `substeps`, or `collocation`"
         if c.accumulated is not None and not np.isfinite(c.accumulated):
-            return "its intervals could not be integrated again to check them (a kink of infinite slope, numbers that end, or a very stiff plant)"
+            return "its intervals could not be integrated again to check them (infinite slopes, numbers that end, or a very stiff plant)"
         if c.accumulated is not None and c.accumulated > UNTRUE:
             return f"the integrator's errors add up to {c.accumulated:.2g} of the range of a state: {remedy}"
         if c.cost_defect is not None and not c.cost_defect <= _COST_DEFECT:
@@ -342,7 +350,10 @@ class SolutionBatch(Sequence):
         """Every residual of every member by its name in `Certificate`, (B,) each: the solver's own and those found independently."""
         if self._residuals is None:
             path, num = self.trajectory, len(self)
-            times, p = np.broadcast_to(path.times, path.states.shape[:2]), np.broadcast_to(self.params, (num, self.problem.n_p))
+            times, p = (
+                np.broadcast_to(path.times, path.states.shape[:2]),
+                np.broadcast_to(self.params, (num, self.problem.n_p)),
+            )
             found: dict[str, np.ndarray] = {} if "resimulation" in self.residuals else checked(self.problem, path, p)
             found["constraint_violation"] = np.array(
                 [violation(self.problem, *a) for a in zip(path.states, path.controls, p, times, strict=True)]
@@ -420,35 +431,31 @@ def complementarity(w: np.ndarray, multiplier: np.ndarray, low: np.ndarray, high
     return np.where(np.isfinite(slack), np.abs(multiplier * np.where(np.isfinite(slack), slack, 0.0)), 0.0)
 
 
-_SECOND: weakref.WeakKeyDictionary[Problem, tuple[Batched, Batched]] = weakref.WeakKeyDictionary()
-
-
 def second_order_applies(problem: Problem) -> bool:
     """Fixed time, neither state bounds nor path constraints, at most 24 states and controls."""
     bounded = np.isfinite([problem.state_low, problem.state_high]).any() or problem.path_constraints is not None
     return problem.final_time is None and not bounded and problem.n_x + problem.n_u <= _LARGEST
 
 
+@kept
 def _second_derivatives(problem: Problem) -> tuple[Batched, Batched]:
     """(x, u, p, t, h, λ⁺) → F_z, H_zz, H_u of one interval; (x, p, t, λ_N) → the Hessian of φ + ν'e, e_x with e_x'ν = λ_N − φ_x."""
-    if problem not in _SECOND:
-        x, u, p, t = problem._x, problem._u, problem._p, problem._t
-        h, costate, z = ca.SX.sym("h"), ca.SX.sym("costate", problem.n_x), ca.vertcat(problem._x, problem._u)
-        after, cost = problem.interval_function(x, u, p, t, h)
-        hessian, gradient = ca.hessian(cost + ca.dot(costate, after), z)
-        inner = [ca.jacobian(after, z), hessian, gradient[problem.n_x :]]
-        end = ca.SX(0) if problem.horizon == "infinite" else problem.terminal_cost_function(x, p, t)
-        e, slope = ca.SX.zeros(0, 1), ca.SX.zeros(0, problem.n_x)
-        if problem.terminal_constraint_function is not None:
-            e = problem.terminal_constraint_function(x, p, t)
-            slope = ca.jacobian(e, x)
-        nu = ca.SX.sym("nu", e.numel())
-        outer = [ca.hessian(end + ca.dot(nu, e), x)[0], ca.gradient(end, x), slope]
-        _SECOND[problem] = (
-            Batched(ca.Function("second", [x, u, p, t, h, costate], [ca.densify(v) for v in inner], {"cse": True})),
-            Batched(ca.Function("second_end", [x, p, t, nu], [ca.densify(v) for v in outer])),
-        )
-    return _SECOND[problem]
+    x, u, p, t = problem._x, problem._u, problem._p, problem._t
+    h, costate, z = ca.SX.sym("h"), ca.SX.sym("costate", problem.n_x), ca.vertcat(problem._x, problem._u)
+    after, cost = problem.interval_function(x, u, p, t, h)
+    hessian, gradient = ca.hessian(cost + ca.dot(costate, after), z)
+    inner = [ca.jacobian(after, z), hessian, gradient[problem.n_x :]]
+    end = ca.SX(0) if problem.horizon == "infinite" else problem.terminal_cost_function(x, p, t)
+    e, slope = ca.SX.zeros(0, 1), ca.SX.zeros(0, problem.n_x)
+    if problem.terminal_constraint_function is not None:
+        e = problem.terminal_constraint_function(x, p, t)
+        slope = ca.jacobian(e, x)
+    nu = ca.SX.sym("nu", e.numel())
+    outer = [ca.hessian(end + ca.dot(nu, e), x)[0], ca.gradient(end, x), slope]
+    return (
+        Batched(ca.Function("second", [x, u, p, t, h, costate], [ca.densify(v) for v in inner], {"cse": True})),
+        Batched(ca.Function("second_end", [x, p, t, nu], [ca.densify(v) for v in outer])),
+    )
 
 
 def second_order(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -493,9 +500,10 @@ def second_order(problem: Problem, trajectory: Trajectory, params: np.ndarray) -
         held = np.eye(n_u) * np.where(size > 0, size, 1.0)[:, None, None]
         pivots = np.where(mask[:, :, None] & mask[:, None, :], Q[:, n_x:, n_x:], held)
         lost = ~np.isfinite(pivots).all(axis=(1, 2)) | ~np.isfinite(Q).all(axis=(1, 2))
+        lost |= np.isnan(h_u[:, k]).any(axis=1)  # no costate, and no telling which bounds hold
         pivots[lost] = np.eye(n_u)
         values, axes = np.linalg.eigh((pivots + pivots.swapaxes(-1, -2)) / 2)
-        flat = np.abs(values) <= _FLAT * size[:, None]  # redundant actuators: a direction in which nothing changes
+        flat = np.abs(values) <= FLAT * size[:, None]  # redundant actuators: a direction in which nothing changes
         turned = axes.swapaxes(-1, -2) @ np.where(mask[..., None], Qux, 0.0)
         coupled = np.where(flat, np.abs(turned).max(axis=-1), 0.0).max(axis=1) > _COUPLED * np.abs(Q).max(axis=(1, 2))
         flat_somewhere |= flat.any(axis=1)
@@ -514,7 +522,8 @@ def second_order_residuals(problem: Problem, trajectory: Trajectory, params: np.
     """`second_order` as entries of each member's certificate; empty where it does not apply or numbers are missing."""
     if trajectory.costates is None or not second_order_applies(problem):
         return [{} for _ in trajectory.states]
-    found = zip(*second_order(problem, trajectory, params), strict=True)
+    with np.errstate(all="ignore"):  # numbers that end become NaN
+        found = list(zip(*second_order(problem, trajectory, params), strict=True))
     return [
         {k: float(v) for k, v in zip(("complementarity", "curvature"), row, strict=True) if np.isfinite(v)}
         for row in found
