@@ -22,6 +22,7 @@ import casadi as ca
 import numpy as np
 
 from optctl.errors import ProblemError, require
+from optctl.exponential import Ranges
 from optctl.integrators import INTEGRATORS, integrate
 
 Bounds = Mapping[str, tuple[float, float]]
@@ -585,9 +586,21 @@ class Problem:
                 )(x_, u, p, t_)  # fmt: skip
                 return values[0], values[1]
 
-            after, cost = integrate(self.integrator, rate, x, t, h, self.substeps)
+            after, cost = integrate(self.integrator, rate, x, t, h, self.substeps, self._ranges(u, p))
         names = ["x", "u", "p", "t", "h"][: len(inputs)]
         return ca.Function(name, inputs, [after, cost], names, ["x_next", "cost"])
+
+    def _ranges(self, u: ca.SX, p: ca.SX) -> Ranges:
+        """What the controls, the parameters and an interval may be."""
+        nominal = self.param_values
+        join = lambda a, b: np.concatenate([a, b])
+        return Ranges(
+            symbols=ca.vertcat(u, p),
+            low=join(self.control_low, np.minimum(self.param_low, nominal)),
+            high=join(self.control_high, np.maximum(self.param_high, nominal)),
+            scale=join(np.maximum(np.abs(self.action_low), np.abs(self.action_high)), np.abs(nominal)),
+            longest=max(self.dt, self.final_time[1] / self.steps if self.final_time else 0.0),
+        )
 
     @cached_property
     def fingerprint(self) -> str:
