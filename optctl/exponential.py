@@ -17,8 +17,10 @@ squaring); Van Loan, IEEE TAC 23 (1978) 395 (cost integrals of linear systems).
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 
 import casadi as ca
@@ -63,16 +65,18 @@ _TRUSTED = 3.0
 """‖h A‖ of a piece up to which the polynomial has eight digits: the chain is NaN beyond."""
 _FAR = 4.0
 """A chain whose controls are unbounded is built for this many of their scales."""
-_SMALL = 0.0147
-"""‖h A‖ up to which the [3/3] Padé approximant has all digits: ‖h A‖⁶ (3!)²/(6! 7!) < 1e-16."""
-_SQUARINGS = 16
-"""Of an unbounded A: all digits up to ‖h A‖ = 2^16 · 0.0147, about 1000 rad in one interval."""
+_SMALL, _ORDER = 0.0147, 3
+"""‖h A‖ of the first piece with a Gramian: Boole's rule and the Padé approximant [3/3] have all digits, (3!)²/(6! 7!) ‖h A‖⁶ < 1e-16."""
+_WIDE, _ORDER_WIDE = 0.94, 7
+"""Without a Gramian: that of [7/7] has them, (7!)²/(14! 15!) ‖h A‖¹⁴ < 1e-16."""
+_UNBOUNDED = 100.0
+"""‖h A‖ in one interval up to which the step of an unbounded A has all digits; at three times that there are nine."""
 _MARGIN = 2
-"""Squarings beyond those that the range asks for."""
+"""Squarings of a bounded A beyond those that the range asks for."""
 _BASE = 6
 """What Padé's approximant and the first piece of the Gramian cost, in squarings."""
-_AFFORDABLE = 200_000
-"""Largest number of multiplications by which an unbounded A is doubled."""
+_AFFORDABLE = 10_000
+"""Largest number of multiplications by which an unbounded A is doubled; larger systems are chains, for `_FAR` scales of the controls."""
 _PIECES = 2000
 _BOOLE = np.array([7.0, 32.0, 12.0, 32.0, 7.0]) / 90
 _DEPTH = 5
@@ -104,7 +108,7 @@ def exponential(rate: Rate, x: ca.SX, t: ca.SX, h: float | ca.SX, ranges: Ranges
     order, nodes = _orders(min(longest * norm / pieces, _PIECE))
     if cost is not None:
         open_ended |= math.isinf(longest)
-        squarings = _SQUARINGS if open_ended else _squarings(longest * norm) + _MARGIN
+        squarings = _squarings(_UNBOUNDED if open_ended else 2**_MARGIN * longest * norm, _WIDE if cost.free else _SMALL)
         each = a.nnz() + (0 if cost.free else nodes * x.numel())
         affordable = _AFFORDABLE if open_ended else pieces * order * each
         if _work(a, b, cost) * (squarings + _BASE) < affordable:
@@ -240,10 +244,10 @@ def _trusted(a: ca.SX, largest: np.ndarray, limit: float) -> ca.SX:
     return 1 + 1e-300 * ca.sqrt(1 - ca.sum1(power))
 
 
-def _squarings(norm: float) -> int:
+def _squarings(norm: float, small: float) -> int:
     if not math.isfinite(norm):
         raise ValueError("The exponential integrator needs dynamics whose coefficients are finite numbers.")
-    return max(0, math.ceil(math.log2(max(norm, _SMALL) / _SMALL)))
+    return max(0, math.ceil(math.log2(max(norm, small) / small)))
 
 
 # --- the three ways -----------------------------------------------------------------------------------------------------
@@ -291,7 +295,8 @@ def _by_doubling(
 ) -> tuple[ca.SX, ca.SX]:
     motion, weight = _bordered(a, b, cost)
     z = x if motion.shape[0] == x.numel() else ca.vertcat(x, 1)
-    flow, gramian = _doubled(motion, None if cost.free else weight, squarings, _pade)
+    order, times = _ORDER_WIDE if cost.free else _ORDER, _product(motion)
+    flow, gramian = _doubled(motion, None if cost.free else weight, squarings, partial(_pade, order=order, times=times), times)
     total = cost.constant if gramian is None else cost.constant + ca.dot(z, gramian @ z)
     return x + (flow @ z)[: x.numel()], h * total
 
@@ -301,7 +306,7 @@ def _by_numbers(a: ca.DM, b: ca.SX, h: float, cost: _Quadratic, x: ca.SX) -> tup
     z, motion, weight = _held(a, b, cost.gradient, x)
     weight[: x.numel(), : x.numel()] = 0.5 * ca.evalf(cost.hessian)
     norm = float(np.linalg.norm(np.asarray(a), 2))
-    flow, gramian = _doubled(motion, None if cost.free else weight, _squarings(norm), _taylor)
+    flow, gramian = _doubled(motion, None if cost.free else weight, _squarings(norm, _SMALL), _taylor)
     after = ca.sparsify(flow + ca.DM.eye(z.numel()))[: x.numel(), :] @ z
     if gramian is None:
         return after, h * cost.constant
@@ -314,7 +319,7 @@ def _by_nodes(a: ca.DM, b: ca.SX, h: float, rate: Rate, x: ca.SX, t: ca.SX) -> t
     z, motion, _ = _held(a, b, ca.SX(x.numel(), 1), x)
     values = np.linalg.eigvals(np.asarray(a))
     norm = float(np.linalg.norm(np.asarray(a), 2))
-    _squarings(norm)  # finite
+    _squarings(norm, _SMALL)  # finite
     even = max(1, math.ceil(max(np.abs(values.imag).max(), values.real.max()) / _PIECE))
     decay = max(_PIECE, -values.real.min())
     if even > _PIECES:
@@ -323,7 +328,7 @@ def _by_nodes(a: ca.DM, b: ca.SX, h: float, rate: Rate, x: ca.SX, t: ca.SX) -> t
     ends = np.unique(np.concatenate([np.linspace(0, 1, even + 1), grown]))
 
     def at(fraction: float) -> ca.SX:
-        flow, _ = _doubled(fraction * motion, None, _squarings(norm), _taylor)
+        flow, _ = _doubled(fraction * motion, None, _squarings(norm, _SMALL), _taylor)
         return ca.sparsify(flow + ca.DM.eye(z.numel()))[: x.numel(), :] @ z
 
     cost = ca.SX(0)
@@ -348,15 +353,34 @@ def _held(a: ca.DM, b: ca.SX, g: ca.SX, x: ca.SX) -> tuple[ca.SX, ca.DM, ca.DM]:
     return z, motion, weight
 
 
+Product = Callable[[Matrix, Matrix], Matrix]
+
+
+def _product(m: ca.SX) -> Product:
+    """How powers of `m` are multiplied: by half of the work where m = [[X, Y], [−Y, X]], which is X − iY on [Re, Im]."""
+    half, odd = divmod(m.shape[0], 2)
+    symbols = ca.SX(ca.vertcat(*ca.symvar(m)))
+    values = ca.Function("m", [symbols], [ca.densify(m)])(np.random.default_rng(0).uniform(0.5, 1.5, symbols.shape))
+    x, y = (np.asarray(values)[:half, columns] for columns in (slice(half), slice(half, 2 * half)))
+    if odd or not np.array_equal(np.block([[x, y], [-y, x]]), np.asarray(values)):
+        return lambda a, b: a @ b
+
+    def multiplied(a: Matrix, b: Matrix) -> Matrix:
+        top = a[:half, :] @ b
+        return ca.vertcat(top, ca.horzcat(-top[:, half:], top[:, :half]))
+
+    return multiplied
+
+
 def _doubled(
-    motion: Matrix, weight: Matrix | None, squarings: int, small: Callable[[Matrix], Matrix]
-) -> tuple[Matrix, Matrix | None]:
-    """exp(F) − 1 and ∫₀¹ exp(sF)' Q exp(sF) ds, F = `motion` and Q = `weight`, from those of F / 2^`squarings`, at least two.
+    motion: Matrix, weight: Matrix | None, squarings: int, small: Callable[[Matrix], Matrix], times: Product = operator.matmul
+) -> tuple[Matrix, Matrix | None]:  # fmt: skip
+    """exp(F) − 1 and ∫₀¹ exp(sF)' Q exp(sF) ds, F = `motion` and Q = `weight`, from those of F / 2^`squarings`.
 
     Over the first four pieces the integral is Boole's rule, whose weights are positive. Then the interval is doubled:
     Y ← 2Y + Y² and W ← W + (1 + Y)'W(1 + Y), so W stays positive semidefinite where Q is.
     """
-    squarings = max(2, squarings)
+    squarings = max(squarings, 0 if weight is None else 2)
     flow, gramian = small(motion / 2**squarings), None
     one = type(motion).eye(motion.shape[0])
     if weight is not None:
@@ -369,7 +393,7 @@ def _doubled(
         if gramian is not None and k >= 2:
             moved = one + flow
             gramian = gramian + moved.T @ gramian @ moved
-        flow = 2 * flow + flow @ flow
+        flow = 2 * flow + times(flow, flow)
     return flow, gramian
 
 
@@ -381,10 +405,20 @@ def _taylor(m: Matrix) -> Matrix:
     return total
 
 
-def _pade(m: ca.SX) -> ca.SX:
-    """exp(M) − 1 by the diagonal Padé approximant [3/3] = 1 + 2 (V − U)⁻¹ U: orthogonal for any skew-symmetric M."""
-    one, square = ca.SX.eye(m.shape[0]), m @ m
-    odd, even = m @ (60 * one + square), 120 * one + 12 * square
+def _pade(m: ca.SX, order: int, times: Product) -> ca.SX:
+    """exp(M) − 1 by the diagonal Padé approximant 1 + 2 (V − U)⁻¹ U: orthogonal for any skew-symmetric M.
+
+    U and V are the odd and the even part of Σ c_j M^j, c_j = (2q − j)! / (j! (q − j)!) up to a factor, q = `order` odd.
+    """
+    f = math.factorial
+    c = [f(2 * order - j) / (f(j) * f(order - j)) / f(order) for j in range(order + 1)]
+    square = power = times(m, m)
+    one = ca.SX.eye(m.shape[0])
+    even, odd = c[0] * one + c[2] * power, c[1] * one + c[3] * power
+    for j in range(4, order, 2):
+        power = times(power, square)
+        even, odd = even + c[j] * power, odd + c[j + 1] * power
+    odd = times(m, odd)
     return _solved(even - odd, 2 * odd)
 
 

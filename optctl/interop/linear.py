@@ -7,7 +7,6 @@ A continuous system is stepped by the exact exponential integrator, so a gap to 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,9 +42,8 @@ def from_state_space(
     def motion(x: Any, u: Any, p: Any) -> Any:
         return ca.DM(a) @ x + ca.DM(b) @ u
 
-    if continuous:  # the exponential's Taylor series wants ‖h A‖ ≤ 1
+    if continuous:
         fields.setdefault("integrator", "exponential")
-        fields.setdefault("substeps", max(1, math.ceil(interval * np.abs(a).sum(axis=0).max())))
     given: dict[str, Any] = {
         "name": getattr(system, "name", None) or "linear-system",
         "description": f"A linear system of {n_x} states and {n_u} controls with quadratic cost.",

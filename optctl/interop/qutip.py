@@ -85,22 +85,14 @@ def from_qutip(
         motion = lambda x, u, p: quantum.schroedinger(x, terms(u))
         fidelity = lambda x: quantum.state_fidelity(x, goal)
 
-    bounds, scale = dict(control_bounds or {}), dict(control_scale or {})
-    largest = [max(map(abs, bounds.get(name, (scale.get(name, 1.0),)))) for name in named]
-    rates = [np.linalg.norm(h0, 2), *(u * np.linalg.norm(term, 2) for u, term in zip(largest, h, strict=True))]
-    rates += [np.linalg.norm(jump, 2) ** 2 for _, jump in jumps]
-    factor = 2.0 if open_system else 1.0  # the spectrum of a commutator is twice as wide
     given: dict[str, Any] = {
         "name": "from-qutip",
         "description": f"A quantum system of {n} levels, imported from QuTiP.",
-        "substeps": max(
-            1, math.ceil(factor * dt * float(sum(rates)))
-        ),  # the exponential's Taylor series wants ‖h A‖ ≤ 1
     }
     return Problem(
         state=dict.fromkeys(state, "1"), control=dict.fromkeys(named, "rad/s"), dynamics=motion,
         stage_cost=lambda x, u, p: energy * ca.sumsqr(u), terminal_cost=lambda x, p: 1 - fidelity(x),
-        control_bounds=bounds, control_scale=scale, initial_state=Fixed(x0), dt=dt, steps=steps,
+        control_bounds=dict(control_bounds or {}), control_scale=dict(control_scale or {}), initial_state=Fixed(x0), dt=dt, steps=steps,
         integrator="exponential", **(given | fields),
     )  # fmt: skip
 
