@@ -7,6 +7,7 @@ A continuous system is stepped by the exact exponential integrator, so a gap to 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -124,5 +125,8 @@ def _interval(system: Any, dt: float | None) -> tuple[float, bool]:
 
 def _labels(system: Any, attribute: str, letter: str, size: int) -> Mapping[str, str] | Sequence[str]:
     labels = getattr(system, attribute, None) or [f"{letter}{i + 1}" for i in range(size)]
-    names = [label.replace("[", "").replace("]", "") for label in labels]
+    names = [re.sub(r"[\[\]]", "", label) for label in labels]
+    if len(set(names)) < size:  # x[0] beside x0
+        names = [label.replace("[", "_").replace("]", "") for label in labels]
+    require(len(set(names)) == size, "system", f"have different {attribute}", f"has {', '.join(labels)}")
     return dict.fromkeys(names, "1") if letter != "y" else names
