@@ -103,7 +103,7 @@ def _derive(problem: Problem, discretised: bool) -> tuple[ca.Function, bool]:
     fixed = ca.vertcat(ca.vec(jacobian), ca.vec(hessian), ca.vec(end_hessian))
     outputs = [motion, jacobian, cost, gradient, hessian, end, end_gradient, end_hessian]
     linear = not ca.depends_on(ca.simplify(fixed), z) if fixed.numel() else True
-    linear = linear and not kinked(ca.Function("pieces", [x, u, p, t], [motion, cost, end]))
+    linear = linear and not kinked(ca.Function("pieces", [x, u, p, t], [motion, cost, end], list("xupt"), list("mce")))
     return ca.Function("expansion", [x, u, p, t], [ca.densify(o) for o in outputs]), linear
 
 

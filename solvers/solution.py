@@ -25,6 +25,7 @@ import casadi as ca
 import numpy as np
 from scipy.integrate import solve_ivp
 
+from optctl.held import hold
 from optctl.problem import Problem
 from optctl.solvers.batch import Batched
 from optctl.trajectory import Trajectory
@@ -442,13 +443,12 @@ def resimulation(problem: Problem, trajectory: Trajectory, p: np.ndarray) -> flo
         return float(np.max(np.abs(after - x[1:])))
     if not np.isfinite(x).all():
         return float("nan")
-    n, rate = len(u), problem.dynamics_function
-    assert rate is not None  # not discrete
-    h = np.diff(t)
+    n, h, rate = len(u), np.diff(t), hold(problem.rate_function)
+    middle = (t[:-1] + 0.5 * h)[None]
 
     def f(s: float, flat: np.ndarray) -> np.ndarray:  # all intervals at once, s = fraction of the interval
         y = flat.reshape(n, -1)
-        return (np.asarray(rate(y.T, u.T, p, (t[:-1] + s * h)[None])).T * h[:, None]).ravel()
+        return (np.asarray(rate(y.T, u.T, p, (t[:-1] + s * h)[None], middle)[0]).T * h[:, None]).ravel()
 
     return float(np.max(np.abs(integrated(f, x[:-1].ravel()).reshape(n, -1) - x[1:])))
 
