@@ -3,8 +3,8 @@
 Three ways to the same numbers; what A depends on and the number of operations decide between them:
 
     numbers   A and h are known: exp(h A) and the Gramian of the cost are computed once; the step is one product with each
-    chain     A depends on controls, parameters or h, and its range is known: x is multiplied by the Taylor polynomial of degree 18,
-              in as many pieces as keep ‖h A‖ small in each; outside the range the step is NaN, never a wrong number
+    chain     A depends on controls, parameters or h, and their ranges are known: x is multiplied by a Taylor polynomial, in as many
+              pieces as keep ‖h A‖ small in each; where A is much larger than in these ranges, the step is NaN
     doubling  the same for any range: the propagator of a short piece by a diagonal Padé approximant, then squared again and again
 
 The diagonal Padé approximant of a skew-symmetric matrix is orthogonal. So with doubling the step of a closed quantum system keeps
@@ -21,7 +21,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 
 import casadi as ca
 import numpy as np
@@ -47,10 +47,6 @@ class Ranges:
     def shortened(self, parts: int) -> Ranges:
         """Those of one of so many equal parts of the step."""
         return replace(self, longest=self.longest / parts)
-
-    @property
-    def bounded(self) -> np.ndarray:
-        return np.isfinite(self.low) & np.isfinite(self.high)
 
 
 _PIECE = 2.25
@@ -78,6 +74,8 @@ _BASE = 6
 _AFFORDABLE = 10_000
 """Largest number of multiplications by which an unbounded A is doubled; larger systems are chains, for `_FAR` scales of the controls."""
 _PIECES = 2000
+_TOO_LONG = f"The exponential integrator would need more than {_PIECES} pieces: make `dt` shorter, or bound what the rates depend on."
+_NOT_FINITE = "The exponential integrator needs dynamics whose coefficients are finite numbers."
 _BOOLE = np.array([7.0, 32.0, 12.0, 32.0, 7.0]) / 90
 _DEPTH = 5
 """Where A is not affine in its symbols: all corners of the ranges of so many are looked at, of more symbols random ones."""
@@ -102,19 +100,23 @@ def exponential(rate: Rate, x: ca.SX, t: ca.SX, h: float | ca.SX, ranges: Ranges
             return _by_numbers(ca.evalf(h * a), h * b, h, cost, x)
         return _by_nodes(ca.evalf(h * a), h * b, h, rate, x, t)
 
-    entries, norm, open_ended = _reach(a, ranges or Ranges(ca.SX(0, 1), *np.empty((3, 0)), math.inf))
+    entries, norm, open_ended = _reach(a, ranges)
     longest = h if not isinstance(h, ca.SX) else math.inf if ranges is None else ranges.longest
-    pieces = math.ceil(min(max(longest * norm / _PIECE, 1), _PIECES + 1))
-    order, nodes = _orders(min(longest * norm / pieces, _PIECE))
+    size = longest * norm if norm else 0.0
+    if math.isnan(size):
+        raise ValueError(_NOT_FINITE)
+    pieces = math.ceil(min(max(size / _PIECE, 1), _PIECES + 1))
+    order, nodes = _orders(min(size / pieces, _PIECE))
     if cost is not None:
-        open_ended |= math.isinf(longest)
-        squarings = _squarings(_UNBOUNDED if open_ended else 2**_MARGIN * longest * norm, _WIDE if cost.free else _SMALL)
+        open_ended |= math.isinf(size)
+        range_ = _UNBOUNDED if open_ended else 2**_MARGIN * size
+        squarings = _squarings(range_, _WIDE if cost.free else _SMALL)
         each = a.nnz() + (0 if cost.free else nodes * x.numel())
         affordable = _AFFORDABLE if open_ended else pieces * order * each
         if _work(a, b, cost) * (squarings + _BASE) < affordable:
             return _by_doubling(h * a, h * b, h, cost, x, squarings)
     if pieces > _PIECES:
-        raise ValueError(f"The exponential integrator would need more than {_PIECES} pieces: make `dt` shorter.")
+        raise ValueError(_TOO_LONG)
     total = ca.SX(0)
     x = x * _trusted(h * a, longest * entries, pieces * _TRUSTED)
     for k in range(pieces):
@@ -145,12 +147,10 @@ def degree(value: ca.SX, z: ca.SX) -> float:
             first, second = known[0], known[-1]
             if operation in (ca.OP_ADD, ca.OP_SUB, ca.OP_NEG, ca.OP_TWICE, ca.OP_ASSIGN):
                 found = max(first, second)
-            elif operation in (ca.OP_MUL, ca.OP_SQ):
-                found = first + second
-            elif (operation == ca.OP_DIV and not second) or (operation == ca.OP_IF_ELSE_ZERO and not first):
-                found = first + second
             else:
-                found = math.inf if first or second else 0.0
+                product_of = operation in (ca.OP_MUL, ca.OP_SQ)
+                product_of |= (operation == ca.OP_DIV and not second) or (operation == ca.OP_IF_ELSE_ZERO and not first)
+                found = first + second if product_of or not (first or second) else math.inf
         for slot in function.instruction_output(k):
             slots[slot] = found
     return highest
@@ -205,30 +205,37 @@ def _bordered(a: ca.SX, b: ca.SX, cost: _Quadratic) -> tuple[ca.SX, ca.SX]:
     return ca.blockcat([[a, b], [last, ca.SX(1, 1)]]), ca.blockcat([[half, slope], [slope.T, ca.SX(1, 1)]])
 
 
-def _reach(a: ca.SX, ranges: Ranges) -> tuple[np.ndarray, float, bool]:
+def _reach(a: ca.SX, ranges: Ranges | None) -> tuple[np.ndarray, float, bool]:
     """The largest |a_ij| (n, n) and a bound of ‖A‖₂ over the ranges of its symbols, and whether one of them is unbounded: then over
     `_FAR` of its scales. Both are infinite where nothing is known of a symbol."""
-    kept = [k for k, symbol in enumerate(ca.vertsplit(ranges.symbols)) if ca.depends_on(a, symbol)]
-    symbols = ranges.symbols[kept] if kept else ca.SX(0, 1)
-    bounded = (np.isfinite(ranges.low) & np.isfinite(ranges.high))[kept]
-    low = np.where(bounded, ranges.low[kept], -_FAR * ranges.scale[kept])
-    high = np.where(bounded, ranges.high[kept], _FAR * ranges.scale[kept])
+    known = ca.vertsplit(ranges.symbols) if ranges else []
+    kept = [k for k, symbol in enumerate(known) if ca.depends_on(a, symbol)]
+    symbols = ca.vertcat(*(known[k] for k in kept)) if kept else ca.SX(0, 1)
+    low, high, scale = (side[kept] for side in (ranges.low, ranges.high, ranges.scale)) if ranges else np.empty((3, 0))
+    bounded = np.isfinite(low) & np.isfinite(high)
+    low, high = np.where(bounded, low, -_FAR * scale), np.where(bounded, high, _FAR * scale)
     middle, half = 0.5 * (low + high), 0.5 * (high - low)
     function = ca.Function("a", [symbols], [ca.densify(a)], {"allow_free": True})
     if function.has_free():
         return np.full(a.shape, np.inf), math.inf, True
-    if degree(a, symbols) <= 1:
-        centre = np.asarray(function(middle))
-        slopes = [(np.asarray(function(middle + unit)) - centre) * half[k] for k, unit in enumerate(np.eye(len(kept)))]
-        parts = np.stack([centre, *slopes])
-        return np.abs(parts).sum(axis=0), float(np.linalg.norm(parts, 2, axis=(1, 2)).sum()), not bounded.all()
-    if len(kept) <= _DEPTH:
-        sides = np.array(list(product((-1, 0, 1), repeat=len(kept))))
+    at = lambda values: np.asarray(function(values))
+    if affine := degree(a, symbols) <= 1:
+        centre = at(middle)
+        found = np.stack(
+            [centre, *((at(middle + unit) - centre) * w for unit, w in zip(np.eye(len(half)), half, strict=True))]
+        )
+    elif len(kept) <= _DEPTH:
+        found = np.stack([at(middle + half * side) for side in product((-1, 0, 1), repeat=len(kept))])
     else:
-        sides = np.random.default_rng(0).choice([-1, 1], (3**_DEPTH, len(kept)))
-    found = np.stack([np.asarray(function(middle + side * half)) for side in sides])
-    found = found[np.isfinite(found).all(axis=(1, 2))]  # at the end of a range there may be a pole
-    return np.abs(found).max(axis=0), float(np.linalg.norm(found, 2, axis=(1, 2)).max()), not bounded.all()
+        found = np.stack(
+            [at(middle + half * side) for side in np.random.default_rng(0).choice([-1, 1], (3**_DEPTH, len(kept)))]
+        )
+    usual = np.isfinite(found).all(axis=(1, 2))  # at the end of a range there may be a pole
+    if not usual.any() or (affine and not usual.all()):
+        return np.full(a.shape, np.nan), math.nan, False
+    sizes, norms = np.abs(found[usual]), np.linalg.norm(found[usual], 2, axis=(1, 2))
+    together = np.sum if affine else np.max
+    return together(sizes, axis=0), float(together(norms)), not bounded.all()
 
 
 def _trusted(a: ca.SX, largest: np.ndarray, limit: float) -> ca.SX:
@@ -246,7 +253,7 @@ def _trusted(a: ca.SX, largest: np.ndarray, limit: float) -> ca.SX:
 
 def _squarings(norm: float, small: float) -> int:
     if not math.isfinite(norm):
-        raise ValueError("The exponential integrator needs dynamics whose coefficients are finite numbers.")
+        raise ValueError(_NOT_FINITE)
     return max(0, math.ceil(math.log2(max(norm, small) / small)))
 
 
@@ -270,9 +277,7 @@ def _gauss(nodes: int) -> list[tuple[float, float]]:
     return [(float(0.5 * (x + 1)), float(0.5 * w)) for x, w in zip(places, weights, strict=True)]
 
 
-def _chain(
-    rate: Rate, a: ca.SX, x: ca.SX, t: ca.SX, h: float | ca.SX, order: int, nodes: int
-) -> tuple[ca.SX, ca.SX]:
+def _chain(rate: Rate, a: ca.SX, x: ca.SX, t: ca.SX, h: float | ca.SX, order: int, nodes: int) -> tuple[ca.SX, ca.SX]:
     """One piece by Taylor's polynomial acting on x."""
     terms = [x, h * rate(x, t)[0]]  # h^k x^(k) / k!
     for k in range(2, order + 1):
@@ -296,7 +301,9 @@ def _by_doubling(
     motion, weight = _bordered(a, b, cost)
     z = x if motion.shape[0] == x.numel() else ca.vertcat(x, 1)
     order, times = _ORDER_WIDE if cost.free else _ORDER, _product(motion)
-    flow, gramian = _doubled(motion, None if cost.free else weight, squarings, partial(_pade, order=order, times=times), times)
+    flow, gramian = _doubled(
+        motion, None if cost.free else weight, squarings, partial(_pade, order=order, times=times), times
+    )
     total = cost.constant if gramian is None else cost.constant + ca.dot(z, gramian @ z)
     return x + (flow @ z)[: x.numel()], h * total
 
@@ -323,7 +330,7 @@ def _by_nodes(a: ca.DM, b: ca.SX, h: float, rate: Rate, x: ca.SX, t: ca.SX) -> t
     even = max(1, math.ceil(max(np.abs(values.imag).max(), values.real.max()) / _PIECE))
     decay = max(_PIECE, -values.real.min())
     if even > _PIECES:
-        raise ValueError(f"The exponential integrator would need more than {_PIECES} pieces: make `dt` shorter.")
+        raise ValueError(_TOO_LONG)
     grown = _PIECE / decay * np.sqrt(2) ** np.arange(math.floor(2 * math.log2(decay / _PIECE)))
     ends = np.unique(np.concatenate([np.linspace(0, 1, even + 1), grown]))
 
@@ -332,7 +339,7 @@ def _by_nodes(a: ca.DM, b: ca.SX, h: float, rate: Rate, x: ca.SX, t: ca.SX) -> t
         return ca.sparsify(flow + ca.DM.eye(z.numel()))[: x.numel(), :] @ z
 
     cost = ca.SX(0)
-    for start, end in zip(ends[:-1], ends[1:], strict=True):
+    for start, end in pairwise(ends):
         for node, weight in _gauss(_NODES):
             fraction, width = float(start + node * (end - start)), float(end - start)
             cost += weight * width * h * rate(at(fraction), t + fraction * h)[1]
@@ -412,13 +419,14 @@ def _pade(m: ca.SX, order: int, times: Product) -> ca.SX:
     """
     f = math.factorial
     c = [f(2 * order - j) / (f(j) * f(order - j)) / f(order) for j in range(order + 1)]
-    square = power = times(m, m)
+    square: Matrix = times(m, m)
+    power = square
     one = ca.SX.eye(m.shape[0])
     even, odd = c[0] * one + c[2] * power, c[1] * one + c[3] * power
     for j in range(4, order, 2):
         power = times(power, square)
         even, odd = even + c[j] * power, odd + c[j + 1] * power
-    odd = times(m, odd)
+    odd = times(m, odd)  # type: ignore[assignment]
     return _solved(even - odd, 2 * odd)
 
 

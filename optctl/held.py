@@ -15,6 +15,7 @@ import numpy as np
 
 from optctl.errors import require
 
+
 @dataclass(frozen=True, eq=False)
 class Held:
     """`values[k]` for k · interval ≤ t < (k + 1) · interval, the last one ever after."""
@@ -68,7 +69,7 @@ def hold(function: ca.Function) -> ca.Function:
             function.instruction_id(k), function.instruction_input(k), function.instruction_output(k),
         )  # fmt: skip
         if operation == ca.OP_OUTPUT:
-            entries[tuple(targets)] = slots[sources[0]][0]
+            entries[targets[0], targets[1]] = slots[sources[0]][0]
             continue
         if operation == ca.OP_CONST:
             now = then = ca.SX(function.instruction_constant(k))
@@ -80,7 +81,9 @@ def hold(function: ca.Function) -> ca.Function:
         elif len(sources) == 2 and operation != ca.OP_CALL:
             now, then = (ca.SX.binary(operation, slots[sources[0]][i], slots[sources[1]][i]) for i in (0, 1))
         else:
-            raise ValueError("Data that hold over an interval cannot stand beside a table or another function that is called.")
+            raise ValueError(
+                "Data that hold over an interval cannot stand beside a table or another function that is called."
+            )
         if clocks[k]:
             now = then
         for target in targets:

@@ -86,7 +86,11 @@ def integrate(
     """`substeps` equal steps of the named scheme over h: (x(t + h), cost). The exponential is built for the `ranges` of its
     symbols, and for any values where none are given."""
     cost = ca.SX(0)
-    step = partial(exponential, ranges=ranges and ranges.shortened(substeps)) if name == "exponential" else INTEGRATORS[name].step
+    step = (
+        partial(exponential, ranges=ranges and ranges.shortened(substeps))
+        if name == "exponential"
+        else INTEGRATORS[name].step
+    )
     for k in range(substeps):
         x, part = step(rate, x, t + k * h / substeps, h / substeps)
         cost += part

@@ -302,7 +302,7 @@ class Problem:
         require(isinstance(self.data, Mapping), "data", "map names to sequences of numbers", f"is {self.data!r}")
         object.__setattr__(self, "data", {name: Held.of(name, values, self.dt) for name, values in self.data.items()})
         rounding = 1 + 1e-9
-        for name, held in self.data.items():
+        for name, held in self._held.items():
             require(name not in self.params, "data", "be named otherwise than `params`", f"names `{name}`")
             require(
                 held.duration * rounding >= self.duration,
@@ -312,6 +312,10 @@ class Problem:
                 self.dt <= held.interval * rounding,
                 "data", f"hold for at least `dt` = {self.dt:g} s (`{name}`)", f"hold for {held.interval:g} s",
             )  # fmt: skip
+
+    @property
+    def _held(self) -> Mapping[str, Held]:
+        return self.data  # type: ignore[return-value]  # made so above
 
     def _check_bounds(self, field: str, names: tuple[str, ...]) -> None:
         bounds = getattr(self, field)
@@ -502,7 +506,7 @@ class Problem:
         *point, p, t = arguments
         named = Parameters(tuple(self.params), p)
         between = field in ("dynamics", "stage_cost") and not self.discrete
-        named.__dict__.update({name: held.at(t, 1e-9 if between else _EARLY) for name, held in self.data.items()})
+        named.__dict__.update({name: held.at(t, 1e-9 if between else _EARLY) for name, held in self._held.items()})
         values = (*point, named, t)
         try:
             taken = _positional_arguments(function)

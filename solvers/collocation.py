@@ -91,7 +91,9 @@ class Collocation:
         held = list(ca.horzsplit(ca.reshape(inner, n_x, self.inner))) if self.inner else []
         xs = [x, *held, y] if method.shares_start else [*held, y]
         us = ca.horzsplit(ca.reshape(u, n_u, s))
-        f, costs = zip(*(point(xs[j], us[j], q, t + float(method.c[j]) * hs, t + 0.5 * hs) for j in range(s)), strict=True)
+        f, costs = zip(
+            *(point(xs[j], us[j], q, t + float(method.c[j]) * hs, t + 0.5 * hs) for j in range(s)), strict=True
+        )
         rows = [i for i in range(s) if not (method.shares_start and i == 0)]
         defects = [xs[i] - x - hs * sum((float(method.a[i, j]) * f[j] for j in range(s)), ca.SX(0)) for i in rows]
         cost = hs * sum((float(method.b[j]) * costs[j] for j in range(s)), ca.SX(0))

@@ -39,8 +39,11 @@ def from_qutip(
     `drift` is a `Qobj`, or a `QobjEvo` (or QuTiP's list [H0, [H1, c1], …]) whose time-dependent terms are then the controls, their
     pulses forgotten. `controls`: Hermitian `Qobj`s, by name or as u1, u2, …. Kets give a state transfer, unitaries (`initial` the
     identity, say) a gate up to its phase; with `c_ops`, or where `initial` is a density matrix, the motion is Lindblad's. A `target`
-    ket may be given as its density matrix. Tensor structure (`dims`) is flattened. Raises ArgumentError for what is not Hermitian, not normalised
-    or does not fit.
+    ket may be given as its density matrix. Tensor structure (`dims`) is flattened. Raises ArgumentError for what is not Hermitian,
+    not normalised or does not fit.
+
+    Give `control_bounds` where there are any. Without them the step of a small system (some ten real coordinates) is unitary for every
+    pulse; that of a larger one is built for four times `control_scale` and NaN beyond about that.
     """
     qutip = library("qutip", "QuTiP", "qutip")
     if controls is None:

@@ -91,7 +91,9 @@ def _units(symbols: Mapping[Any, str] | Sequence[Any], argument: str) -> dict[st
     named: dict[str, Any] = {}
     for symbol in units:
         other = named.setdefault(_name(symbol), symbol)
-        require(other is symbol, argument, "have different names", f"has {other} and {symbol}, both named `{_name(symbol)}`")
+        require(
+            other is symbol, argument, "have different names", f"has {other} and {symbol}, both named `{_name(symbol)}`"
+        )
     return dict(zip(named, units.values(), strict=True))
 
 
@@ -135,7 +137,10 @@ def _casadi(expression: Any, values: dict[Any, Any], sympy: Any) -> Any:
     if expression.is_Pow:
         return _power(expression, parts)
     require(
-        name in _FUNCTIONS, "rhs", f"use functions that have a translation here ({', '.join(sorted(_FUNCTIONS))})", f"uses {name}"
+        name in _FUNCTIONS,
+        "rhs",
+        f"use functions that have a translation here ({', '.join(sorted(_FUNCTIONS))})",
+        f"uses {name}",
     )
     return _FUNCTIONS[name](*parts)
 

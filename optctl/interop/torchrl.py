@@ -46,7 +46,9 @@ class TorchRLEnv(envs.EnvBase):  # type: ignore[name-defined, misc]
             {key: specs.Categorical(shape=(*n, 1), **flag) for key in ends}, shape=n, device=env.device
         )
 
-    def _reset(self, data: Any = None, *, seed: int | None = None, state: Any = None, params: Any = None, **other: Any) -> Any:
+    def _reset(
+        self, data: Any = None, *, seed: int | None = None, state: Any = None, params: Any = None, **other: Any
+    ) -> Any:
         """New episodes where the mask says so; those that the last step has begun of itself are only handed over, unless they are to
         begin at `state` (1 or num_envs, n_x) or with `params` (1 or num_envs, n_p)."""
         require(not other, "reset", "be given seed, state and params only", f"is given {', '.join(other)}")
