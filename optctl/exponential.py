@@ -96,9 +96,12 @@ def exponential(rate: Rate, x: ca.SX, t: ca.SX, h: float | ca.SX, ranges: Ranges
     a, b = ca.sparsify(ca.jacobian(motion, z)), ca.sparsify(_at_zero(motion, z))
     cost = _Quadratic.of(running, z) if degree(running, z) <= 2 and not ca.depends_on(running, clock) else None
     if not isinstance(h, ca.SX) and not ca.symvar(a):
+        numbers = ca.evalf(h * a)
+        if not numbers.is_regular():
+            raise ValueError(_NOT_FINITE)
         if cost is not None and not ca.symvar(cost.hessian):
-            return _by_numbers(ca.evalf(h * a), h * b, h, cost, x)
-        return _by_nodes(ca.evalf(h * a), h * b, h, rate, x, t)
+            return _by_numbers(numbers, h * b, h, cost, x)
+        return _by_nodes(numbers, h * b, h, rate, x, t)
 
     entries, norm, open_ended = _reach(a, ranges)
     longest = h if not isinstance(h, ca.SX) else math.inf if ranges is None else ranges.longest
@@ -108,9 +111,9 @@ def exponential(rate: Rate, x: ca.SX, t: ca.SX, h: float | ca.SX, ranges: Ranges
     pieces = math.ceil(min(max(size / _PIECE, 1), _PIECES + 1))
     order, nodes = _orders(min(size / pieces, _PIECE))
     if cost is not None:
+        known = 2**_MARGIN * size if math.isfinite(size) else 0.0
         open_ended |= math.isinf(size)
-        range_ = _UNBOUNDED if open_ended else 2**_MARGIN * size
-        squarings = _squarings(range_, _WIDE if cost.free else _SMALL)
+        squarings = _squarings(max(known, _UNBOUNDED) if open_ended else known, _WIDE if cost.free else _SMALL)
         each = a.nnz() + (0 if cost.free else nodes * x.numel())
         affordable = _AFFORDABLE if open_ended else pieces * order * each
         if _work(a, b, cost) * (squarings + _BASE) < affordable:
@@ -252,8 +255,6 @@ def _trusted(a: ca.SX, largest: np.ndarray, limit: float) -> ca.SX:
 
 
 def _squarings(norm: float, small: float) -> int:
-    if not math.isfinite(norm):
-        raise ValueError(_NOT_FINITE)
     return max(0, math.ceil(math.log2(max(norm, small) / small)))
 
 
@@ -326,12 +327,11 @@ def _by_nodes(a: ca.DM, b: ca.SX, h: float, rate: Rate, x: ca.SX, t: ca.SX) -> t
     z, motion, _ = _held(a, b, ca.SX(x.numel(), 1), x)
     values = np.linalg.eigvals(np.asarray(a))
     norm = float(np.linalg.norm(np.asarray(a), 2))
-    _squarings(norm, _SMALL)  # finite
     even = max(1, math.ceil(max(np.abs(values.imag).max(), values.real.max()) / _PIECE))
-    decay = max(_PIECE, -values.real.min())
+    decay = max(1.0, -values.real.min())
     if even > _PIECES:
         raise ValueError(_TOO_LONG)
-    grown = _PIECE / decay * np.sqrt(2) ** np.arange(math.floor(2 * math.log2(decay / _PIECE)))
+    grown = np.sqrt(2) ** np.arange(math.floor(2 * math.log2(decay))) / decay
     ends = np.unique(np.concatenate([np.linspace(0, 1, even + 1), grown]))
 
     def at(fraction: float) -> ca.SX:
