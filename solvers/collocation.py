@@ -11,7 +11,6 @@ conditions. Sources: Betts (2010), §4; Kelly, SIAM Review 59 (2017); Hairer and
 from __future__ import annotations
 
 import time
-import weakref
 from dataclasses import dataclass
 
 import casadi as ca
@@ -20,6 +19,8 @@ import numpy as np
 from optctl.errors import require
 from optctl.held import hold
 from optctl.problem import Bounds, Problem
+from optctl.shared import in_turn, kept
+from optctl.solvers.certificates import accumulated
 from optctl.solvers.multiple_shooting import Guess, control_bounds, start_bounds
 from optctl.solvers.nonlinear_program import NonlinearProgram
 from optctl.solvers.solution import Certificate, Solution, Status, integrated, ruled_out
@@ -163,9 +164,13 @@ class Collocation:
         return sides[0], sides[1]
 
 
-_BUILT: weakref.WeakKeyDictionary[Problem, dict] = weakref.WeakKeyDictionary()
+@kept
+def transcription(problem: Problem, scheme_name: str, degree: int, intervals: int) -> Collocation:
+    """The problem's program, built once."""
+    return Collocation(problem, scheme(scheme_name, degree), intervals)
 
 
+@in_turn
 def solve_collocation(
     problem: Problem,
     x0: np.ndarray,
@@ -206,11 +211,7 @@ def solve_collocation(
     if problem.final_time is not None:
         final = float(np.mean(problem.final_time)) if guess.final_time is None else guess.final_time
     while True:
-        built = _BUILT.setdefault(problem, {})
-        key = (scheme_name, degree, len(widths))
-        if key not in built:
-            built[key] = Collocation(problem, method, len(widths))
-        c: Collocation = built[key]
+        c = transcription(problem, scheme_name, degree, len(widths))
         low = np.concatenate([np.zeros(c.n_defect), np.full(c.n_path, -np.inf), np.zeros(c.n_end)])
         left = time_limit - (time.perf_counter() - started)
         result = c.program.solve(
@@ -315,7 +316,7 @@ def _solution(
     status, message = ruled_out(problem, nodes, controls) or (status, "" if status.ok else result.message)
     certificate = Certificate(
         defect=defect, resimulation=float(np.max(gaps)), cost_defect=float(abs(misses.sum())), stationarity=result.gradient,
-        hamiltonian_drift=drift, constraint_violation=max(worst),
+        hamiltonian_drift=drift, constraint_violation=max(worst), accumulated=float(accumulated(gaps[None], nodes[None])[0]),
     )  # fmt: skip
     return Solution(
         problem=problem.name, solver=name, trajectory=trajectory, status=status, certificate=certificate,

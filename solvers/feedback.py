@@ -48,7 +48,7 @@ def tvlqr(problem: Problem, trajectory: Trajectory, params: np.ndarray | None = 
     require(problem.final_time is None, "problem", "have a fixed final time", "its final time is free")
     if (units := natural(problem)) is not None:
         inside = tvlqr(units.problem, units.guess(trajectory), params)
-        return Feedback(inside.K * units.control[:, None], inside.P * units.cost, inside.regularised)
+        return Feedback(units.gains(inside.K), units.hessians(inside.P), inside.regularised)  # type: ignore[arg-type]
     batch = trajectory.batch_shape
     x = trajectory.states.reshape(-1, *trajectory.states.shape[-2:])
     u = trajectory.controls.reshape(-1, *trajectory.controls.shape[-2:])
@@ -85,7 +85,8 @@ class OptimalController:
         self._gains = None
         if self.feedback:
             gains = self.solutions.gains
-            self._gains = tvlqr(self.problem, self.solutions.trajectory, params).K if gains is None else gains
+            gains = tvlqr(self.problem, self.solutions.trajectory, params).K if gains is None else gains
+            self._gains = np.nan_to_num(gains)  # without a gain the plan stands open loop
 
     def __call__(self, states: np.ndarray, time: float) -> np.ndarray:
         require(self.solutions is not None, "states", "follow a reset", "`reset` was not called")

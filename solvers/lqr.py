@@ -12,7 +12,6 @@ Vaughan, IEEE TAC 14 (1969) for the finite horizon through the exponential of th
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +23,10 @@ from scipy.linalg import LinAlgError, expm, solve_continuous_are, solve_discrete
 from optctl.controller import FeedbackController
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem
+from optctl.shared import in_turn, kept
+from optctl.solvers.certificates import checked_one
 from optctl.solvers.dynamic_programming import kinked, periods, time_invariant
-from optctl.solvers.solution import Certificate, Solution, Status, resimulation, violation
+from optctl.solvers.solution import Certificate, Solution, Status, violation
 from optctl.trajectory import Trajectory
 
 
@@ -83,18 +84,9 @@ def _pieces(problem: Problem, discretised: bool) -> tuple[ca.SX, ca.SX, ca.SX]:
     return motion, cost, end
 
 
-_EXPANSIONS: weakref.WeakKeyDictionary[Problem, dict[bool, tuple[ca.Function, bool]]] = weakref.WeakKeyDictionary()
-
-
+@kept
 def _expansion(problem: Problem, discretised: bool) -> tuple[ca.Function, bool]:
     """(x, u, p, t) → the derivatives that make the matrices, and whether they are free of x and u; built once."""
-    built = _EXPANSIONS.setdefault(problem, {})
-    if discretised not in built:
-        built[discretised] = _derive(problem, discretised)
-    return built[discretised]
-
-
-def _derive(problem: Problem, discretised: bool) -> tuple[ca.Function, bool]:
     x, u, p, t = problem._x, problem._u, problem._p, problem._t
     motion, cost, end = _pieces(problem, discretised)
     z = ca.vertcat(x, u)
@@ -419,6 +411,7 @@ def lqr_controller(
     return FeedbackController(law, name)
 
 
+@in_turn
 def solve_lqr(problem: Problem, x0: np.ndarray, *, params: np.ndarray | None = None) -> Solution:
     """The optimum of the discretised linear-quadratic problem over its `steps` by Riccati recursion: proved where no bound
     is crossed."""
@@ -453,7 +446,7 @@ def solve_lqr(problem: Problem, x0: np.ndarray, *, params: np.ndarray | None = N
     flow = product(turn(A), costates[1:]) + 2 * (product(Q, states[:-1]) + product(N, controls) + q) - costates[:-1]
     crossed = violation(problem, states, controls, p, times)
     certificate = Certificate(
-        defect=0.0, resimulation=resimulation(problem, trajectory, p), stationarity=float(np.abs(slope).max()),
+        defect=0.0, **checked_one(problem, trajectory, p), stationarity=float(np.abs(slope).max()),
         costate_defect=float(np.abs(flow).max()), transversality=0.0, constraint_violation=crossed,
     )  # fmt: skip
     admissible = crossed <= 1e-9

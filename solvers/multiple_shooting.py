@@ -10,7 +10,6 @@ Costates λ_k = ∂J*/∂x_k come from the multipliers of the defects g_k = F(x_
 from __future__ import annotations
 
 import time
-import weakref
 from dataclasses import dataclass
 
 import casadi as ca
@@ -18,6 +17,8 @@ import numpy as np
 
 from optctl.errors import require
 from optctl.problem import Bounds, Problem
+from optctl.shared import in_turn, kept
+from optctl.solvers.certificates import checked_one
 from optctl.solvers.nonlinear_program import NlpResult, NonlinearProgram
 from optctl.solvers.solution import (
     Certificate,
@@ -25,7 +26,6 @@ from optctl.solvers.solution import (
     Status,
     complementarity,
     gradient_functions,
-    resimulation,
     ruled_out,
     violation,
 )  # fmt: skip
@@ -217,12 +217,12 @@ class Transcription:
         defect = float(np.max(np.abs(after - states[1:])))
         certificate = Certificate(
             defect=defect,
-            resimulation=resimulation(problem, trajectory, p),
             stationarity=stationarity,
             costate_defect=costate_defect,
             transversality=transversality,
             constraint_violation=violation(problem, states, controls, p, times),
             complementarity=self._complementarity(result),
+            **checked_one(problem, trajectory, p),
         )
         status = result.status
         if status is not Status.CONVERGED and defect < 1e-9 and certificate.worst() < 1e-6 * (1 + abs(result.cost)):
@@ -240,16 +240,13 @@ class Transcription:
         return float(max(products.max(), np.abs(result.multipliers[path] * result.g[path]).max(initial=0.0)))
 
 
-_BUILT: weakref.WeakKeyDictionary[Problem, Transcription] = weakref.WeakKeyDictionary()
-
-
+@kept
 def transcription(problem: Problem) -> Transcription:
     """The problem's program, built once."""
-    if problem not in _BUILT:
-        _BUILT[problem] = Transcription(problem)
-    return _BUILT[problem]
+    return Transcription(problem)
 
 
+@in_turn
 def solve_multiple_shooting(
     problem: Problem,
     x0: np.ndarray,

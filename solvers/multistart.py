@@ -22,6 +22,7 @@ import numpy as np
 from optctl.controller import check_params, check_states
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem, check_problem
+from optctl.shared import in_turn
 from optctl.solvers import ddp, dynamic_programming, sweeps
 from optctl.solvers.bilinear import bilinear
 from optctl.solvers.ddp import DdpResult, solve_ddp
@@ -29,7 +30,18 @@ from optctl.solvers.guesses import Neighbours
 from optctl.solvers.lqr import convex
 from optctl.solvers.multiple_shooting import Guess, solve_multiple_shooting
 from optctl.solvers.parallel import collect, solve_each, solve_list
-from optctl.solvers.solution import Solution, SolutionBatch, Status, gradient_functions, runs_away
+from optctl.solvers.solution import (
+    FLAT,
+    UNTRUE,
+    Solution,
+    SolutionBatch,
+    Status,
+    Verdict,
+    gradient_functions,
+    runs_away,
+    second_order,
+    second_order_applies,
+)
 from optctl.solvers.units import natural
 from optctl.trajectory import Trajectory
 from optctl.transforms import missing_derivative
@@ -38,11 +50,19 @@ Progress = Callable[[int, int], None]
 """Called with (starts done, starts in all)."""
 
 
+_DISTURBANCES, _WAVES = (1e-3, 1e-2, 0.1), 4
+"""Of the controls where a saddle is left: sizes beside half of their range, and number of frequencies."""
+_SOME, _TRUER = 4, 64
+"""Members that multiple shooting tries first, and at most, where differential dynamic programming lives on the error of the integrator."""
+
+
 class _Best:
     """The best trajectory of each start so far, and the values of the optima it met."""
 
-    def __init__(self, problem: Problem, x0: np.ndarray, p: np.ndarray, kernels: bool) -> None:
-        self.problem, self.x0, self.p, self.kernels = problem, x0, p, kernels
+    def __init__(
+        self, problem: Problem, x0: np.ndarray, p: np.ndarray, kernels: bool, tolerance: float = 1e-10
+    ) -> None:
+        self.problem, self.x0, self.p, self.kernels, self.tolerance = problem, x0, p, kernels, tolerance
         self.result: DdpResult | None = None
         self.values = np.full(len(x0), np.inf)
         self.seen: list[list[float]] = [[] for _ in x0]
@@ -77,6 +97,7 @@ class _Best:
         return improved
 
     def run(self, index: np.ndarray, states: np.ndarray, controls: np.ndarray, **options: Any) -> np.ndarray:
+        options = {"tolerance": self.tolerance} | options
         found = solve_ddp(self.problem, states, controls, self.params(index), kernels=self.kernels, **options)
         return self.offer(index, found)
 
@@ -227,6 +248,42 @@ def _rescue(best: _Best, num: int | None, seed: int, processes: int | None, repo
         _direct_guesses(best, lost, num, seed, processes, report)
 
 
+def _leave_saddles(best: _Best) -> None:
+    """Starts that converged where a second-order condition fails go on from the cheapest of some disturbed trajectories: slow cosines
+    in one control, in open loop and under the gains of the solution. From below the saddle no descent leads back to it."""
+    problem, r = best.problem, best.result
+    assert r is not None
+    if not second_order_applies(problem):
+        return
+    times = np.arange(problem.steps + 1) * problem.dt
+    path = Trajectory(times, r.states, r.controls, r.costs, r.terminal_cost, r.costates)
+    saddles = np.flatnonzero((second_order(problem, path, best.p)[1] < -FLAT) & r.converged)
+    reach, phase = 0.5 * (problem.action_high - problem.action_low), np.pi * times[:-1] / times[-1]
+    waves = np.stack([size * np.cos(n * phase) for size in _DISTURBANCES for n in range(_WAVES)])
+    ways = np.concatenate(
+        [sign * wave[:, None] * axis for sign in (1, -1) for wave in waves for axis in np.diag(reach)]
+    )
+    ways = ways.reshape(-1, problem.steps, problem.n_u)
+    for i in saddles:
+        num = len(ways)
+        rows = lambda a, num=num: np.broadcast_to(a, (num, *a.shape)).copy()
+        p = np.broadcast_to(best.params(np.array([i])), (num, problem.n_p))
+        low, high = (b[None].clip(-1e20, 1e20) for b in (problem.control_low, problem.control_high))
+        one = np.ones((1, 1))
+        gains = rows(np.swapaxes(np.nan_to_num(r.gains[i]), -1, -2).reshape(problem.steps, -1))
+        tried = []
+        with np.errstate(all="ignore"):
+            for feedback in (gains, 0.0 * gains):
+                x, u, c, e, _ = ddp.bundle(problem).forward(
+                    rows(r.states[i]), rows(r.controls[i]), ways, feedback, one, p, low, high, 0 * one
+                )
+                tried.append((x, u, c.reshape(num, -1).sum(axis=1) + e[:, 0]))
+        states, controls, costs = (np.concatenate(parts) for parts in zip(*tried, strict=True))
+        lowest = int(np.argmin(np.where(np.isfinite(costs), costs, np.inf)))
+        if costs[lowest] < r.value[i]:
+            best.run(np.array([i]), states[[lowest]], controls[[lowest]], follow=True, barrier=1e-5)
+
+
 def _neighbour_round(best: _Best, candidates: int, tries: int, only: np.ndarray | None = None) -> int:
     """Every start tries its nearest solved trajectories as guesses. Returns how often one improved."""
     problem, result = best.problem, best.result
@@ -269,7 +326,7 @@ def _solve_batch(
     started = time.perf_counter()
     total = len(x0)
     proved = convex(problem, p)
-    best = _Best(problem, x0, p, kernels=total >= (32 if proved else 8))
+    best = _Best(problem, x0, p, kernels=total >= (32 if proved else 8), tolerance=tolerance)
     everyone = np.arange(total)
     report = progress or (lambda done, of: None)
     report(0, total)
@@ -277,9 +334,9 @@ def _solve_batch(
         states = np.broadcast_to(guess.states, (total, *guess.states.shape[-2:])).copy()
         states[:, 0] = x0
         controls = np.broadcast_to(guess.controls, (total, *guess.controls.shape[-2:]))
-        _follow(best, everyone, states, controls, (1e-3,), tolerance=tolerance)
+        _follow(best, everyone, states, controls, (1e-3,))
     elif proved:
-        best.run(everyone, *_regulated(best), follow=True, tolerance=tolerance)
+        best.run(everyone, *_regulated(best), follow=True)
         lost = _improvable(best)
         if len(lost):
             _repair(best, lost)
@@ -309,23 +366,72 @@ def _solve_batch(
         lost = np.flatnonzero(~best.result.converged | ~np.isfinite(best.values))
         _direct_guesses(best, np.setdiff1d(lost, seeds), num_starts, seed, processes, report)
         _rescue(best, 8, seed + 1, processes, report)
+    if not proved:
+        _leave_saddles(best)
     report(total, total)
     return _batch_solution(best, proved, time.perf_counter() - started)
 
 
-def _defects(best: _Best) -> dict[str, np.ndarray]:
-    """max |F(x_k, u_k) − x_{k+1}| and max |H_x(x_k, u_k, λ_{k+1}) − λ_k| of every member."""
+def _expanded(best: _Best) -> None:
+    """Replace what the method left of members that did not converge, and derivatives that are not finite, by `ddp.expansion`."""
+    problem, r = best.problem, best.result
+    assert r is not None
+    finite = np.isfinite(r.gains).all(axis=(1, 2, 3)) & np.isfinite(r.hessians).all(axis=(1, 2, 3))
+    loose = np.flatnonzero(~(r.converged & finite))
+    if len(loose):
+        p = np.broadcast_to(best.p, (len(r.states), problem.n_p))[loose]
+        low, high = (side[None].clip(-1e20, 1e20) for side in (problem.control_low, problem.control_high))
+        slopes, r.hessians[loose], r.gains[loose] = ddp.expansion(
+            problem, r.states[loose], r.controls[loose], p, low, high
+        )
+        open_ = ~r.converged[loose]
+        r.costates[loose[open_]] = slopes[open_]
+
+
+_BESIDE = 1e-9
+"""How far from a state its sides are, in units of 1 + |x|."""
+_ELSEWHERE = 1e-4
+"""How far from a control another one is, in units of 1 + |u|: a kink that it leaves is one of the control's, no kink of J*."""
+_JUMP = 1e-3
+"""Relative jump of a slope between both sides from which there is no gradient; of the largest slope, a thousandth of that."""
+
+
+def _kinks(states: np.ndarray, costates: np.ndarray, slope: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Where (B, N) a state lies on a kink of its own interval: `slope` H_x(x) jumps between both sides in some direction."""
+    size = np.abs(costates).max(axis=2)
+    bound = np.maximum(_JUMP * size, 1e-3 * _JUMP * (1 + size.max(axis=1, keepdims=True)))
+    found = np.zeros(size.shape, dtype=bool)
+    for j in range(states.shape[2]):
+        aside = np.zeros_like(states)
+        aside[..., j] = _BESIDE * (1 + np.abs(states[..., j]))
+        found |= np.abs(slope(states + aside) - slope(states - aside)).max(axis=2) > bound
+    return found
+
+
+def _first_order(best: _Best, statuses: list[Status]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """max |F(x_k, u_k) − x_{k+1}| and max |H_x(x_k, u_k, λ_{k+1}) − λ_k| of every member; the costates that are given, of a
+    converged member all."""
     problem, r = best.problem, best.result
     assert r is not None
     flat = lambda a: a.reshape(-1, a.shape[-1]).T
     num, steps = r.controls.shape[:2]
     p = np.repeat(np.broadcast_to(best.p, (num, problem.n_p)), steps, axis=0).T
     times = np.tile(np.arange(steps) * problem.dt, num)[None]
-    after, _, h_x, _ = gradient_functions(problem)[0](
-        flat(r.states[:, :-1]), flat(r.controls), p, times, problem.dt, flat(r.costates[:, 1:])
-    )
+    inner = gradient_functions(problem)[0]
+    at = lambda x, u: inner(flat(x), flat(u), p, times, problem.dt, flat(r.costates[:, 1:]))
+    after, _, h_x, h_u = at(r.states[:, :-1], r.controls)
     gap = lambda a, b: np.abs(np.asarray(a).T.reshape(num, steps, -1) - b).max(axis=(1, 2))
-    return {"defect": gap(after, r.states[:, 1:]), "costate_defect": gap(h_x, r.costates[:, :-1])}
+    u = flat(r.controls).T
+    projected = u - np.clip(u - np.asarray(h_u).T, problem.control_low, problem.control_high)
+    tolerance = ddp.STATIONARY * (1 + np.abs(r.value))
+    tolerance[[status.ok for status in statuses]] = np.inf
+    tolerance[[status in (Status.DIVERGED, Status.UNBOUNDED) for status in statuses]] = np.nan
+    costates = ddp.gradients(r.costates, np.abs(projected).max(axis=1).reshape(num, steps), tolerance)
+    if not dynamic_programming.smooth(problem):
+        other = r.controls + _ELSEWHERE * (1 + np.abs(r.controls))
+        slope = lambda x: np.asarray(at(x, other)[2]).T.reshape(num, steps, -1)
+        costates[:, :-1][_kinks(r.states[:, :-1], r.costates[:, :-1], slope)] = np.nan
+    return {"defect": gap(after, r.states[:, 1:]), "costate_defect": gap(h_x, r.costates[:, :-1])}, costates
 
 
 def _batch_solution(best: _Best, proved: bool, wall_time: float) -> SolutionBatch:
@@ -338,15 +444,18 @@ def _batch_solution(best: _Best, proved: bool, wall_time: float) -> SolutionBatc
         elif runs_away(problem, u):
             statuses.append(Status.UNBOUNDED)
         else:
-            statuses.append(Status.CONVERGED if converged or gradient <= 1e-6 * (1 + abs(value)) else Status.STALLED)
+            near = gradient <= ddp.STATIONARY * (1 + abs(value))
+            statuses.append(Status.CONVERGED if converged else Status.ACCEPTABLE if near else Status.STALLED)
+    _expanded(best)
+    residuals, costates = _first_order(best, statuses)
     trajectory = Trajectory(
         times=np.arange(problem.steps + 1) * problem.dt, states=r.states, controls=r.controls, costs=r.costs,
-        terminal_cost=r.terminal_cost, costates=r.costates,
+        terminal_cost=r.terminal_cost, costates=costates,
     )  # fmt: skip
     num = len(r.states)
     return SolutionBatch(
         problem, "ddp", trajectory, statuses,
-        {"stationarity": r.gradient, **_defects(best), "transversality": np.zeros(num)},
+        {"stationarity": r.gradient, **residuals, "transversality": np.zeros(num)},
         best.p, wall_time, gains=r.gains, hessians=r.hessians, iterations=r.iterations,
         basins=np.array([max(1, len(values)) for values in best.seen]), proved=proved,
     )  # fmt: skip
@@ -381,6 +490,36 @@ def _polished(
     return collect(problem, members, p, time.perf_counter() - started)
 
 
+def _truer(
+    found: SolutionBatch, guess: Trajectory | None, num_starts: int | None, seed: int, processes: int | None
+) -> SolutionBatch:
+    """What lives on the error of its integrator, from multiple shooting, which prefers what is true to the plant: where that certifies it.
+    Where it helps none of the first few, the step is too coarse for all."""
+    true = found.certificates().get("accumulated", np.zeros(len(found)))
+    hopeless = np.isnan(true) & (not dynamic_programming.smooth(found.problem))  # a kink that no integrator passes
+    lost = np.flatnonzero([s.certifiable for s in found.statuses] & ~(true <= UNTRUE) & ~hopeless)
+    if not len(lost):
+        return found
+    began, p = time.perf_counter(), found.params
+    sure: dict[int, Solution] = {}
+    batched = guess is not None and guess.batch_shape
+    for part in (lost[:_SOME], lost[_SOME:_TRUER]):
+        if not len(part) or (part[0] != lost[0] and not sure):
+            break
+        other = solve_list(
+            found.problem, found.trajectory.states[part, 0], p if len(p) == 1 else p[part], "multiple_shooting",
+            guess=guess[part] if batched else guess, num_starts=num_starts, seed=seed, tolerance=1e-10,  # type: ignore[index]
+            processes=processes, progress=None, options={},
+        )  # fmt: skip
+        sure |= {
+            i: s for i, s in zip(part.tolist(), other, strict=True) if s.verdict in (Verdict.PROVED, Verdict.EXTREMAL)
+        }
+    if not sure:
+        return found
+    members = [sure.get(i, found[i]) for i in range(len(found))]
+    return collect(found.problem, members, p, found.wall_time + time.perf_counter() - began)
+
+
 def _check_options(method: str, taken: tuple[str, ...], options: dict[str, Any]) -> None:
     """Raise for the first option that the method does not take."""
     own = [name for name in taken if name not in ("problem", "x0")]
@@ -401,6 +540,7 @@ def pulses(problem: Problem, num: int) -> bool:
     return (num == 1 or problem.n_x > ddp.UNROLLED) and bilinear(problem) is not None
 
 
+@in_turn
 def solve_many(
     problem: Problem,
     starts: np.ndarray,
@@ -441,7 +581,7 @@ def solve_many(
     require(whole, "num_starts", "be a positive integer", f"is {num_starts!r}")
     if (units := natural(problem)) is not None:
         inside = solve_many(
-            units.problem, x0, method=method, params=p, guess=units.guess(guess), num_starts=num_starts, seed=seed,
+            units.problem, x0 / units.state, method=method, params=p, guess=units.guess(guess), num_starts=num_starts, seed=seed,
             tolerance=tolerance, rounds=rounds, processes=processes, progress=progress, **options,
         )  # fmt: skip
         return units.restored(problem, inside)
@@ -452,10 +592,11 @@ def solve_many(
     if method in ("auto", "ddp") and sweeps.applies(problem) and not asked:
         _check_options("ddp", (), options)
         _check_guess(problem, guess)
-        return _solve_batch(
+        unconstrained = _solve_batch(
             problem, x0, p, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance or 1e-10, rounds=rounds,
             processes=processes, progress=progress,
         )  # fmt: skip
+        return unconstrained if method == "ddp" else _truer(unconstrained, guess, num_starts, seed, processes)
     require(
         method != "ddp" or problem.final_time is None, "method", "suit the problem", "`ddp` takes no free final time"
     )
@@ -487,6 +628,7 @@ def solve_ddp_start(problem: Problem, x0: np.ndarray, **options: Any) -> Solutio
     return solve_many(problem, x0, method="ddp", **options)[0]
 
 
+@in_turn
 def solve(
     problem: Problem,
     x0: np.ndarray,
@@ -509,21 +651,4 @@ def solve(
         problem, states, method=method, params=params, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance,
         **options,
     )  # fmt: skip
-    if np.ndim(x0) > 1:
-        return batch
-    first = batch[0]
-    found = _noted(first)
-    if found is not first and method == "auto" and found.solver == "ddp":  # multiple shooting prefers what is true
-        common = {"params": params, "guess": guess, "num_starts": num_starts, "seed": seed, "tolerance": tolerance}
-        other = _noted(solve_many(problem, states, method="multiple_shooting", **common)[0])  # type: ignore[arg-type]
-        return other if other.ok else found
-    return found
-
-
-def _noted(found: Solution) -> Solution:
-    """A solution that lives on the error of its integrator is not certified, and says so."""
-    defect, size = found.certificate.resimulation, 1 + np.abs(found.trajectory.states).max()
-    if not found.ok or defect is None or defect <= 1e-2 * size:
-        return found
-    message = f"one interval, integrated again, ends {defect:.2g} elsewhere: a smaller `dt`, more `substeps`, or `collocation`"
-    return found.replace(status=Status.ACCEPTABLE, message=message)
+    return batch if np.ndim(x0) > 1 else batch[0]

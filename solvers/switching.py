@@ -34,6 +34,7 @@ from scipy.optimize import nnls
 
 from optctl.errors import require
 from optctl.problem import Problem
+from optctl.shared import in_turn
 from optctl.solvers.arcs import Arc, Bound, Mode, Unsupported, arc, bounds, highest
 from optctl.solvers.pontryagin import Abandoned, autonomous, check_flight, integrate_arc, newton, on_a_clock
 from optctl.solvers.solution import Certificate, Solution, Status
@@ -275,6 +276,7 @@ def _junction(problem: Problem, before: Arc, after: Arc, x_end, lam_end, x, lam)
     return ca.vertcat(*rows)
 
 
+@in_turn
 def solve_switching(
     problem: Problem,
     x0: np.ndarray,

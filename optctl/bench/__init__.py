@@ -25,6 +25,7 @@ from optctl.bench.quantum import quantum
 from optctl.bench.shooting import shooting
 from optctl.bench.solvers import solvers
 from optctl.bench.thermodynamics import thermodynamics
+from optctl.bench.threads import threads
 from optctl.comparison import machine
 from optctl.errors import require
 from optctl.files import check_writable, write_atomically
@@ -361,6 +362,7 @@ BENCHES: dict[str, Callable[..., int]] = {
     "thermodynamics": thermodynamics,
     "quantum": quantum,
     "shooting": shooting,
+    "threads": threads,
     "all": everything,
     "page": page,
 }

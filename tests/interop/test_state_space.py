@@ -1,5 +1,6 @@
 """State-space models of scipy and python-control ↔ problems, against those libraries' own Riccati and simulation."""
 
+import control
 import numpy as np
 import pytest
 import scipy.linalg
@@ -48,7 +49,9 @@ def test_a_stiff_plant_is_sampled_exactly_and_without_substeps():
 
 def test_a_mode_that_dies_within_one_interval_has_no_gain():
     # x' = −50 x + u, ∫ x² + u² dt: the exact sampled gain solves the scalar Riccati equation of a = e^(−10), b = (1 − a)/50, …
-    problem = from_state_space(scipy.signal.StateSpace([[-50.0]], [[1.0]], [[1.0]], [[0.0]]), dt=0.2, steps=10, substeps=1)
+    problem = from_state_space(
+        scipy.signal.StateSpace([[-50.0]], [[1.0]], [[1.0]], [[0.0]]), dt=0.2, steps=10, substeps=1
+    )
     a, b = np.exp(-10), (1 - np.exp(-10)) / 50
     q = (1 - a**2) / 100  # ∫ e^(−100 t) dt
     n = (1 - a) ** 2 / 5000  # ∫ e^(−50 t) (1 − e^(−50 t))/50 dt
@@ -80,7 +83,6 @@ def test_the_free_motion_is_scipys():
 
 
 def test_python_controls_names_and_time_bases_are_kept():
-    control = pytest.importorskip("control")
     system = control.ss(A, B, C, 0, inputs=["force"], outputs=["angle"], states=["angle", "rate"], name="arm")
     problem = from_state_space(system, Q, R, dt=0.05)
     assert problem.name == "arm" and list(problem.state) == ["angle", "rate"] and list(problem.control) == ["force"]
@@ -94,7 +96,6 @@ def test_python_controls_names_and_time_bases_are_kept():
 
 
 def test_mimo_labels_of_python_control_become_names():
-    control = pytest.importorskip("control")
     problem = from_state_space(control.rss(3, 2, 2, strictly_proper=True), dt=0.1)
     assert problem.n_x == 3 and problem.n_u == 2 and len(problem.y_names) == 2
 

@@ -2,13 +2,10 @@
 
 import pytest
 import torch
+from torchrl.envs.utils import check_env_specs
 
 import optctl
 from optctl.errors import ArgumentError
-
-pytest.importorskip("torchrl")
-from torchrl.envs.utils import check_env_specs
-
 from optctl.interop.torchrl import TorchRLEnv
 
 
