@@ -17,6 +17,7 @@ import casadi as ca
 import numpy as np
 
 from optctl.errors import require
+from optctl.held import hold
 from optctl.problem import Bounds, Problem
 from optctl.shared import in_turn, kept
 from optctl.solvers.certificates import accumulated
@@ -84,18 +85,16 @@ class Collocation:
         final = final if self.free_time else problem.duration
         h = final * widths
         assert problem.dynamics_function is not None  # not discrete
-        point = ca.Function(
-            "rates", [problem._x, problem._u, problem._p, problem._t],
-            [problem.dynamics_function(problem._x, problem._u, problem._p, problem._t),
-             problem.stage_cost_function(problem._x, problem._u, problem._p, problem._t)],
-        )  # fmt: skip
+        point = hold(problem.rate_function)
         x, y = ca.SX.sym("x", n_x), ca.SX.sym("y", n_x)
         inner, u = ca.SX.sym("inner", n_x * self.inner), ca.SX.sym("u", n_u * s)
         q, t, hs = problem._p, problem._t, ca.SX.sym("h")
         held = list(ca.horzsplit(ca.reshape(inner, n_x, self.inner))) if self.inner else []
         xs = [x, *held, y] if method.shares_start else [*held, y]
         us = ca.horzsplit(ca.reshape(u, n_u, s))
-        f, costs = zip(*(point(xs[j], us[j], q, t + float(method.c[j]) * hs) for j in range(s)), strict=True)
+        f, costs = zip(
+            *(point(xs[j], us[j], q, t + float(method.c[j]) * hs, t + 0.5 * hs) for j in range(s)), strict=True
+        )
         rows = [i for i in range(s) if not (method.shares_start and i == 0)]
         defects = [xs[i] - x - hs * sum((float(method.a[i, j]) * f[j] for j in range(s)), ca.SX(0)) for i in rows]
         cost = hs * sum((float(method.b[j]) * costs[j] for j in range(s)), ca.SX(0))
@@ -123,8 +122,10 @@ class Collocation:
                 points = ca.reshape(ca.vertcat(stages, nodes[:, 1:]), n_x, n * per)
             at = ca.reshape(ca.repmat(starts, per, 1) + ca.DM(method.c[:per]) @ h, 1, n * per)
             at = ca.horzcat(at, final) if method.shares_start else at
-            path = problem.path_constraint_function.map(self.columns)
-            constraints.append(ca.vec(path(points, controls, ca.repmat(p, 1, self.columns), at)))
+            middles = ca.reshape(ca.repmat(starts + 0.5 * h, per, 1), 1, n * per)
+            middles = ca.horzcat(middles, final) if method.shares_start else middles
+            path = hold(problem.path_constraint_function).map(self.columns)
+            constraints.append(ca.vec(path(points, controls, ca.repmat(p, 1, self.columns), at, middles)))
             self.n_path = constraints[-1].numel()
         if problem.terminal_constraint_function is not None:
             constraints.append(problem.terminal_constraint_function(nodes[:, -1], p, final))
@@ -252,6 +253,7 @@ def _solution(
     problem, n = c.problem, c.intervals
     motion = problem.dynamics_function
     assert motion is not None  # not discrete
+    both = hold(problem.rate_function)
     nodes, stages, controls, final = c._split(result.w)
     nodes, controls = nodes.reshape(n + 1, problem.n_x), controls.reshape(c.columns, problem.n_u)
     stages = stages.reshape(n, c.inner, problem.n_x)
@@ -279,7 +281,7 @@ def _solution(
     def rate(fraction: float, flat: np.ndarray) -> np.ndarray:
         held = np.einsum("kju,j->ku", u, _lagrange(method.c, fraction))
         arguments = flat.reshape(n, -1)[:, :-1].T, held.T, p, (times[:-1] + fraction * h)[None]
-        f, cost = np.asarray(motion(*arguments)), np.asarray(problem.stage_cost_function(*arguments))
+        f, cost = (np.asarray(v) for v in both(*arguments, (times[:-1] + 0.5 * h)[None]))
         return (h[:, None] * np.concatenate([f, np.broadcast_to(cost, (1, n))]).T).ravel()
 
     begin = np.column_stack([nodes[:-1], np.zeros(n)])
