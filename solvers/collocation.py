@@ -19,6 +19,7 @@ import numpy as np
 
 from optctl.errors import require
 from optctl.problem import Bounds, Problem
+from optctl.solvers.hamiltonian import DRIFT, autonomous, hamiltonian
 from optctl.solvers.multiple_shooting import Guess, control_bounds, start_bounds
 from optctl.solvers.nonlinear_program import NonlinearProgram
 from optctl.solvers.solution import Certificate, Solution, Status, integrated, ruled_out
@@ -63,16 +64,17 @@ def scheme(name: str, degree: int = 3) -> Scheme:
 
 class Collocation:
     """The program of one problem and scheme; unknowns: node states, stage states, controls, T. The intervals' shares of the whole
-    time (their widths) are parameters, so that one program serves every grid of as many intervals."""
+    time (their widths) are parameters, so that one program serves every grid of as many intervals. With `held`, the control is
+    constant on every interval."""
 
-    def __init__(self, problem: Problem, method: Scheme, intervals: int) -> None:
-        self.problem, self.method, self.intervals = problem, method, intervals
+    def __init__(self, problem: Problem, method: Scheme, intervals: int, held: bool = False) -> None:
+        self.problem, self.method, self.intervals, self.held = problem, method, intervals, held
         n_x, n_u, s, n = problem.n_x, problem.n_u, len(method.c), intervals
         self.free_time = problem.final_time is not None
         # control columns: shared interval ends for Lobatto points, all points for Radau
         per = s - 1 if method.shares_start else s
-        self.columns = n * per + (1 if method.shares_start else 0)
-        self.index = np.array([[k * per + j for j in range(s)] for k in range(n)])
+        self.columns = n if held else n * per + (1 if method.shares_start else 0)
+        self.index = np.array([[k if held else k * per + j for j in range(s)] for k in range(n)])
         self.inner = s - 2 if method.shares_start else s - 1  # stage states besides the nodes
         self.sizes = (n_x * (n + 1), n_x * n * self.inner, n_u * self.columns, int(self.free_time))
         w, p, x0 = ca.MX.sym("w", sum(self.sizes)), ca.MX.sym("p", problem.n_p), ca.MX.sym("x0", n_x)
@@ -115,15 +117,7 @@ class Collocation:
         self.interval_values = ca.Function("interval_values", [w, p, widths, y_all], [costs_all, start(*ends, y_all)])
         constraints, self.n_path, self.n_end = [ca.vec(g)], 0, 0
         if problem.path_constraint_function is not None:
-            if method.shares_start:
-                inside = ca.reshape(ca.vertcat(nodes[:, :-1], stages), n_x, n * per)
-                points = ca.horzcat(inside, nodes[:, -1])
-            else:
-                points = ca.reshape(ca.vertcat(stages, nodes[:, 1:]), n_x, n * per)
-            at = ca.reshape(ca.repmat(starts, per, 1) + ca.DM(method.c[:per]) @ h, 1, n * per)
-            at = ca.horzcat(at, final) if method.shares_start else at
-            path = problem.path_constraint_function.map(self.columns)
-            constraints.append(ca.vec(path(points, controls, ca.repmat(p, 1, self.columns), at)))
+            constraints.append(self._path(nodes, stages, gathered, p, starts, h))
             self.n_path = constraints[-1].numel()
         if problem.terminal_constraint_function is not None:
             constraints.append(problem.terminal_constraint_function(nodes[:, -1], p, final))
@@ -131,14 +125,39 @@ class Collocation:
         self.n_defect = g.numel()
         self.program = NonlinearProgram(w, ca.vertcat(x0, p, widths.T), objective, ca.vertcat(*constraints))
 
+    def _path(self, nodes: ca.MX, stages: ca.MX, controls: ca.MX, p: ca.MX, starts: ca.MX, h: ca.MX) -> ca.MX:
+        """The path constraints at every point and at t = 0, where the polynomial of the first interval has the control; held controls
+        meet them at both ends of their intervals."""
+        problem, n, c = self.problem, self.intervals, self.method.c
+        path, n_x, n_u = problem.path_constraint_function, problem.n_x, problem.n_u
+        assert path is not None
+        at = ca.repmat(starts, len(c), 1) + ca.DM(c) @ h
+        held = [controls[j * n_u : (j + 1) * n_u, :] for j in range(len(c))]
+        inside = [ca.reshape(stages, n_x, n * self.inner)[:, j :: self.inner] for j in range(self.inner)]
+        begun = [nodes[:, :-1]] if self.method.shares_start else []
+        states = [*begun, *inside, nodes[:, 1:]]
+        along = lambda j: path.map(n)(states[j], held[j], ca.repmat(p, 1, n), at[j, :])
+        if self.held:
+            x, u, t = problem._x, problem._u, problem._t
+            moves = ca.which_depends(path(x, u, problem._p, t), ca.vertcat(x, t), 1, True)  # the others hold or not as a whole
+            rows = [i for i, moving in enumerate(moves) if moving]
+            first = path.map(n)(nodes[:, :-1], held[0], ca.repmat(p, 1, n), starts)
+            return ca.vertcat(ca.vec(first), *(ca.vec(along(j)[rows, :]) for j in range(len(begun), len(c))))
+        zero = sum((float(v) * held[j][:, 0] for j, v in enumerate(_lagrange(c, 0.0))), ca.MX(n_u, 1))
+        # a point that two intervals share belongs to the one that it ends
+        return ca.vertcat(path(nodes[:, 0], zero, p, 0.0), *(ca.vec(along(j)) for j in range(len(begun), len(c))))
+
     def _split(self, w):
         ends = np.cumsum(self.sizes)
         return w[: int(ends[0])], w[int(ends[0]) : int(ends[1])], w[int(ends[1]) : int(ends[2])], w[int(ends[2]) :]
 
     def times(self, h: np.ndarray) -> np.ndarray:
         """Times of the control columns, for intervals of lengths h."""
+        starts = np.cumsum(h) - h
+        if self.held:
+            return starts + h / 2
         columns = np.empty(self.columns)
-        columns[self.index] = (np.cumsum(h) - h)[:, None] + h[:, None] * self.method.c
+        columns[self.index] = starts[:, None] + h[:, None] * self.method.c
         return columns
 
     def pack(self, guess: Guess, final: float, widths: np.ndarray) -> np.ndarray:
@@ -285,19 +304,15 @@ def _solution(
     again = integrated(rate, begin.ravel()).reshape(n, -1)
     gaps, misses = np.abs(again[:, :-1] - nodes[1:]), (again[:, -1] - costs.ravel()) / (1.0 + abs(result.cost))
     defects = np.maximum((gaps / np.maximum(1.0, np.abs(nodes).max(axis=0))).max(axis=1), np.abs(misses))
-    drift = None
-    x, uu, pp, t = problem._x, problem._u, problem._p, problem._t
-    if not (ca.depends_on(motion(x, uu, pp, t), t) or ca.depends_on(problem.stage_cost_function(x, uu, pp, t), t)):
-        k = slice(1, n) if method.shares_start else slice(0, n)
-        if method.shares_start:
-            f = np.asarray(motion(nodes[k].T, u[k, 0].T, p, 0.0)).T
-            cost = np.asarray(problem.stage_cost_function(nodes[k].T, u[k, 0].T, p, 0.0)).ravel()
-            hamiltonian = cost + (costates[k] * f).sum(axis=1)
-        else:  # Radau controls belong to the end of the interval
-            f = np.asarray(motion(nodes[1:].T, u[:, -1].T, p, 0.0)).T
-            cost = np.asarray(problem.stage_cost_function(nodes[1:].T, u[:, -1].T, p, 0.0)).ravel()
-            hamiltonian = cost + (costates[1:] * f).sum(axis=1)
-        drift = float(np.ptp(hamiltonian)) if len(hamiltonian) else 0.0
+    # λ at the points: the share of f_kj in the interval's conditions, per weight
+    mu = y.reshape(n, c.rows, problem.n_x)
+    at_points = -np.einsum("ij,kix->kjx", method.a[len(method.c) - c.rows :], mu) / method.b[:, None]
+    first = [nodes[:-1, None]] if method.shares_start else []
+    xs = np.concatenate([*first, stages, nodes[1:, None]], axis=1)
+    flat = lambda v: v.reshape(-1, v.shape[-1]).T
+    when = (times[:-1, None] + h[:, None] * method.c).reshape(1, -1)
+    hs, sizes, _ = (np.asarray(v) for v in hamiltonian(problem)(flat(xs), flat(u), flat(at_points), p, when))
+    hs, sizes = hs.reshape(n, -1), sizes.reshape(n, -1)
     defect = float(np.abs(result.g[: c.n_defect]).max())
     worst = [0.0]
     for values, lo, hi in (
@@ -310,10 +325,16 @@ def _solution(
     status = result.status
     if not status.ok and defect < 1e-9 and max(worst) < 1e-8 and result.gradient < 1e-6 * (1 + abs(result.cost)):
         status = Status.CONVERGED
+    import os
+    if os.environ.get("DBG"):
+        lam_gap=(costates[1:]*(again[:, :-1]-nodes[1:])).sum(axis=1)+ (again[:, -1] - costs.ravel())
+        old = np.asarray(hamiltonian(problem)(nodes[1:].T, u[:,-1].T, costates[1:].T, p, times[None,1:])[0]).ravel()
+        tv=lambda v: np.abs(np.diff(v,axis=0)).sum(axis=0)
+        print("  DBG n",n,"held",c.held,"it",result.iterations, result.message,"J",result.cost,"resim",np.abs(again[:, :-1]-nodes[1:]).max(),"drift all",np.ptp(hs),"drift mean",np.ptp((hs*method.b).sum(axis=1)),"drift old", np.ptp(old), "size",sizes.max(),np.median(sizes),"DWR",lam_gap.sum(),np.abs(lam_gap).sum(), "H mean", (hs*method.b).sum(axis=1)@h/final, "TV", tv(u.reshape(-1,u.shape[-1])), tv((u*method.b[:,None]).sum(axis=1)), "lam", np.abs(at_points[:,-1]-costates[1:]).max())
     status, message = ruled_out(problem, nodes, controls) or (status, "" if status.ok else result.message)
     certificate = Certificate(
         defect=defect, resimulation=float(np.max(gaps)), cost_defect=float(abs(misses.sum())), stationarity=result.gradient,
-        hamiltonian_drift=drift, constraint_violation=max(worst),
+        hamiltonian_drift=float(np.ptp(hs)) if autonomous(problem) else None, constraint_violation=max(worst),
     )  # fmt: skip
     return Solution(
         problem=problem.name, solver=name, trajectory=trajectory, status=status, certificate=certificate,
