@@ -22,7 +22,8 @@ from optctl.controller import check_params, check_states
 from optctl.errors import require
 from optctl.problem import Problem, check_problem
 from optctl.solvers import sweeps
-from optctl.solvers.solution import Certificate, Solution, Status, gradient_functions, resimulation, violation
+from optctl.solvers.certificates import checked_one
+from optctl.solvers.solution import Certificate, Solution, Status, gradient_functions, violation
 from optctl.trajectory import Trajectory
 
 _STARTS = 64
@@ -283,7 +284,7 @@ def certified(problem: Problem, x0: np.ndarray, controls: np.ndarray, p: np.ndar
     return Solution(
         problem=problem.name, solver="grape", trajectory=trajectory, status=status, wall_time=0.0,
         certificate=Certificate(
-            defect=0.0, stationarity=residual, costate_defect=0.0, transversality=0.0, resimulation=resimulation(problem, trajectory, p),
-            constraint_violation=violation(problem, x, u, p, t),
+            defect=0.0, stationarity=residual, costate_defect=0.0, transversality=0.0,
+            constraint_violation=violation(problem, x, u, p, t), **checked_one(problem, trajectory, p),
         ),
     )  # fmt: skip

@@ -48,7 +48,7 @@ def tvlqr(problem: Problem, trajectory: Trajectory, params: np.ndarray | None = 
     require(problem.final_time is None, "problem", "have a fixed final time", "its final time is free")
     if (units := natural(problem)) is not None:
         inside = tvlqr(units.problem, units.guess(trajectory), params)
-        return Feedback(inside.K * units.control[:, None], inside.P * units.cost, inside.regularised)
+        return Feedback(units.gains(inside.K), units.hessians(inside.P), inside.regularised)  # type: ignore[arg-type]
     batch = trajectory.batch_shape
     x = trajectory.states.reshape(-1, *trajectory.states.shape[-2:])
     u = trajectory.controls.reshape(-1, *trajectory.controls.shape[-2:])

@@ -25,7 +25,8 @@ from optctl.controller import FeedbackController
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem
 from optctl.solvers.dynamic_programming import kinked, periods, time_invariant
-from optctl.solvers.solution import Certificate, Solution, Status, resimulation, violation
+from optctl.solvers.certificates import checked_one
+from optctl.solvers.solution import Certificate, Solution, Status, violation
 from optctl.trajectory import Trajectory
 
 
@@ -428,7 +429,7 @@ def solve_lqr(problem: Problem, x0: np.ndarray, *, params: np.ndarray | None = N
     flow = product(turn(A), costates[1:]) + 2 * (product(Q, states[:-1]) + product(N, controls) + q) - costates[:-1]
     crossed = violation(problem, states, controls, p, times)
     certificate = Certificate(
-        defect=0.0, resimulation=resimulation(problem, trajectory, p), stationarity=float(np.abs(slope).max()),
+        defect=0.0, **checked_one(problem, trajectory, p), stationarity=float(np.abs(slope).max()),
         costate_defect=float(np.abs(flow).max()), transversality=0.0, constraint_violation=crossed,
     )  # fmt: skip
     admissible = crossed <= 1e-9

@@ -18,6 +18,7 @@ import numpy as np
 
 from optctl.errors import require
 from optctl.problem import Bounds, Problem
+from optctl.solvers.certificates import checked_one
 from optctl.solvers.nonlinear_program import NlpResult, NonlinearProgram
 from optctl.solvers.solution import (
     Certificate,
@@ -25,7 +26,6 @@ from optctl.solvers.solution import (
     Status,
     complementarity,
     gradient_functions,
-    resimulation,
     ruled_out,
     violation,
 )  # fmt: skip
@@ -217,12 +217,12 @@ class Transcription:
         defect = float(np.max(np.abs(after - states[1:])))
         certificate = Certificate(
             defect=defect,
-            resimulation=resimulation(problem, trajectory, p),
             stationarity=stationarity,
             costate_defect=costate_defect,
             transversality=transversality,
             constraint_violation=violation(problem, states, controls, p, times),
             complementarity=self._complementarity(result),
+            **checked_one(problem, trajectory, p),
         )
         status = result.status
         if status is not Status.CONVERGED and defect < 1e-9 and certificate.worst() < 1e-6 * (1 + abs(result.cost)):

@@ -29,7 +29,7 @@ from optctl.solvers.guesses import Neighbours
 from optctl.solvers.lqr import convex
 from optctl.solvers.multiple_shooting import Guess, solve_multiple_shooting
 from optctl.solvers.parallel import collect, solve_each, solve_list
-from optctl.solvers.solution import Solution, SolutionBatch, Status, gradient_functions, runs_away
+from optctl.solvers.solution import UNTRUE, Solution, SolutionBatch, Status, Verdict, gradient_functions, runs_away
 from optctl.solvers.units import natural
 from optctl.trajectory import Trajectory
 from optctl.transforms import missing_derivative
@@ -38,11 +38,17 @@ Progress = Callable[[int, int], None]
 """Called with (starts done, starts in all)."""
 
 
+_TRUER = 64
+"""Members, at most, that multiple shooting tries where differential dynamic programming lives on the error of the integrator."""
+
+
 class _Best:
     """The best trajectory of each start so far, and the values of the optima it met."""
 
-    def __init__(self, problem: Problem, x0: np.ndarray, p: np.ndarray, kernels: bool) -> None:
-        self.problem, self.x0, self.p, self.kernels = problem, x0, p, kernels
+    def __init__(
+        self, problem: Problem, x0: np.ndarray, p: np.ndarray, kernels: bool, tolerance: float = 1e-10
+    ) -> None:
+        self.problem, self.x0, self.p, self.kernels, self.tolerance = problem, x0, p, kernels, tolerance
         self.result: DdpResult | None = None
         self.values = np.full(len(x0), np.inf)
         self.seen: list[list[float]] = [[] for _ in x0]
@@ -77,6 +83,7 @@ class _Best:
         return improved
 
     def run(self, index: np.ndarray, states: np.ndarray, controls: np.ndarray, **options: Any) -> np.ndarray:
+        options = {"tolerance": self.tolerance} | options
         found = solve_ddp(self.problem, states, controls, self.params(index), kernels=self.kernels, **options)
         return self.offer(index, found)
 
@@ -269,7 +276,7 @@ def _solve_batch(
     started = time.perf_counter()
     total = len(x0)
     proved = convex(problem, p)
-    best = _Best(problem, x0, p, kernels=total >= (32 if proved else 8))
+    best = _Best(problem, x0, p, kernels=total >= (32 if proved else 8), tolerance=tolerance)
     everyone = np.arange(total)
     report = progress or (lambda done, of: None)
     report(0, total)
@@ -277,9 +284,9 @@ def _solve_batch(
         states = np.broadcast_to(guess.states, (total, *guess.states.shape[-2:])).copy()
         states[:, 0] = x0
         controls = np.broadcast_to(guess.controls, (total, *guess.controls.shape[-2:]))
-        _follow(best, everyone, states, controls, (1e-3,), tolerance=tolerance)
+        _follow(best, everyone, states, controls, (1e-3,))
     elif proved:
-        best.run(everyone, *_regulated(best), follow=True, tolerance=tolerance)
+        best.run(everyone, *_regulated(best), follow=True)
         lost = _improvable(best)
         if len(lost):
             _repair(best, lost)
@@ -338,7 +345,8 @@ def _batch_solution(best: _Best, proved: bool, wall_time: float) -> SolutionBatc
         elif runs_away(problem, u):
             statuses.append(Status.UNBOUNDED)
         else:
-            statuses.append(Status.CONVERGED if converged or gradient <= 1e-6 * (1 + abs(value)) else Status.STALLED)
+            near = gradient <= 1e-6 * (1 + abs(value))
+            statuses.append(Status.CONVERGED if converged else Status.ACCEPTABLE if near else Status.STALLED)
     trajectory = Trajectory(
         times=np.arange(problem.steps + 1) * problem.dt, states=r.states, controls=r.controls, costs=r.costs,
         terminal_cost=r.terminal_cost, costates=r.costates,
@@ -379,6 +387,28 @@ def _polished(
     for i, solution in zip(lost, rest, strict=True):
         members[i] = solution
     return collect(problem, members, p, time.perf_counter() - started)
+
+
+def _truer(
+    found: SolutionBatch, guess: Trajectory | None, num_starts: int | None, seed: int, processes: int | None
+) -> SolutionBatch:
+    """What lives on the error of its integrator, from multiple shooting, which prefers what is true to the plant: where that certifies it."""
+    true = found.certificates().get("accumulated", np.zeros(len(found)))
+    lost = np.flatnonzero([s.certifiable for s in found.statuses] & ~(true <= UNTRUE))[:_TRUER]
+    if not len(lost):
+        return found
+    began, p = time.perf_counter(), found.params
+    batched = guess is not None and guess.batch_shape
+    other = solve_list(
+        found.problem, found.trajectory.states[lost, 0], p if len(p) == 1 else p[lost], "multiple_shooting",
+        guess=guess[lost] if batched else guess, num_starts=num_starts, seed=seed, tolerance=1e-10, processes=processes,  # type: ignore[index]
+        progress=None, options={},
+    )  # fmt: skip
+    sure = {i: s for i, s in zip(lost.tolist(), other, strict=True) if s.verdict in (Verdict.PROVED, Verdict.EXTREMAL)}
+    if not sure:
+        return found
+    members = [sure.get(i, found[i]) for i in range(len(found))]
+    return collect(found.problem, members, p, found.wall_time + time.perf_counter() - began)
 
 
 def _check_options(method: str, taken: tuple[str, ...], options: dict[str, Any]) -> None:
@@ -441,7 +471,7 @@ def solve_many(
     require(whole, "num_starts", "be a positive integer", f"is {num_starts!r}")
     if (units := natural(problem)) is not None:
         inside = solve_many(
-            units.problem, x0, method=method, params=p, guess=units.guess(guess), num_starts=num_starts, seed=seed,
+            units.problem, x0 / units.state, method=method, params=p, guess=units.guess(guess), num_starts=num_starts, seed=seed,
             tolerance=tolerance, rounds=rounds, processes=processes, progress=progress, **options,
         )  # fmt: skip
         return units.restored(problem, inside)
@@ -452,10 +482,11 @@ def solve_many(
     if method in ("auto", "ddp") and sweeps.applies(problem) and not asked:
         _check_options("ddp", (), options)
         _check_guess(problem, guess)
-        return _solve_batch(
+        found = _solve_batch(
             problem, x0, p, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance or 1e-10, rounds=rounds,
             processes=processes, progress=progress,
         )  # fmt: skip
+        return found if method == "ddp" else _truer(found, guess, num_starts, seed, processes)
     require(
         method != "ddp" or problem.final_time is None, "method", "suit the problem", "`ddp` takes no free final time"
     )
@@ -509,21 +540,4 @@ def solve(
         problem, states, method=method, params=params, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance,
         **options,
     )  # fmt: skip
-    if np.ndim(x0) > 1:
-        return batch
-    first = batch[0]
-    found = _noted(first)
-    if found is not first and method == "auto" and found.solver == "ddp":  # multiple shooting prefers what is true
-        common = {"params": params, "guess": guess, "num_starts": num_starts, "seed": seed, "tolerance": tolerance}
-        other = _noted(solve_many(problem, states, method="multiple_shooting", **common)[0])  # type: ignore[arg-type]
-        return other if other.ok else found
-    return found
-
-
-def _noted(found: Solution) -> Solution:
-    """A solution that lives on the error of its integrator is not certified, and says so."""
-    defect, size = found.certificate.resimulation, 1 + np.abs(found.trajectory.states).max()
-    if not found.ok or defect is None or defect <= 1e-2 * size:
-        return found
-    message = f"one interval, integrated again, ends {defect:.2g} elsewhere: a smaller `dt`, more `substeps`, or `collocation`"
-    return found.replace(status=Status.ACCEPTABLE, message=message)
+    return batch if np.ndim(x0) > 1 else batch[0]

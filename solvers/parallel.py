@@ -25,7 +25,7 @@ from optctl.solvers.batch import cores
 from optctl.solvers.guesses import equivalent_targets, flight, lines, middle, random_controls, target
 from optctl.solvers.interrupts import heeded
 from optctl.solvers.multiple_shooting import Guess
-from optctl.solvers.solution import FIRST_ORDER, Solution, SolutionBatch, Status, Verdict, with_curvature
+from optctl.solvers.solution import FIRST_ORDER, UNTRUE, Solution, SolutionBatch, Status, Verdict, with_curvature
 from optctl.trajectory import Trajectory
 
 _JOB: tuple | None = None
@@ -153,8 +153,8 @@ def _refined(function, problem, x0, p, best: Solution, tolerance, options, finis
 
 def _rank(found: Solution) -> tuple[bool, bool, bool, float]:
     """Converged before feasible before true to the dynamics before cheap: a grid too coarse can be exploited."""
-    defect, size = found.certificate.resimulation, 1 + np.abs(found.trajectory.states).max()
-    true = defect is not None and bool(defect <= 1e-2 * size)
+    error = found.certificate.accumulated
+    true = error is not None and bool(error <= UNTRUE)
     value = found.value if np.isfinite(found.value) else np.inf
     return found.ok, found.verdict is not Verdict.NOT_CONVERGED, true, -value
 

@@ -11,7 +11,8 @@ and the second-order condition (§6.3): the pivots Q_uu = H_uu + F_u'P⁺F_u of 
 held at a bound, are positive definite: H_uu does not fail (Legendre and Clebsch) and P stays bounded (no conjugate point). These
 pivots are those of the reduced Hessian of the whole problem, so where one is negative the extremal is no minimum.
 
-Every residual is in the units of the problem; `None` says that it does not apply or was not computed.
+Every residual is in the units in which the problem was solved (its own, or natural ones: `units.py`); `None` says that it does not
+apply or was not computed. How they become a verdict: `judge`; what is checked independently of the solver: `certificates.py`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from scipy.integrate import solve_ivp
 
 from optctl.problem import Problem
 from optctl.solvers.batch import Batched
+from optctl.solvers.certificates import checked, mismatches
 from optctl.trajectory import Trajectory
 
 
@@ -59,16 +61,29 @@ class Status(enum.Enum):
     def ok(self) -> bool:
         return self is Status.CONVERGED
 
+    @property
+    def certifiable(self) -> bool:
+        """Whether the residuals decide; with any other status nothing is certified."""
+        return self in (Status.CONVERGED, Status.ACCEPTABLE)
+
 
 _HOPELESS = (Status.INFEASIBLE, Status.DIVERGED, Status.UNBOUNDED)
 
 
 FIRST_ORDER = ("defect", "stationarity", "costate_defect", "transversality", "constraint_violation")
 """The residuals of a `Certificate` that define an extremal."""
+_FEASIBLE = 1e-6
+"""Defects and constraint violations up to this count as none."""
+_ACCEPTABLE = 1e-6
+"""Residuals beside the cost up to which a point short of the requested tolerance is certified all the same."""
+UNTRUE = 1e-2
+"""Fraction of a state's range by which the integrator may displace it over the horizon in a certified solution."""
 _COST_DEFECT = 1e-2
 """Relative error of a cost up to which it is certified."""
 _FLAT = 1e-10
 """A relative curvature up to this is rounding."""
+_COUPLED = 1e-7
+"""A flat direction of the controls that moves the slope of the costates by more than this, relatively, leaves the curvature open."""
 _LARGEST = 24
 """States and controls up to which second derivatives are cheap."""
 _CHUNK = 256
@@ -91,9 +106,13 @@ class Certificate:
     defect: float | None = None
     """Mismatch of the solver's own discrete dynamics."""
     resimulation: float | None = None
-    """Mismatch after integrating every interval again by DOP853 (continuous) or the problem's step (discretised)."""
+    """Mismatch after integrating every interval again by DOP853 (continuous dynamics) or the problem's step (discrete)."""
+    accumulated: float | None = None
+    """The mismatches of all intervals together, state by state beside the range of that state: the largest."""
     cost_defect: float | None = None
-    """Mismatch of the cost then, relative to 1 + |J|, where the solver's quadrature is not the problem's step."""
+    """What they change in the cost to first order, relative to `cost_scale`."""
+    cost_scale: float | None = None
+    """What residuals are compared with: 1 + |J|, and where a control is unbounded no more than 1 + |J| of doing nothing."""
     stationarity: float | None = None
     """Projected gradient of the Hamiltonian with respect to the controls."""
     costate_defect: float | None = None
@@ -115,9 +134,48 @@ class Certificate:
         known = [v for name in FIRST_ORDER if (v := getattr(self, name)) is not None]
         return float(np.max(known)) if known else float("nan")
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is known, as arrays of one entry: the form that `judge` takes."""
+        return {f.name: np.array([v], dtype=float) for f in fields(self) if (v := getattr(self, f.name)) is not None}
+
     def __str__(self) -> str:
         parts = [(f.name.replace("_", " "), getattr(self, f.name)) for f in fields(self)]
         return ", ".join(f"{name} {value:.1e}" for name, value in parts if value is not None)
+
+
+def judge(
+    statuses: Sequence[Status],
+    residuals: dict[str, np.ndarray],
+    values: np.ndarray,
+    proved: bool | np.ndarray,
+    tolerance: float = 1e-4,
+) -> list[Verdict]:
+    """The verdicts of solutions with these residuals, (B,) each by its name in `Certificate`, and costs `values` (B,).
+
+    Certified: converged (or short of the requested tolerance by less than `_ACCEPTABLE`), first-order residuals within tolerance · cost_scale,
+    feasible, true to the plant (`accumulated`, `cost_defect`), and no second-order condition violated. Proved: certified, and the
+    problem convex. Best found: feasible and finite. A residual that is missing is not looked at; one that is NaN passes no test.
+    """
+    num = len(statuses)
+    known = lambda names: [residuals[name] for name in names if name in residuals]
+    worst = lambda *names: np.max([np.zeros(num), *known(names)], axis=0)  # NaN stays NaN, and is below nothing
+    scale = residuals.get("cost_scale", 1.0 + np.abs(values))
+    short = np.array([status is Status.ACCEPTABLE for status in statuses])
+    allowed = np.where(short, min(tolerance, _ACCEPTABLE), tolerance) * scale
+    with np.errstate(invalid="ignore"):
+        feasible = np.isfinite(values) & (worst("defect", "constraint_violation") <= _FEASIBLE)
+        true = (worst("accumulated") <= UNTRUE) & (worst("cost_defect") <= _COST_DEFECT)
+        saddle = residuals.get("curvature", np.zeros(num)) < -_FLAT
+        sure = np.array([status.certifiable for status in statuses]) & feasible & true & ~saddle
+        sure &= worst(*FIRST_ORDER) <= allowed
+    hopeless = np.array([status in _HOPELESS for status in statuses])
+    stopped = np.array([status.certifiable or status is Status.STALLED for status in statuses])
+    usable = feasible & ~hopeless & stopped & ("stationarity" in residuals)
+    optimal = np.broadcast_to(np.asarray(proved, dtype=bool), (num,))
+    return [
+        Verdict.PROVED if s and o else Verdict.EXTREMAL if s else Verdict.BEST_FOUND if u else Verdict.NOT_CONVERGED
+        for s, o, u in zip(sure & ~hopeless, optimal, usable, strict=True)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -161,34 +219,54 @@ class Solution:
     @property
     def minimum(self) -> bool | None:
         """Whether the second-order conditions hold strictly (a local minimum), are violated (none), or leave it open (`None`)."""
-        c = self.certificate.curvature
-        if self.verdict is Verdict.PROVED:
+        c, verdict = self.certificate.curvature, self.verdict
+        if verdict is Verdict.PROVED:
             return True
-        known = c is not None and self.verdict is Verdict.EXTREMAL and abs(c) > _FLAT
-        return bool(c > 0) if c is not None and known else None
+        if c is None or not abs(c) > _FLAT or not self._stationary:
+            return None
+        return bool(c > 0)
+
+    @property
+    def _stationary(self) -> bool:
+        """The first-order conditions hold, whatever the second-order ones say."""
+        certificate = replace(self.certificate, curvature=None)
+        return judge([self.status], certificate.arrays(), np.array([self.value]), False, self.tolerance)[0] is Verdict.EXTREMAL
 
     @property
     def verdict(self) -> Verdict:
-        """proved optimum ⊃ certified extremal ⊃ best found (feasible) ⊃ not converged."""
-        c, scale = self.certificate, 1.0 + abs(self.value)
-        feasible = max(c.defect or 0.0, c.constraint_violation or 0.0) <= self.tolerance
-        if not np.isfinite(self.value) or not feasible or self.status in _HOPELESS:
-            return Verdict.NOT_CONVERGED
-        if self.status.ok and c.worst() <= self.tolerance * scale and (c.cost_defect or 0.0) <= _COST_DEFECT:
-            return Verdict.PROVED if self.proved else Verdict.EXTREMAL
-        known = c.stationarity is not None and self.status in (Status.CONVERGED, Status.ACCEPTABLE, Status.STALLED)
-        return Verdict.BEST_FOUND if known else Verdict.NOT_CONVERGED
+        """proved optimum ⊃ certified extremal ⊃ best found (feasible) ⊃ not converged: `judge`."""
+        value = np.array([self.value])
+        return judge([self.status], self.certificate.arrays(), value, self.proved, self.tolerance)[0]
+
+    @property
+    def shortcoming(self) -> str:
+        """Why it is not certified, in one sentence; empty where it is, or where the status says it."""
+        c, scale = self.certificate, self.certificate.cost_scale or 1.0 + abs(self.value)
+        if self.verdict in (Verdict.PROVED, Verdict.EXTREMAL) or not self.status.certifiable:
+            return ""
+        remedy = "a smaller `dt`, more `substeps`, or `collocation`"
+        if c.accumulated is not None and not np.isfinite(c.accumulated):
+            return "its intervals could not be integrated again to check them (a kink of infinite slope, numbers that end, or a very stiff plant)"
+        if c.accumulated is not None and c.accumulated > UNTRUE:
+            return f"the integrator's errors add up to {c.accumulated:.2g} of the range of a state: {remedy}"
+        if c.cost_defect is not None and not c.cost_defect <= _COST_DEFECT:
+            return f"the integrator's errors change the cost by {c.cost_defect:.2g} of its size: {remedy}"
+        if max(c.defect or 0.0, c.constraint_violation or 0.0) > _FEASIBLE:
+            return f"constraints are violated by {c.constraint_violation or 0.0:.2g}, the dynamics by {c.defect or 0.0:.2g}"
+        if self._stationary:
+            return "stationary, but not a minimum: some variation lowers the cost"
+        return f"residuals of {c.worst():.2g} beside costs of {scale:.2g}"
 
     def replace(self, **changes: object) -> Solution:
         return replace(self, **changes)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        claim = self.verdict.value
-        if self.verdict is Verdict.EXTREMAL:
-            claim += {True: ", a strict local minimum", False: ", not a minimum", None: ""}[self.minimum]
+        claim, notes = self.verdict.value, [note for note in (self.message, self.shortcoming) if note]
+        if self.verdict is Verdict.EXTREMAL and self.minimum:
+            claim += ", a strict local minimum"
         lines = [
             f"{self.problem} by {self.solver}: J = {self.value:.10g}, {claim} ({self.wall_time:.3g} s)",
-            f"  {self.status.value}" + (f" [{self.message}]" if self.message else ""),
+            f"  {self.status.value}" + (f" [{'; '.join(notes)}]" if notes else ""),
             f"  {self.certificate}",
         ]
         if self.basins is not None:
@@ -217,9 +295,12 @@ class SolutionBatch(Sequence):
         basins: np.ndarray | None = None,
         proved: bool = False,
         members: list[Solution] | None = None,
+        inside: tuple[SolutionBatch, Callable[[Solution], Solution]] | None = None,
     ) -> None:
-        self.members = members
-        self._second: dict[int, list[dict[str, float]]] = {}
+        """`members`: solutions that were found one by one. `inside`: the batch in natural units, where it is judged, and the way back."""
+        self.members, self.inside = members, inside
+        self._residuals: dict[str, np.ndarray] | None = None
+        self._verdicts: list[Verdict] | None = None
         self.problem, self.solver, self.trajectory, self.statuses = problem, solver, trajectory, statuses
         self.residuals, self.params, self.wall_time = residuals, params, wall_time
         self.gains, self.hessians, self.iterations, self.basins, self.proved = (
@@ -241,17 +322,41 @@ class SolutionBatch(Sequence):
         return np.array([status.ok for status in self.statuses])
 
     @property
+    def verdicts(self) -> list[Verdict]:
+        """How much each member claims: the same as `batch[i].verdict`."""
+        if self._verdicts is None:
+            if self.inside is not None:
+                self._verdicts = self.inside[0].verdicts
+            elif self.members is not None:
+                self._verdicts = [member.verdict for member in self.members]
+            else:
+                self._verdicts = judge(self.statuses, self.certificates(), self.values, self.proved)
+        return self._verdicts
+
+    @property
     def certified(self) -> np.ndarray:
-        """Converged, with every first-order residual as small as `Solution.verdict` asks, (B,)."""
-        nothing = np.zeros(len(self))
-        worst = lambda names: np.max(
-            [nothing, *(self.residuals[name] for name in names if name in self.residuals)], axis=0
-        )
-        scale = 1.0 + np.abs(self.values)
-        feasible = (worst(("defect", "constraint_violation")) <= Solution.tolerance) & (
-            worst(("cost_defect",)) <= _COST_DEFECT
-        )
-        return self.ok & feasible & (worst(FIRST_ORDER) <= Solution.tolerance * scale)
+        """Certified extremals and proved optima, (B,)."""
+        return np.array([verdict in (Verdict.PROVED, Verdict.EXTREMAL) for verdict in self.verdicts])
+
+    def certificates(self) -> dict[str, np.ndarray]:
+        """Every residual of every member by its name in `Certificate`, (B,) each: the solver's own and those found independently."""
+        if self._residuals is None:
+            path, num = self.trajectory, len(self)
+            times, p = np.broadcast_to(path.times, path.states.shape[:2]), np.broadcast_to(self.params, (num, self.problem.n_p))
+            found: dict[str, np.ndarray] = {} if "resimulation" in self.residuals else checked(self.problem, path, p)
+            found["constraint_violation"] = np.array(
+                [violation(self.problem, *a) for a in zip(path.states, path.controls, p, times, strict=True)]
+            )
+            if not self.proved:
+                rows: list[dict[str, float]] = []
+                for start in range(0, num, _CHUNK):
+                    part = slice(start, start + _CHUNK)
+                    rows += second_order_residuals(self.problem, path[part], p[part])
+                for name in ("complementarity", "curvature"):
+                    if any(name in row for row in rows):
+                        found[name] = np.array([row.get(name, np.nan) for row in rows])
+            self._residuals = found | self.residuals
+        return self._residuals
 
     def __len__(self) -> int:
         return len(self.statuses)
@@ -260,30 +365,26 @@ class SolutionBatch(Sequence):
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
         i = range(len(self))[i]
+        if self.inside is not None:
+            return self.inside[1](self.inside[0][i])
         if self.members is not None:
             return self.members[i]
-        trajectory, p = self.trajectory[i], self.params[i % len(self.params)]
-        values = self._conditions(i) | {name: float(array[i]) for name, array in self.residuals.items()}
-        worst = violation(self.problem, trajectory.states, trajectory.controls, p, trajectory.times)
-        if "resimulation" not in values:
-            values["resimulation"] = resimulation(self.problem, trajectory, p)
+        values = {name: float(array[i]) for name, array in self.certificates().items()}
+        for name in ("complementarity", "curvature"):
+            if not np.isfinite(values.get(name, 0.0)):
+                del values[name]
         return Solution(
-            problem=self.problem.name, solver=self.solver, trajectory=trajectory, status=self.statuses[i],
-            certificate=Certificate(**values, constraint_violation=worst),
-            wall_time=self.wall_time / len(self), proved=self.proved and self.statuses[i].ok,
+            problem=self.problem.name,
+            solver=self.solver,
+            trajectory=self.trajectory[i],
+            status=self.statuses[i],
+            certificate=Certificate(**values),
+            wall_time=self.wall_time / len(self),
+            proved=self.proved and self.statuses[i].certifiable,
             iterations=0 if self.iterations is None else int(self.iterations[i]),
             gains=None if self.gains is None else self.gains[i],
             basins=None if self.basins is None else int(self.basins[i]),
-        )  # fmt: skip
-
-    def _conditions(self, i: int) -> dict[str, float]:
-        """Complementarity and curvature of a member; found for its whole neighbourhood at once."""
-        chunk = i // _CHUNK
-        if chunk not in self._second and not self.proved:
-            part = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
-            p = self.params if len(self.params) == 1 else self.params[part]
-            self._second[chunk] = second_order_residuals(self.problem, self.trajectory[part], p)
-        return self._second[chunk][i - chunk * _CHUNK] if chunk in self._second else {}
+        )
 
     def __repr__(self) -> str:
         counts = {s.name.lower(): self.statuses.count(s) for s in Status if s in self.statuses}
@@ -384,7 +485,7 @@ def second_order(problem: Problem, trajectory: Trajectory, params: np.ndarray) -
     P = P.reshape(num, n_x, n_x)
     near = 1e-7 * np.minimum(high - low, 1.0)
     free = ~(((u <= low + near) & (h_u > 0)) | ((u >= high - near) & (h_u < 0)))
-    least, sizes = np.full((num, steps), np.inf), np.zeros((num, steps))
+    least, sizes, flat_somewhere = np.full((num, steps), np.inf), np.zeros((num, steps)), np.zeros(num, dtype=bool)
     for k in reversed(range(steps)):
         Q = H[:, k] + J[:, k].swapaxes(-1, -2) @ P @ J[:, k]
         mask, Qux = free[:, k], Q[:, n_x:, :n_x]
@@ -393,13 +494,20 @@ def second_order(problem: Problem, trajectory: Trajectory, params: np.ndarray) -
         pivots = np.where(mask[:, :, None] & mask[:, None, :], Q[:, n_x:, n_x:], held)
         lost = ~np.isfinite(pivots).all(axis=(1, 2)) | ~np.isfinite(Q).all(axis=(1, 2))
         pivots[lost] = np.eye(n_u)
-        least[:, k] = np.where(lost, np.nan, np.where(mask.any(axis=1), np.linalg.eigvalsh(pivots)[:, 0], np.inf))
+        values, axes = np.linalg.eigh((pivots + pivots.swapaxes(-1, -2)) / 2)
+        flat = np.abs(values) <= _FLAT * size[:, None]  # redundant actuators: a direction in which nothing changes
+        turned = axes.swapaxes(-1, -2) @ np.where(mask[..., None], Qux, 0.0)
+        coupled = np.where(flat, np.abs(turned).max(axis=-1), 0.0).max(axis=1) > _COUPLED * np.abs(Q).max(axis=(1, 2))
+        flat_somewhere |= flat.any(axis=1)
+        lowest = np.where(flat, np.inf, values).min(axis=1)
+        least[:, k] = np.where(lost | coupled, np.nan, np.where(mask.any(axis=1), lowest, np.inf))
         stop = ~(least[:, k] > 0)  # what lies before depends on a P that does not exist
-        pivots[stop], P = np.eye(n_u), np.where(stop[:, None, None], 0.0, P)
-        K = np.linalg.solve(pivots, np.where(mask[..., None] & ~stop[:, None, None], Qux, 0.0))
+        inverse = np.where(flat | stop[:, None], 0.0, 1.0 / np.where(flat, 1.0, values))
+        K = axes @ (inverse[..., None] * turned)
         P = np.where(stop[:, None, None], 0.0, Q[:, :n_x, :n_x] - Qux.swapaxes(-1, -2) @ K)
         P = (P + P.swapaxes(-1, -2)) / 2
-    return products, _first(least, np.median(sizes, axis=1))
+    curvature = _first(least, np.median(sizes, axis=1))
+    return products, np.where(flat_somewhere & (curvature > 0), 0.0, curvature)
 
 
 def second_order_residuals(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> list[dict[str, float]]:
@@ -431,26 +539,8 @@ def _first(least: np.ndarray, size: np.ndarray) -> np.ndarray:
 
 
 def resimulation(problem: Problem, trajectory: Trajectory, p: np.ndarray) -> float:
-    """Largest state mismatch when every interval is integrated again, independently of the solver.
-
-    Continuous: scipy's DOP853 with the control held over the interval, from the solution's own nodes: what the discretisation
-    neglects. Discrete: the problem's transition, numerically.
-    """
-    x, u, t = trajectory.states, trajectory.controls, trajectory.times
-    if problem.discrete:
-        after = np.asarray(problem.step_function(x[:-1].T, u.T, p, t[None, :-1])[0]).T
-        return float(np.max(np.abs(after - x[1:])))
-    if not np.isfinite(x).all():
-        return float("nan")
-    n, rate = len(u), problem.dynamics_function
-    assert rate is not None  # not discrete
-    h = np.diff(t)
-
-    def f(s: float, flat: np.ndarray) -> np.ndarray:  # all intervals at once, s = fraction of the interval
-        y = flat.reshape(n, -1)
-        return (np.asarray(rate(y.T, u.T, p, (t[:-1] + s * h)[None])).T * h[:, None]).ravel()
-
-    return float(np.max(np.abs(integrated(f, x[:-1].ravel()).reshape(n, -1) - x[1:])))
+    """Largest state mismatch of one trajectory when every interval is integrated again: `certificates.mismatches`."""
+    return float(np.abs(mismatches(problem, Trajectory.stack([trajectory]), np.atleast_2d(p))[0]).max())
 
 
 def integrated(rate: Callable[[float, np.ndarray], np.ndarray], y0: np.ndarray) -> np.ndarray:

@@ -1,8 +1,9 @@
-"""Natural units for problems that come in others: controls of 10⁸ V/m, costs of 10⁻¹² J.
+"""Natural units for problems that come in others: controls of 10⁸ V/m, costs of 10⁻¹² J, states of 10⁻⁸ m.
 
-Solvers stop where gradients are small in absolute terms, so what they see should be of order one. v = u / c and J / κ are solved
-instead where half the range of a control lies outside [10⁻³, 10⁴], or typical costs below 10⁻⁵; c and κ are powers of two, so nothing
-is rounded. Costates, Hessians and gains come back in the problem's units, stationarity as ∂J/∂v; what is certified is decided inside.
+Solvers stop where gradients and defects are small in absolute terms, so what they see should be of order one. z = x / s, v = u / c, J / κ and
+constraints beside their own size are solved instead where a state, half the range of a control, or a constraint lies outside
+[10⁻³, 10⁴], or typical costs below 10⁻⁵; all factors are powers of two, so nothing is rounded. Trajectories, costates, Hessians and gains come
+back in the problem's units. The certificate stays in natural ones, in which it is judged.
 """
 
 from __future__ import annotations
@@ -15,19 +16,23 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
-from optctl.problem import Problem
-from optctl.solvers.solution import FIRST_ORDER, Solution, SolutionBatch, Status, Verdict
+from optctl.problem import Normal, Problem, Uniform
+from optctl.solvers.solution import Solution, SolutionBatch
 from optctl.trajectory import Trajectory
 
 _SMALL, _LARGE, _CHEAP = 1e-3, 1e4, 1e-5
+_SAMPLES = 16
+"""Random rollouts that show how large things are."""
 _NATURAL: weakref.WeakKeyDictionary[Problem, Units | None] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class Units:
-    """c and κ, and the problem stated in them."""
+    """s, c and κ, and the problem stated in them."""
 
     problem: Problem
+    state: np.ndarray
+    """s (n_x,)."""
     control: np.ndarray
     """c (n_u,)."""
     cost: float
@@ -36,41 +41,34 @@ class Units:
     def guess(self, guess: Any) -> Any:
         """A guess in these units."""
         if isinstance(guess, Trajectory):
-            return _scaled(guess, 1 / self.control, 1 / self.cost)
-        return None if guess is None else replace(guess, controls=np.asarray(guess.controls) / self.control)
+            return _scaled(guess, 1 / self.state, 1 / self.control, 1 / self.cost)
+        if guess is None:
+            return None
+        states, controls = np.asarray(guess.states) / self.state, np.asarray(guess.controls) / self.control
+        return replace(guess, states=states, controls=controls)
+
+    def gains(self, gains: np.ndarray | None) -> np.ndarray | None:
+        """K (…, n_u, n_x) in the problem's units."""
+        return None if gains is None else gains * self.control[:, None] / self.state
+
+    def hessians(self, hessians: np.ndarray | None) -> np.ndarray | None:
+        """P (…, n_x, n_x) in the problem's units."""
+        return None if hessians is None else hessians * self.cost / (self.state[:, None] * self.state)
 
     def restored(self, problem: Problem, batch: SolutionBatch) -> SolutionBatch:
         """Solutions of `problem` from those in these units."""
-        members = None if batch.members is None else [self._restored(s, problem.name) for s in batch.members]
-        gains = None if batch.gains is None else batch.gains * self.control[:, None]
-        sure = [
-            not status.ok or bool(c) for status, c in zip(batch.statuses, batch.certified, strict=True)
-        ]  # decided in these units
-        statuses = [status if c else Status.ACCEPTABLE for status, c in zip(batch.statuses, sure, strict=True)]
         return SolutionBatch(
-            problem, batch.solver, _scaled(batch.trajectory, self.control, self.cost), statuses,
-            {name: values * self._factor(name) for name, values in batch.residuals.items()}, batch.params, batch.wall_time,
-            gains=gains, hessians=None if batch.hessians is None else batch.hessians * self.cost, iterations=batch.iterations,
-            basins=batch.basins, proved=batch.proved, members=members,
+            problem, batch.solver, _scaled(batch.trajectory, self.state, self.control, self.cost), batch.statuses,
+            batch.residuals, batch.params, batch.wall_time, gains=self.gains(batch.gains), hessians=self.hessians(batch.hessians),
+            iterations=batch.iterations, basins=batch.basins, proved=batch.proved,
+            inside=(batch, lambda found: self._restored(found, problem.name)),
         )  # fmt: skip
 
     def _restored(self, found: Solution, name: str) -> Solution:
-        residuals = {
-            key: value * self._factor(key)
-            for key in (*FIRST_ORDER, "complementarity", "hamiltonian_drift")
-            if (value := getattr(found.certificate, key)) is not None
-        }
-        sure = not found.ok or found.verdict in (Verdict.PROVED, Verdict.EXTREMAL)
-        return found.replace(
-            problem=name, trajectory=_scaled(found.trajectory, self.control, self.cost),
-            certificate=replace(found.certificate, **residuals),
-            gains=None if found.gains is None else found.gains * self.control[:, None],
-            status=found.status if sure else Status.ACCEPTABLE,
-        )  # fmt: skip
-
-    def _factor(self, residual: str) -> float:
-        """Of a residual. The stationarity stays that by the natural control, ∂J/∂v."""
-        return 1.0 if residual in ("defect", "constraint_violation", "cost_defect") else self.cost
+        scale = found.certificate.cost_scale
+        certificate = replace(found.certificate, cost_scale=1.0 + abs(found.value) if scale is None else scale)
+        path = _scaled(found.trajectory, self.state, self.control, self.cost)
+        return found.replace(problem=name, trajectory=path, certificate=certificate, gains=self.gains(found.gains))
 
 
 def natural(problem: Problem) -> Units | None:
@@ -85,67 +83,93 @@ def _find(problem: Problem) -> Units | None:
     scale = np.array([problem.control_scale.get(name, 1.0) for name in problem.control])
     reach = np.maximum(*(np.where(np.isfinite(side), np.abs(side), scale) for side in (low, high)))
     size = np.where(np.isfinite(low) & np.isfinite(high), 0.5 * (high - low), reach)
-    odd = (size < _SMALL) | (size > _LARGE)
-    control = np.where(odd, _power_of_two(np.where(odd, size, 1.0)), 1.0)
-    typical = _typical_cost(problem)
-    cost = float(_power_of_two(np.array(typical))) if 0 < typical < _CHEAP else 1.0
-    return None if cost == 1 and not odd.any() else Units(_stated(problem, control, cost), control, cost)
+    states, costs, path, end = _typical(problem)
+    control, state, path, end = (_unit(values, _SMALL, _LARGE) for values in (size, states, path, end))
+    cost = float(_unit(np.array([costs]), _CHEAP, np.inf)[0])
+    if cost == 1 and all((unit == 1).all() for unit in (control, state, path, end)):
+        return None
+    return Units(_stated(problem, state, control, cost, path, end), state, control, cost)
 
 
-def _typical_cost(problem: Problem) -> float:
-    """The largest |cost-to-go| along a few rollouts with random controls, the terminal cost on the way included."""
-    rng, p, most = np.random.default_rng(0), problem.param_values, 0.0
-    x, total = problem.initial_state.sample(rng, 16).T, np.zeros(16)
+def _unit(sizes: np.ndarray, low: float, high: float) -> np.ndarray:
+    """The power of two next to a size outside [low, high], 1 for others and for what is zero or infinite."""
+    odd = ((sizes < low) | (sizes > high)) & (sizes > 0) & np.isfinite(sizes)
+    return np.where(odd, _power_of_two(np.where(odd, sizes, 1.0)), 1.0)
+
+
+def _typical(problem: Problem) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
+    """Sizes along a few rollouts with random controls: of each state, of the cost-to-go (terminal cost on the way included; the search ends
+    where it is not small), of each path constraint and of each terminal one. 0 where nothing is finite."""
+    rng, p, cost = np.random.default_rng(0), problem.param_values, 0.0
+    x, total = problem.initial_state.sample(rng, _SAMPLES).T, np.zeros(_SAMPLES)
+    states = _middle(x)
+    path, ends = (np.zeros(0 if f is None else f.size1_out(0)) for f in (problem.path_constraint_function, problem.terminal_constraint_function))
     for k in range(problem.steps):
-        u = problem.to_control(rng.uniform(-1, 1, (16, problem.n_u))).T
-        x, cost = (np.asarray(v) for v in problem.step_function(x, u, p, k * problem.dt))
-        total = total + cost.ravel()
-        end = (
-            np.zeros(1)
-            if problem.horizon == "infinite"
-            else np.asarray(problem.terminal_cost_function(x, p, (k + 1) * problem.dt))
-        )
-        sizes = np.abs(total + end.ravel())
-        most = float(np.max(sizes[np.isfinite(sizes)], initial=most))
-        if most >= _CHEAP:
-            break
-    return most
+        u, t = problem.to_control(rng.uniform(-1, 1, (_SAMPLES, problem.n_u))).T, k * problem.dt
+        if problem.path_constraint_function is not None:
+            path = np.maximum(path, _middle(np.asarray(problem.path_constraint_function(x, u, p, t))))
+        x, stage = (np.asarray(v) for v in problem.step_function(x, u, p, t))
+        total = total + stage.ravel()
+        end = np.zeros(1) if problem.horizon == "infinite" else np.asarray(problem.terminal_cost_function(x, p, t + problem.dt))
+        cost = max(cost, float(_middle((total + end.ravel())[None])[0]))
+        states = np.maximum(states, _middle(x))
+        if problem.terminal_constraint_function is not None:
+            ends = np.maximum(ends, _middle(np.asarray(problem.terminal_constraint_function(x, p, t + problem.dt))))
+    return states, cost, path, ends
+
+
+def _middle(values: np.ndarray) -> np.ndarray:
+    """The median over the samples of |finite values| (rows, samples); 0 where there are none."""
+    sizes = np.abs(np.where(np.isfinite(values), values, np.nan))
+    some = np.isfinite(sizes).any(axis=1)
+    return np.array([np.nanmedian(row) if known else 0.0 for row, known in zip(sizes, some, strict=True)])
 
 
 def _power_of_two(values: np.ndarray) -> np.ndarray:
     return 2.0 ** np.round(np.log2(values))
 
 
-def _stated(problem: Problem, control: np.ndarray, cost: float) -> Problem:
+def _stated(
+    problem: Problem, state: np.ndarray, control: np.ndarray, cost: float, path: np.ndarray, end: np.ndarray
+) -> Problem:
     names, step = tuple(problem.params), problem.step_function  # not `problem`: what holds it keeps it for ever
     vector = lambda q: ca.vertcat(*(getattr(q, name) for name in names))
 
-    def of(function: ca.Function | None, unit: float = 1.0) -> Callable[..., Any] | None:
+    def of(function: ca.Function | None, unit: Any = 1.0) -> Callable[..., Any] | None:
         if function is None:
             return None
-        return lambda x, u, q, t: function(x, control * u, vector(q), t) / unit
+        return lambda x, u, q, t: function(state * x, control * u, vector(q), t) / unit
 
-    def at_end(function: ca.Function | None, unit: float = 1.0) -> Callable[..., Any] | None:
-        return None if function is None else lambda x, q, t: function(x, vector(q), t) / unit
+    def at_end(function: ca.Function | None, unit: Any = 1.0) -> Callable[..., Any] | None:
+        return None if function is None else lambda x, q, t: function(state * x, vector(q), t) / unit
 
-    limits = {
-        name: (float(low / c), float(high / c))
-        for name, low, high, c in zip(problem.control, problem.control_low, problem.control_high, control, strict=True)
-        if name in problem.control_bounds
-    }
+    def limits(names: Any, lows: np.ndarray, highs: np.ndarray, units: np.ndarray, given: Any) -> dict[str, tuple[float, float]]:
+        rows = zip(names, lows, highs, units, strict=True)
+        return {name: (float(low / unit), float(high / unit)) for name, low, high, unit in rows if name in given}
+
     scales = {name: problem.control_scale[name] / float(c) for name, c in zip(problem.control, control, strict=True)
               if name in problem.control_scale}  # fmt: skip
-    whole = (lambda x, u, q, t: step(x, control * u, vector(q), t)[0]) if problem.discrete else None
+    start, whole = problem.initial_state, None
+    location, spread = start.location / state, start.spread / state
+    if problem.discrete:
+        whole = lambda x, u, q, t: step(state * x, control * u, vector(q), t)[0] / state
+    diffusion, observation = problem.diffusion_function, problem.observation_function
     return problem.replace(
-        dynamics=of(problem.dynamics_function), transition=whole, stage_cost=of(problem.stage_cost_function, cost),
+        dynamics=of(problem.dynamics_function, state), transition=whole, stage_cost=of(problem.stage_cost_function, cost),
         terminal_cost=None if problem.terminal_cost is None else at_end(problem.terminal_cost_function, cost),
-        path_constraints=of(problem.path_constraint_function), terminal_constraints=at_end(problem.terminal_constraint_function),
-        diffusion=of(problem.diffusion_function), control_bounds=limits, control_scale=scales,
+        path_constraints=of(problem.path_constraint_function, path),
+        terminal_constraints=at_end(problem.terminal_constraint_function, end),
+        diffusion=of(diffusion, np.tile(state[:, None], (1, problem.n_w)) if diffusion is not None else 1.0),
+        observation=None if problem.observation is None else at_end(observation),
+        control_bounds=limits(problem.control, problem.control_low, problem.control_high, control, problem.control_bounds),
+        state_bounds=limits(problem.state, problem.state_low, problem.state_high, state, problem.state_bounds),
+        control_scale=scales,
+        initial_state=Normal(location, spread) if start.kind == "normal" else Uniform(location, location + spread),
     )  # fmt: skip
 
 
-def _scaled(path: Trajectory, control: np.ndarray, cost: float) -> Trajectory:
+def _scaled(path: Trajectory, state: np.ndarray, control: np.ndarray, cost: float) -> Trajectory:
     return Trajectory(
-        path.times, path.states, path.controls * control, path.costs * cost, path.terminal_cost * cost,
-        None if path.costates is None else path.costates * cost,
+        path.times, path.states * state, path.controls * control, path.costs * cost, path.terminal_cost * cost,
+        None if path.costates is None else path.costates * cost / state,
     )  # fmt: skip

@@ -1,0 +1,200 @@
+"""Whether a solution is what it claims: one set of checks and one judge for single solutions, batches, comparisons and demonstrations.
+
+A solver minimises the problem's own discrete step. Three things can make such a minimum worthless, and are measured here for whole
+batches, independently of the solver that found it:
+
+* **The step is not the plant.** Every interval is integrated again by DOP853 with the control held. The mismatches d_k add up over
+  the horizon, and are judged beside the range of each state by itself: Σ_k |d_ki| / range_i (`accumulated`).
+* **The cost is not the plant's.** To first order the mismatches change the optimal cost by Σ λ_{k+1}'d_k, and the quadrature by
+  Σ (l − l_k): their sum beside the cost is `cost_defect`.
+* **The cost ran away.** Residuals are compared with 1 + |J|. Where a control is unbounded, |J| counts only as far as the cost of
+  doing nothing, so that a runaway cost does not excuse its own gradient (`cost_scale`).
+
+`judge` turns residuals into a `Verdict`; docs/verdicts.md says what each promises.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+
+import casadi as ca
+import numpy as np
+from scipy.integrate import solve_ivp
+from scipy.linalg import expm
+
+from optctl.problem import Problem
+from optctl.solvers.batch import Batched
+from optctl.trajectory import Trajectory
+
+_COLUMNS = 40_000
+"""Intervals that are integrated together."""
+_CALLS = 2000
+"""Evaluations of the dynamics for one interval, at most, in units of its substeps; DOP853 takes 12 a step."""
+_RELATIVE, _ABSOLUTE = 1e-9, 1e-10
+"""Tolerances of the integration, beside the size of each state."""
+_SMALLEST = 1e-9
+"""A state's range counts as at least this fraction of the largest state."""
+_OFFSET = 1e-6
+"""… and as at least this fraction of its own size: rounding of a state that hardly moves."""
+
+_RATES: weakref.WeakKeyDictionary[Problem, tuple[Batched, Batched | None]] = weakref.WeakKeyDictionary()
+
+
+def _rates(problem: Problem) -> tuple[Batched, Batched | None]:
+    """(x, u, p, t) → [ẋ, l], and → [A, b] where ẋ = A(u, p) x + b(u, p)."""
+    if problem not in _RATES:
+        x, u, p, t = problem._x, problem._u, problem._p, problem._t
+        assert problem.dynamics_function is not None  # not discrete
+        f, cost = problem.dynamics_function(x, u, p, t), problem.stage_cost_function(x, u, p, t)
+        a = ca.jacobian(f, x)
+        affine = not (ca.depends_on(ca.vec(a), x) or ca.depends_on(f, t))
+        parts = [ca.densify(a), ca.densify(ca.substitute(f, x, ca.SX.zeros(problem.n_x)))]
+        _RATES[problem] = (
+            Batched(ca.Function("rates", [x, u, p, t], [ca.densify(ca.vertcat(f, cost))])),
+            Batched(ca.Function("affine", [u, p], parts), sequences=(0,)) if affine else None,
+        )
+    return _RATES[problem]
+
+
+def mismatches(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """x(t_{k+1}) − x_{k+1} (B, N, n_x) and ∫l − l_k (B, N) when every interval is integrated again from the trajectory's own nodes.
+
+    `trajectory` has a batch axis, `params` is (1 or B, n_p). Continuous: DOP853 with the control held; intervals of affine dynamics that are too
+    stiff for it by the matrix exponential (their costs are taken as they are). Discrete: the problem's transition. NaN where the numbers
+    end or the accuracy cannot be had.
+    """
+    x, u = trajectory.states, trajectory.controls
+    num, steps, n_x = len(x), u.shape[1], problem.n_x
+    times = np.broadcast_to(trajectory.times, (num, steps + 1))
+    p = np.broadcast_to(params, (num, problem.n_p))
+    if problem.discrete:
+        flat = lambda a: a.reshape(num * steps, -1).T
+        after, cost = problem.step_function(flat(x[:, :-1]), flat(u), np.repeat(p, steps, axis=0).T, flat(times[:, :-1]))
+        gaps = np.asarray(after).T.reshape(num, steps, n_x) - x[:, 1:]
+        return gaps, np.asarray(cost).reshape(num, steps) - trajectory.costs
+    gaps, costs = np.full((num, steps, n_x), np.nan), np.full((num, steps), np.nan)
+    sound = np.flatnonzero(np.isfinite(x).all(axis=(1, 2)) & np.isfinite(u).all(axis=(1, 2)) & np.isfinite(times).all(axis=1))
+    pending = list(np.array_split(sound, -(-len(sound) * steps // _COLUMNS))) if len(sound) else []
+    while pending:
+        part = pending.pop()
+        found = _again(problem, x[part], u[part], p[part], times[part])
+        if found is not None:
+            gaps[part] = found[..., :n_x] - x[part, 1:]
+            costs[part] = found[..., n_x] - trajectory.costs[part]
+        elif len(part) > 1:  # one member spoils it for its neighbours
+            pending += np.array_split(part, 2)
+        else:
+            states = _propagated(problem, x[part], u[part], p[part], times[part])
+            if states is not None:
+                gaps[part], costs[part] = states - x[part, 1:], 0.0
+    return gaps, costs
+
+
+def _again(problem: Problem, x: np.ndarray, u: np.ndarray, p: np.ndarray, times: np.ndarray) -> np.ndarray | None:
+    """(x(t_{k+1}), ∫l) of every interval (B, N, n_x + 1) by DOP853; `None` where it fails for one."""
+    num, steps, _ = u.shape
+    n, n_x, h = num * steps, problem.n_x, np.diff(times).reshape(-1, 1)
+    size = np.maximum(state_ranges(x), np.abs(x).max(axis=1))  # (B, n_x)
+    unit = np.repeat(np.column_stack([np.where(size > 0, size, 1.0), np.ones(num)]), steps, axis=0)
+    held, parameters, begin = u.reshape(n, -1), np.repeat(p, steps, axis=0), times[:, :-1].reshape(n, 1)
+    rate = _rates(problem)[0]
+
+    class Hopeless(Exception):
+        pass
+
+    calls, most = 0, max(_CALLS, 30 * problem.substeps)
+
+    def scaled(s: float, flat: np.ndarray) -> np.ndarray:  # all intervals at once, s = fraction of the interval
+        nonlocal calls
+        calls += 1
+        y = flat.reshape(n, n_x + 1) * unit
+        value = h * rate(y[:, :n_x], held, parameters, begin + s * h)[0] / unit
+        if calls > most or not np.isfinite(value).all():
+            raise Hopeless
+        return value.ravel()
+
+    start = np.column_stack([x[:, :-1].reshape(n, n_x), np.zeros(n)]) / unit
+    try:
+        with np.errstate(all="ignore"):
+            run = solve_ivp(scaled, (0.0, 1.0), start.ravel(), method="DOP853", rtol=_RELATIVE, atol=_ABSOLUTE)
+    except Hopeless:
+        return None
+    return (run.y[:, -1].reshape(n, n_x + 1) * unit).reshape(num, steps, n_x + 1) if run.success else None
+
+
+def _propagated(problem: Problem, x: np.ndarray, u: np.ndarray, p: np.ndarray, times: np.ndarray) -> np.ndarray | None:
+    """x(t_{k+1}) (1, N, n_x) by exp(h [[A, b], [0, 0]]) for affine dynamics; `None` for others."""
+    affine, n_x, steps = _rates(problem)[1], problem.n_x, u.shape[1]
+    if affine is None:
+        return None
+    a, b = affine(u.reshape(steps, -1), np.repeat(p, steps, axis=0))
+    block = np.zeros((steps, n_x + 1, n_x + 1))
+    block[:, :n_x, :n_x], block[:, :n_x, n_x] = np.swapaxes(a, 1, 2), b
+    with np.errstate(all="ignore"):
+        after = expm(block * np.diff(times).reshape(steps, 1, 1)) @ np.append(x[0, :-1], np.ones((steps, 1)), axis=1)[..., None]
+    return after[None, :, :n_x, 0] if np.isfinite(after).all() else None
+
+
+def state_ranges(states: np.ndarray) -> np.ndarray:
+    """How far each state moves along its trajectory, (B, n_x) for (B, N+1, n_x): what its errors are measured by."""
+    size = np.abs(states).max(axis=1)
+    return np.maximum(np.ptp(states, axis=1), np.maximum(_OFFSET * size, _SMALLEST * size.max(axis=1, keepdims=True)))
+
+
+def accumulated(gaps: np.ndarray, states: np.ndarray) -> np.ndarray:
+    """max_i Σ_k |d_ki| / range_i (B,): by how much the mismatches of all intervals may displace a state, beside its range."""
+    total, size = np.abs(gaps).sum(axis=1), state_ranges(states)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(total == 0, 0.0, total / size).max(axis=1)
+
+
+def resting_control(problem: Problem) -> np.ndarray:
+    """The admissible control nearest to zero (n_u,)."""
+    return np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)
+
+
+_REST: weakref.WeakKeyDictionary[Problem, ca.Function] = weakref.WeakKeyDictionary()
+
+
+def cost_scale(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> np.ndarray:
+    """What residuals are compared with, (B,): 1 + |J|, where a control is unbounded no more than 1 + |J| of doing nothing."""
+    size = np.abs(trajectory.total_cost)
+    if np.isfinite(problem.control_low).all() and np.isfinite(problem.control_high).all():
+        return 1.0 + size
+    num, steps = len(trajectory.states), trajectory.controls.shape[1]
+    p, rest = np.broadcast_to(params, (num, problem.n_p)), resting_control(problem)[:, None]
+    x, total = trajectory.states[:, 0].T, np.zeros(num)
+    times = np.broadcast_to(trajectory.times, (num, steps + 1)).T
+    with np.errstate(all="ignore"):
+        for k in range(steps):
+            h = times[k + 1] - times[k]
+            inputs = (x, rest, p.T, times[None, k])
+            x, cost = problem.step_function(*inputs) if problem.discrete else problem.interval_function(*inputs, h[None])
+            x, total = np.asarray(x), total + np.asarray(cost).ravel()
+        if problem.horizon == "finite":
+            total = total + np.asarray(problem.terminal_cost_function(x, p.T, times[None, -1])).ravel()
+    total = np.where(np.isfinite(total), np.abs(total), np.inf)
+    return 1.0 + np.minimum(size, np.maximum(total, 1.0))
+
+
+def checked(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> dict[str, np.ndarray]:
+    """`resimulation`, `accumulated`, `cost_defect` and `cost_scale` of every member, (B,) each."""
+    gaps, costs = mismatches(problem, trajectory, params)
+    scale = cost_scale(problem, trajectory, params)
+    change = costs.sum(axis=1)
+    if trajectory.costates is not None:
+        along = np.einsum("bki,bki->b", np.nan_to_num(trajectory.costates[:, 1:], posinf=0.0, neginf=0.0), gaps)
+        change = change + along
+    return {
+        "resimulation": np.abs(gaps).max(axis=(1, 2)),
+        "accumulated": accumulated(gaps, trajectory.states),
+        "cost_defect": np.abs(change) / scale,
+        "cost_scale": scale,
+    }
+
+
+def checked_one(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> dict[str, float]:
+    """`checked` for one trajectory: entries of its certificate."""
+    found = checked(problem, Trajectory.stack([trajectory]), np.atleast_2d(params))
+    return {name: float(values[0]) for name, values in found.items()}
