@@ -19,11 +19,20 @@ import numpy as np
 
 from optctl.errors import require
 from optctl.problem import Bounds, Problem
-from optctl.solvers.hamiltonian import DRIFT, autonomous, hamiltonian
+from optctl.solvers.certificates import accumulated, cost_scale
+from optctl.solvers.hamiltonian import autonomous, hamiltonian
 from optctl.solvers.multiple_shooting import Guess, control_bounds, start_bounds
 from optctl.solvers.nonlinear_program import NonlinearProgram
-from optctl.solvers.solution import Certificate, Solution, Status, integrated, ruled_out
+from optctl.solvers.solution import DRIFT, Certificate, Solution, Status, integrated, ruled_out
 from optctl.trajectory import Trajectory
+
+
+_COST = 1e-4
+"""Relative error of the cost up to which a grid is fine enough."""
+_IDLE = 0.7
+"""Finer grids end where what is worst is not better by this factor than before."""
+_WIGGLE = 2.0
+"""A control oscillates where it varies, over all points, by more than so many times what its means over the intervals do."""
 
 
 @dataclass(frozen=True)
@@ -202,12 +211,14 @@ def solve_collocation(
     max_intervals: int = 3200,
     damped: bool = False,
 ) -> Solution:
-    """One local solve, or with `resimulation` several on ever finer grids: intervals whose independently integrated defect is
-    larger, relative to max(1, max |x_i|), are split, each grid starting from the solution on the one before. `free_start` and
-    `damped` as in multiple shooting.
+    """One local solve, or with `resimulation` several on ever finer grids: intervals are split whose independently integrated defect,
+    relative to max(1, max |x_i|), is larger, or where the Hamiltonian of an autonomous problem is not that of the others; each grid
+    starts from the solution on the one before. Where the control oscillates inside the intervals to live on their errors, as it
+    does on singular arcs, it is held constant on every interval from then on. Refining ends where it is of no use, or the time is up.
+    `free_start` and `damped` as in multiple shooting.
 
     The trajectory lists node states and costates; `controls` are the controls at the middle of each interval (interpolated), `costs`
-    the interval costs."""
+    the interval costs. An unbounded control that enters as an angle is continued from point to point."""
     require(not problem.discrete, "problem", "have continuous dynamics", "is discrete")
     require(resimulation is None or resimulation > 0, "resimulation", "be positive", f"is {resimulation!r}")
     started = time.perf_counter()
@@ -223,40 +234,76 @@ def solve_collocation(
     final, iterations = problem.duration, 0
     if problem.final_time is not None:
         final = float(np.mean(problem.final_time)) if guess.final_time is None else guess.final_time
+    held, best, name = False, None, f"collocation ({scheme_name})"
     while True:
+        begun = time.perf_counter()
         built = _BUILT.setdefault(problem, {})
-        key = (scheme_name, degree, len(widths))
+        key = (scheme_name, degree, len(widths), held)
         if key not in built:
-            built[key] = Collocation(problem, method, len(widths))
+            built[key] = Collocation(problem, method, len(widths), held)
         c: Collocation = built[key]
         low = np.concatenate([np.zeros(c.n_defect), np.full(c.n_path, -np.inf), np.zeros(c.n_end)])
-        left = time_limit - (time.perf_counter() - started)
         result = c.program.solve(
             c.pack(guess, final, widths), np.concatenate([x0, p, widths]),
             c.bounds(np.asarray(x0), scale, free_start or {}), (low, np.zeros(len(low))),
-            tolerance=tolerance, max_iterations=max_iterations, time_limit=max(left, 0.0),
+            tolerance=tolerance, max_iterations=max_iterations, time_limit=max(time_limit - (begun - started), 0.0),
             damped=damped,
         )  # fmt: skip
         iterations += result.iterations
-        name, seconds = f"collocation ({scheme_name})", time.perf_counter() - started
-        found, defects = _solution(c, result, widths, p, seconds, name)
-        found = found.replace(iterations=iterations)
-        if resimulation is None or not found.ok or np.max(defects) <= resimulation:
+        found, errors = _solution(c, result, widths, p, 0.0, name)
+        now = time.perf_counter()
+        found = found.replace(iterations=iterations, wall_time=now - started)
+        if resimulation is None or (best is None and not found.ok):
             return found
-        if len(widths) >= max_intervals or seconds > time_limit:
-            status = Status.TIME_LIMIT if seconds > time_limit else Status.ACCEPTABLE
-            message = f"re-simulated defect {np.max(defects):.1e} with {len(widths)} intervals"
-            return found.replace(status=status, message=message)
-        widths = _refined(widths, defects, resimulation, method.order, max_intervals)
-        guess = Guess.of(found.trajectory)
-        final = found.final_time
+        worse = best is not None and not found.ok  # the finer grid is not done
+        if worse:
+            assert best is not None
+            found, errors = best[0].replace(iterations=iterations, wall_time=now - started), best[1]
+        elif errors.worst(resimulation) <= 1:
+            return found
+        idle = best is not None and best[2] == held and errors.worst(resimulation) > _IDLE * best[1].worst(resimulation)
+        wiggles = errors.wiggles and not held and (idle or errors.cost > _COST)
+        finer = widths if wiggles else _refined(widths, errors, resimulation, method.order, max_intervals)
+        left = time_limit - (now - started) - (now - begun) * len(finer) / len(widths)
+        if worse or left < 0 or (not wiggles and (idle or len(widths) >= max_intervals)):
+            message = f"{errors.said(resimulation)} with {len(found.trajectory.controls)} intervals"
+            return found.replace(status=Status.ACCEPTABLE, message=message)
+        best = found, errors, held
+        held, widths = held or wiggles, finer
+        guess, final = Guess.of(found.trajectory), found.final_time
 
 
-def _refined(widths: np.ndarray, defects: np.ndarray, wanted: float, order: int, most: int) -> np.ndarray:
-    """Split every interval whose defect, which falls as h^(order + 1), is larger than wanted; the worst first, up to `most`."""
-    pieces = np.ceil((2 * np.nan_to_num(defects, nan=np.inf) / wanted) ** (1 / (order + 1)))
-    extra = np.where(defects <= wanted, 0, np.clip(pieces, 2, 4) - 1).astype(int)
-    worst = np.argsort(-defects, kind="stable")
+@dataclass(frozen=True)
+class _Errors:
+    """What a grid gets wrong."""
+
+    defects: np.ndarray
+    """Of each interval integrated again, in states and cost, relative (n,)."""
+    drift: np.ndarray
+    """|H − median H| at each interval's end, relative to `DRIFT`/2 of the size of its terms (n,)."""
+    cost: float
+    """What the defects change in the cost, relative."""
+    wiggles: bool
+    """The control oscillates inside the intervals."""
+
+    def worst(self, wanted: float) -> float:
+        """Up to 1 where all is well."""
+        return float(max(np.max(self.defects) / wanted, np.max(self.drift), self.cost / _COST))
+
+    def said(self, wanted: float) -> str:
+        if np.max(self.drift) > 1:
+            return f"the Hamiltonian drifts by {DRIFT / 2 * np.max(self.drift):.1e} of its terms"
+        return f"re-simulated defect {np.max(self.defects):.1e}"
+
+
+def _refined(widths: np.ndarray, errors: _Errors, wanted: float, order: int, most: int) -> np.ndarray:
+    """Split every interval whose defect, which falls as h^(order + 1), or drift, which falls as h, is larger than wanted; the worst first, up
+    to `most`."""
+    ratio = np.nan_to_num(errors.defects, nan=np.inf) / wanted
+    pieces = np.maximum(np.ceil((2 * ratio) ** (1 / (order + 1))), np.ceil(2 * errors.drift))
+    ratio = np.maximum(ratio, errors.drift)
+    extra = np.where(ratio <= 1, 0, np.clip(pieces, 2, 4) - 1).astype(int)
+    worst = np.argsort(-ratio, kind="stable")
     extra[worst[np.cumsum(extra[worst]) > most - len(widths)]] = 0
     if not extra.any():
         extra[worst[0]] = 1
@@ -265,13 +312,13 @@ def _refined(widths: np.ndarray, defects: np.ndarray, wanted: float, order: int,
 
 def _solution(
     c: Collocation, result, widths: np.ndarray, p: np.ndarray, wall_time: float, name: str
-) -> tuple[Solution, np.ndarray]:
-    """The solution, and the relative defect of each interval, in states and cost, when it is integrated again."""
+) -> tuple[Solution, _Errors]:
+    """The solution, and what the grid gets wrong."""
     problem, n = c.problem, c.intervals
     motion = problem.dynamics_function
     assert motion is not None  # not discrete
     nodes, stages, controls, final = c._split(result.w)
-    nodes, controls = nodes.reshape(n + 1, problem.n_x), controls.reshape(c.columns, problem.n_u)
+    nodes, controls = nodes.reshape(n + 1, problem.n_x), _continued(problem, controls.reshape(c.columns, problem.n_u))
     stages = stages.reshape(n, c.inner, problem.n_x)
     final = float(final[0]) if c.free_time else problem.duration
     h, method = final * widths, c.method
@@ -283,7 +330,8 @@ def _solution(
     interior_end = result.bound_multipliers[problem.n_x * n : problem.n_x * (n + 1)]
     costates[-1] = _end_costate(c, nodes[-1], p, final, result, interior_end)
     u = controls[c.index]  # (n, s, n_u)
-    middle = np.einsum("kju,j->ku", u, _lagrange(method.c, 0.5))
+    at = lambda fraction: np.einsum("kju,j->ku", u, _lagrange(method.c, fraction))
+    middle = np.clip(at(0.5), u.min(axis=1), u.max(axis=1))  # polynomials overshoot, controls have bounds
     end = float(problem.terminal_cost_function(nodes[-1], p, final)) if problem.horizon == "finite" else 0.0
     trajectory = Trajectory(
         times=times,
@@ -295,24 +343,25 @@ def _solution(
     )
 
     def rate(fraction: float, flat: np.ndarray) -> np.ndarray:
-        held = np.einsum("kju,j->ku", u, _lagrange(method.c, fraction))
-        arguments = flat.reshape(n, -1)[:, :-1].T, held.T, p, (times[:-1] + fraction * h)[None]
+        arguments = flat.reshape(n, -1)[:, :-1].T, at(fraction).T, p, (times[:-1] + fraction * h)[None]
         f, cost = np.asarray(motion(*arguments)), np.asarray(problem.stage_cost_function(*arguments))
         return (h[:, None] * np.concatenate([f, np.broadcast_to(cost, (1, n))]).T).ravel()
 
     begin = np.column_stack([nodes[:-1], np.zeros(n)])
     again = integrated(rate, begin.ravel()).reshape(n, -1)
-    gaps, misses = np.abs(again[:, :-1] - nodes[1:]), (again[:, -1] - costs.ravel()) / (1.0 + abs(result.cost))
-    defects = np.maximum((gaps / np.maximum(1.0, np.abs(nodes).max(axis=0))).max(axis=1), np.abs(misses))
-    # λ at the points: the share of f_kj in the interval's conditions, per weight
-    mu = y.reshape(n, c.rows, problem.n_x)
-    at_points = -np.einsum("ij,kix->kjx", method.a[len(method.c) - c.rows :], mu) / method.b[:, None]
-    first = [nodes[:-1, None]] if method.shares_start else []
-    xs = np.concatenate([*first, stages, nodes[1:, None]], axis=1)
-    flat = lambda v: v.reshape(-1, v.shape[-1]).T
-    when = (times[:-1, None] + h[:, None] * method.c).reshape(1, -1)
-    hs, sizes, _ = (np.asarray(v) for v in hamiltonian(problem)(flat(xs), flat(u), flat(at_points), p, when))
-    hs, sizes = hs.reshape(n, -1), sizes.reshape(n, -1)
+    gaps, misses = again[:, :-1] - nodes[1:], again[:, -1] - costs.ravel()
+    unit = float(cost_scale(problem, Trajectory.stack([trajectory]), p[None])[0])
+    change = float(abs(misses.sum() + np.sum(costates[1:] * gaps))) / unit
+    sizes = np.maximum(1.0, np.abs(nodes).max(axis=0))
+    defects = np.maximum((np.abs(gaps) / sizes).max(axis=1), np.abs(misses) / (1.0 + abs(result.cost)))
+    h_ends, terms, _ = (np.asarray(v) for v in hamiltonian(problem)(nodes[1:].T, u[:, -1].T, costates[1:].T, p, times[None, 1:]))
+    if method.shares_start and n > 1:  # the control at the very end is that of no interval after it
+        h_ends[0, -1] = h_ends[0, -2]
+    steady, size = autonomous(problem), float(terms.max())
+    drift = np.abs(h_ends - np.median(h_ends)).ravel() / (DRIFT / 2 * max(size, np.finfo(float).tiny)) if steady else np.zeros(n)
+    variation = lambda v: np.abs(np.diff(v, axis=0)).sum(axis=0)
+    inside, between = variation(u.reshape(-1, problem.n_u)), variation(np.einsum("kju,j->ku", u, method.b))
+    errors = _Errors(defects, drift, change, bool((inside > _WIGGLE * between + np.ptp(u, axis=(0, 1))).any()))
     defect = float(np.abs(result.g[: c.n_defect]).max())
     worst = [0.0]
     for values, lo, hi in (
@@ -320,26 +369,55 @@ def _solution(
         (controls, problem.control_low, problem.control_high),
     ):
         worst += [float(np.max(lo - values, initial=0.0)), float(np.max(values - hi, initial=0.0))]
+    if problem.path_constraint_function is not None:
+        begun = u[:, 0] if c.held else np.concatenate([at(0.0)[:1], u[:-1, -1]])
+        starts = problem.path_constraint_function(nodes[:-1].T, begun.T, p, times[None, :-1])
+        worst.append(float(np.max(np.asarray(starts), initial=0.0)))
     rest = result.g[c.n_defect :]
     worst += [float(np.max(rest[: c.n_path], initial=0.0)), float(np.max(np.abs(rest[c.n_path :]), initial=0.0))]
     status = result.status
     if not status.ok and defect < 1e-9 and max(worst) < 1e-8 and result.gradient < 1e-6 * (1 + abs(result.cost)):
         status = Status.CONVERGED
-    import os
-    if os.environ.get("DBG"):
-        lam_gap=(costates[1:]*(again[:, :-1]-nodes[1:])).sum(axis=1)+ (again[:, -1] - costs.ravel())
-        old = np.asarray(hamiltonian(problem)(nodes[1:].T, u[:,-1].T, costates[1:].T, p, times[None,1:])[0]).ravel()
-        tv=lambda v: np.abs(np.diff(v,axis=0)).sum(axis=0)
-        print("  DBG n",n,"held",c.held,"it",result.iterations, result.message,"J",result.cost,"resim",np.abs(again[:, :-1]-nodes[1:]).max(),"drift all",np.ptp(hs),"drift mean",np.ptp((hs*method.b).sum(axis=1)),"drift old", np.ptp(old), "size",sizes.max(),np.median(sizes),"DWR",lam_gap.sum(),np.abs(lam_gap).sum(), "H mean", (hs*method.b).sum(axis=1)@h/final, "TV", tv(u.reshape(-1,u.shape[-1])), tv((u*method.b[:,None]).sum(axis=1)), "lam", np.abs(at_points[:,-1]-costates[1:]).max())
     status, message = ruled_out(problem, nodes, controls) or (status, "" if status.ok else result.message)
     certificate = Certificate(
-        defect=defect, resimulation=float(np.max(gaps)), cost_defect=float(abs(misses.sum())), stationarity=result.gradient,
-        hamiltonian_drift=float(np.ptp(hs)) if autonomous(problem) else None, constraint_violation=max(worst),
+        defect=defect, resimulation=float(np.max(np.abs(gaps))), accumulated=float(accumulated(gaps[None], nodes[None])[0]),
+        cost_defect=change, cost_scale=unit, stationarity=result.gradient, constraint_violation=float(np.max(worst)),
+        hamiltonian_drift=float(np.ptp(h_ends)) if steady else None, hamiltonian_size=size if steady else None,
     )  # fmt: skip
     return Solution(
         problem=problem.name, solver=name, trajectory=trajectory, status=status, certificate=certificate,
         wall_time=wall_time, iterations=result.iterations, message=message,
-    ), defects  # fmt: skip
+    ), errors  # fmt: skip
+
+
+_TURNS = (2 * np.pi, 360.0)
+_PERIODS: weakref.WeakKeyDictionary[Problem, list[float]] = weakref.WeakKeyDictionary()
+
+
+def _periods(problem: Problem) -> list[float]:
+    """Per control the turn, in radians or degrees, after which everything is the same; 0 for others and where it is bounded. By numbers."""
+    if problem not in _PERIODS:
+        rng, n_u, num = np.random.default_rng(0), problem.n_u, 16
+        x = (problem.initial_state.sample(rng, num) + 0.1 * rng.standard_normal((num, problem.n_x))).T
+        u, t = rng.standard_normal((n_u, num)), rng.uniform(0, problem.duration, (1, num))
+        functions = (problem.dynamics_function, problem.stage_cost_function, problem.path_constraint_function)
+        values = lambda v: [np.asarray(f(x, v, problem.param_values, t)) for f in functions if f is not None]
+        same = lambda v: all(np.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(values(u), values(v), strict=True))
+        bounded = np.isfinite(problem.control_low) | np.isfinite(problem.control_high)
+        turns = lambda i: (turn for turn in _TURNS if not bounded[i] and same(u + turn * np.eye(n_u)[:, i : i + 1]))
+        matters = [not same(u + np.sqrt(2) * np.eye(n_u)[:, i : i + 1]) for i in range(n_u)]
+        _PERIODS[problem] = [next(turns(i), 0.0) if matters[i] else 0.0 for i in range(n_u)]
+    return _PERIODS[problem]
+
+
+def _continued(problem: Problem, controls: np.ndarray) -> np.ndarray:
+    """Controls (M, n_u) in order: angles whole turns away, where they neither jump nor lie more than half a turn off on average."""
+    controls = controls.copy()
+    for i, turn in enumerate(_periods(problem)):
+        if turn:
+            angle = np.unwrap(controls[:, i], period=turn)
+            controls[:, i] = angle - turn * np.round(angle.mean() / turn)
+    return controls
 
 
 def _lagrange(points: np.ndarray, at: float) -> np.ndarray:

@@ -14,11 +14,7 @@ import casadi as ca
 import numpy as np
 
 from optctl.problem import Problem
-from optctl.solvers.solution import Solution, Status
 
-DRIFT = 1e-2
-"""Largest drift of H, relative to its terms |l| + Σ|λ_i f_i|, of a certified solution of an autonomous problem. A bang inside an interval
-costs a sound grid about its share of the horizon."""
 EXCESS = 1e-6
 """Largest H(u*) − min H, relative to the terms of H, that is taken for rounding."""
 

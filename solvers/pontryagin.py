@@ -26,6 +26,7 @@ from scipy.integrate import solve_ivp
 
 from optctl.errors import require
 from optctl.problem import Fixed, Problem
+from optctl.solvers.hamiltonian import autonomous
 from optctl.solvers.multiple_shooting import Guess
 from optctl.solvers.solution import Certificate, Solution, Status
 from optctl.trajectory import Trajectory
@@ -168,13 +169,6 @@ def integrate_arc(
     if run.status != 0 or not np.isfinite(run.y[:, -1]).all():
         return np.full(m + 1, np.nan), np.full((m, m), np.nan)
     return run.y[: m + 1, -1], run.y[m + 1 :, -1].reshape(m, m)
-
-
-def autonomous(problem: Problem) -> bool:
-    """Neither dynamics nor stage cost nor path constraints mention the time."""
-    x, u, p, t = problem._x, problem._u, problem._p, problem._t
-    functions = (problem.dynamics_function, problem.stage_cost_function, problem.path_constraint_function)
-    return not any(ca.depends_on(function(x, u, p, t), t) for function in functions if function is not None)
 
 
 def clocked(problem: Problem) -> Problem:

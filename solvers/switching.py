@@ -35,7 +35,8 @@ from scipy.optimize import nnls
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.solvers.arcs import Arc, Bound, Mode, Unsupported, arc, bounds, highest
-from optctl.solvers.pontryagin import Abandoned, autonomous, check_flight, integrate_arc, newton, on_a_clock
+from optctl.solvers.hamiltonian import autonomous
+from optctl.solvers.pontryagin import Abandoned, check_flight, integrate_arc, newton, on_a_clock
 from optctl.solvers.solution import Certificate, Solution, Status
 from optctl.trajectory import Trajectory
 
