@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import casadi as ca
 import numpy as np
@@ -25,7 +25,6 @@ from optctl.solvers.multiple_shooting import Guess, control_bounds, start_bounds
 from optctl.solvers.nonlinear_program import NonlinearProgram
 from optctl.solvers.solution import DRIFT, Certificate, Solution, Status, integrated, ruled_out
 from optctl.trajectory import Trajectory
-
 
 _COST = 1e-4
 """Relative error of the cost up to which a grid is fine enough."""
@@ -148,7 +147,9 @@ class Collocation:
         along = lambda j: path.map(n)(states[j], held[j], ca.repmat(p, 1, n), at[j, :])
         if self.held:
             x, u, t = problem._x, problem._u, problem._t
-            moves = ca.which_depends(path(x, u, problem._p, t), ca.vertcat(x, t), 1, True)  # the others hold or not as a whole
+            moves = ca.which_depends(
+                path(x, u, problem._p, t), ca.vertcat(x, t), 1, True
+            )  # the others hold or not as a whole
             rows = [i for i, moving in enumerate(moves) if moving]
             first = path.map(n)(nodes[:, :-1], held[0], ca.repmat(p, 1, n), starts)
             return ca.vertcat(ca.vec(first), *(ca.vec(along(j)[rows, :]) for j in range(len(begun), len(c))))
@@ -210,12 +211,13 @@ def solve_collocation(
     resimulation: float | None = None,
     max_intervals: int = 3200,
     damped: bool = False,
+    held: bool = False,
 ) -> Solution:
     """One local solve, or with `resimulation` several on ever finer grids: intervals are split whose independently integrated defect,
     relative to max(1, max |x_i|), is larger, or where the Hamiltonian of an autonomous problem is not that of the others; each grid
     starts from the solution on the one before. Where the control oscillates inside the intervals to live on their errors, as it
-    does on singular arcs, it is held constant on every interval from then on. Refining ends where it is of no use, or the time is up.
-    `free_start` and `damped` as in multiple shooting.
+    does on singular arcs, it is held constant on every interval from then on, or with `held` from the beginning. Refining ends
+    where it is of no use, or the time is up. `free_start` and `damped` as in multiple shooting.
 
     The trajectory lists node states and costates; `controls` are the controls at the middle of each interval (interpolated), `costs`
     the interval costs. An unbounded control that enters as an angle is continued from point to point."""
@@ -234,7 +236,7 @@ def solve_collocation(
     final, iterations = problem.duration, 0
     if problem.final_time is not None:
         final = float(np.mean(problem.final_time)) if guess.final_time is None else guess.final_time
-    held, best, name = False, None, f"collocation ({scheme_name})"
+    best, name = None, f"collocation ({scheme_name})"
     while True:
         begun = time.perf_counter()
         built = _BUILT.setdefault(problem, {})
@@ -297,8 +299,8 @@ class _Errors:
 
 
 def _refined(widths: np.ndarray, errors: _Errors, wanted: float, order: int, most: int) -> np.ndarray:
-    """Split every interval whose defect, which falls as h^(order + 1), or drift, which falls as h, is larger than wanted; the worst first, up
-    to `most`."""
+    """Split every interval whose defect, which falls as h^(order + 1), or drift, which falls as h, is larger than wanted; the worst
+    first, up to `most`."""
     ratio = np.nan_to_num(errors.defects, nan=np.inf) / wanted
     pieces = np.maximum(np.ceil((2 * ratio) ** (1 / (order + 1))), np.ceil(2 * errors.drift))
     ratio = np.maximum(ratio, errors.drift)
@@ -354,11 +356,17 @@ def _solution(
     change = float(abs(misses.sum() + np.sum(costates[1:] * gaps))) / unit
     sizes = np.maximum(1.0, np.abs(nodes).max(axis=0))
     defects = np.maximum((np.abs(gaps) / sizes).max(axis=1), np.abs(misses) / (1.0 + abs(result.cost)))
-    h_ends, terms, _ = (np.asarray(v) for v in hamiltonian(problem)(nodes[1:].T, u[:, -1].T, costates[1:].T, p, times[None, 1:]))
+    h_ends, terms, _ = (
+        np.asarray(v) for v in hamiltonian(problem)(nodes[1:].T, u[:, -1].T, costates[1:].T, p, times[None, 1:])
+    )
     if method.shares_start and n > 1:  # the control at the very end is that of no interval after it
         h_ends[0, -1] = h_ends[0, -2]
     steady, size = autonomous(problem), float(terms.max())
-    drift = np.abs(h_ends - np.median(h_ends)).ravel() / (DRIFT / 2 * max(size, np.finfo(float).tiny)) if steady else np.zeros(n)
+    drift = (
+        np.abs(h_ends - np.median(h_ends)).ravel() / (DRIFT / 2 * max(size, np.finfo(float).tiny))
+        if steady
+        else np.zeros(n)
+    )
     variation = lambda v: np.abs(np.diff(v, axis=0)).sum(axis=0)
     inside, between = variation(u.reshape(-1, problem.n_u)), variation(np.einsum("kju,j->ku", u, method.b))
     errors = _Errors(defects, drift, change, bool((inside > _WIGGLE * between + np.ptp(u, axis=(0, 1))).any()))
@@ -379,6 +387,8 @@ def _solution(
     if not status.ok and defect < 1e-9 and max(worst) < 1e-8 and result.gradient < 1e-6 * (1 + abs(result.cost)):
         status = Status.CONVERGED
     status, message = ruled_out(problem, nodes, controls) or (status, "" if status.ok else result.message)
+    if not status.certifiable:
+        trajectory = replace(trajectory, costates=np.full_like(costates, np.nan))  # not the gradient of anything
     certificate = Certificate(
         defect=defect, resimulation=float(np.max(np.abs(gaps))), accumulated=float(accumulated(gaps[None], nodes[None])[0]),
         cost_defect=change, cost_scale=unit, stationarity=result.gradient, constraint_violation=float(np.max(worst)),

@@ -39,7 +39,9 @@ def hamiltonian(problem: Problem) -> ca.Function:
         f, cost = problem.dynamics_function(x, u, p, t), problem.stage_cost_function(x, u, p, t)
         h = cost + ca.dot(costate, f)
         size = ca.fabs(cost) + ca.sum1(ca.fabs(costate * f))
-        _BUILT[problem] = ca.Function("hamiltonian", [x, u, costate, p, t], [ca.densify(v) for v in (h, size, ca.gradient(h, u))])
+        _BUILT[problem] = ca.Function(
+            "hamiltonian", [x, u, costate, p, t], [ca.densify(v) for v in (h, size, ca.gradient(h, u))]
+        )
     return _BUILT[problem]
 
 

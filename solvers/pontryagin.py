@@ -34,8 +34,8 @@ from optctl.solvers.solution import Certificate, Solution, Status
 from optctl.trajectory import Trajectory
 
 _RTOL, _ATOL = 1e-12, 1e-13
-_GRACE = 0.5
-"""[s] to sample each segment when the time is up."""
+_GRACE = 1.0
+"""[s] to sample what Newton's method found when the time is up."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,11 @@ def _least_on_faces(weight: ca.SX, slope: ca.SX, low: np.ndarray, high: np.ndarr
 
 
 def descended(
-    starts: Sequence[np.ndarray], step: ca.Function, value_of: ca.Function, others: ca.SX, corners: Sequence[np.ndarray] = ()
+    starts: Sequence[np.ndarray],
+    step: ca.Function,
+    value_of: ca.Function,
+    others: ca.SX,
+    corners: Sequence[np.ndarray] = (),
 ) -> ca.SX:
     """Of what twenty of `step` make of each start, and of `corners`, the one with the least value; both take (u, others)."""
     best = None
@@ -304,6 +308,7 @@ def solve_pontryagin(
         }
         guess = solve_many(problem, x0[None], method="collocation", resimulation=None, **first)[0].trajectory
     assert isinstance(guess, Trajectory) and guess.costates is not None
+    guess = dataclasses.replace(guess, costates=np.nan_to_num(guess.costates))
     if problem.final_time is not None and not functions.autonomous:
         left = time_limit - (time.perf_counter() - started)
         options = {"segments": segments, "tolerance": tolerance, "max_iterations": max_iterations, "time_limit": left}
@@ -372,7 +377,18 @@ def solve_pontryagin(
         status = Status.MAX_ITERATIONS if iterations == max_iterations else Status.SHOOTING_FAILED
     message = "" if finite or status is Status.TIME_LIMIT else _NOWHERE
     return _solution(
-        problem, functions, nodes, nu, final, p, worst, status, iterations, time.perf_counter() - started, message, deadline
+        problem,
+        functions,
+        nodes,
+        nu,
+        final,
+        p,
+        worst,
+        status,
+        iterations,
+        time.perf_counter() - started,
+        message,
+        deadline,
     )
 
 
@@ -412,13 +428,12 @@ def _solution(
     n, m, steps = problem.n_x, len(nodes), problem.steps
     times = np.linspace(0, final, steps + 1)
     y = np.full((steps + 1, 2 * n + 1), np.nan)
-    offset = 0.0
+    offset, limit = 0.0, max(deadline, time.perf_counter() + _GRACE)
     for k in range(m):
         start, stop = final * k / m, final * (k + 1) / m
         inside = np.flatnonzero((times >= start - 1e-12) & (times <= stop + 1e-12))
-        limit = max(deadline, time.perf_counter() + _GRACE)
 
-        def rate(t: float, z: np.ndarray, limit: float = limit) -> np.ndarray:
+        def rate(t: float, z: np.ndarray) -> np.ndarray:
             check_flight(z, limit)
             return np.asarray(functions.flow(z, p, t)).ravel()
 

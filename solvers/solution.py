@@ -157,8 +157,9 @@ def judge(
     """The verdicts of solutions with these residuals, (B,) each by its name in `Certificate`, and costs `values` (B,).
 
     Certified: converged (or short of the requested tolerance by less than `_ACCEPTABLE`), first-order residuals within tolerance · cost_scale,
-    feasible, true to the plant (`accumulated`, `cost_defect`), H constant where it must be, and no second-order condition violated. Proved: certified, and the
-    problem convex. Best found: feasible and finite. A residual that is missing is not looked at; one that is NaN passes no test.
+    feasible, true to the plant (`accumulated`, `cost_defect`), H constant where it must be, and no second-order condition violated.
+    Proved: certified, and the problem convex. Best found: feasible and finite. A residual that is missing is not looked at; one that
+    is NaN passes no test.
     """
     num = len(statuses)
     known = lambda names: [residuals[name] for name in names if name in residuals]
@@ -236,7 +237,10 @@ class Solution:
     def _stationary(self) -> bool:
         """The first-order conditions hold, whatever the second-order ones say."""
         certificate = replace(self.certificate, curvature=None)
-        return judge([self.status], certificate.arrays(), np.array([self.value]), False, self.tolerance)[0] is Verdict.EXTREMAL
+        return (
+            judge([self.status], certificate.arrays(), np.array([self.value]), False, self.tolerance)[0]
+            is Verdict.EXTREMAL
+        )
 
     @property
     def verdict(self) -> Verdict:
@@ -258,7 +262,8 @@ class Solution:
         if c.cost_defect is not None and not c.cost_defect <= _COST_DEFECT:
             return f"the integrator's errors change the cost by {c.cost_defect:.2g} of its size: {remedy}"
         if (c.hamiltonian_drift or 0.0) > DRIFT * (c.hamiltonian_size or np.inf):
-            return f"the Hamiltonian, which must be constant, drifts by {c.hamiltonian_drift:.2g} beside terms of {c.hamiltonian_size:.2g}: more intervals"
+            found = f"{c.hamiltonian_drift:.2g} beside terms of {c.hamiltonian_size:.2g}"
+            return f"the Hamiltonian, which must be constant, drifts by {found}: more intervals, or `switching`"
         if max(c.defect or 0.0, c.constraint_violation or 0.0) > _FEASIBLE:
             return f"constraints are violated by {c.constraint_violation or 0.0:.2g}, the dynamics by {c.defect or 0.0:.2g}"
         if self._stationary:
@@ -350,7 +355,10 @@ class SolutionBatch(Sequence):
         """Every residual of every member by its name in `Certificate`, (B,) each: the solver's own and those found independently."""
         if self._residuals is None:
             path, num = self.trajectory, len(self)
-            times, p = np.broadcast_to(path.times, path.states.shape[:2]), np.broadcast_to(self.params, (num, self.problem.n_p))
+            times, p = (
+                np.broadcast_to(path.times, path.states.shape[:2]),
+                np.broadcast_to(self.params, (num, self.problem.n_p)),
+            )
             found: dict[str, np.ndarray] = {} if "resimulation" in self.residuals else checked(self.problem, path, p)
             found["constraint_violation"] = np.array(
                 [violation(self.problem, *a) for a in zip(path.states, path.controls, p, times, strict=True)]
