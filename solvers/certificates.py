@@ -16,7 +16,6 @@ batches, independently of the solver that found it:
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
 
 import casadi as ca
 import numpy as np
@@ -60,9 +59,9 @@ def _rates(problem: Problem) -> tuple[Batched, Batched | None]:
 def mismatches(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """x(t_{k+1}) − x_{k+1} (B, N, n_x) and ∫l − l_k (B, N) when every interval is integrated again from the trajectory's own nodes.
 
-    `trajectory` has a batch axis, `params` is (1 or B, n_p). Continuous: DOP853 with the control held; intervals of affine dynamics that are too
-    stiff for it by the matrix exponential (their costs are taken as they are). Discrete: the problem's transition. NaN where the numbers
-    end or the accuracy cannot be had.
+    `trajectory` has a batch axis, `params` is (1 or B, n_p). Continuous: DOP853 with the control held; intervals of affine dynamics that
+    are too stiff for it by the matrix exponential (their costs are taken as they are). Discrete: the problem's transition. NaN where
+    the numbers end or the accuracy cannot be had.
     """
     x, u = trajectory.states, trajectory.controls
     num, steps, n_x = len(x), u.shape[1], problem.n_x
@@ -70,11 +69,15 @@ def mismatches(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> 
     p = np.broadcast_to(params, (num, problem.n_p))
     if problem.discrete:
         flat = lambda a: a.reshape(num * steps, -1).T
-        after, cost = problem.step_function(flat(x[:, :-1]), flat(u), np.repeat(p, steps, axis=0).T, flat(times[:, :-1]))
+        after, cost = problem.step_function(
+            flat(x[:, :-1]), flat(u), np.repeat(p, steps, axis=0).T, flat(times[:, :-1])
+        )
         gaps = np.asarray(after).T.reshape(num, steps, n_x) - x[:, 1:]
         return gaps, np.asarray(cost).reshape(num, steps) - trajectory.costs
     gaps, costs = np.full((num, steps, n_x), np.nan), np.full((num, steps), np.nan)
-    sound = np.flatnonzero(np.isfinite(x).all(axis=(1, 2)) & np.isfinite(u).all(axis=(1, 2)) & np.isfinite(times).all(axis=1))
+    sound = np.flatnonzero(
+        np.isfinite(x).all(axis=(1, 2)) & np.isfinite(u).all(axis=(1, 2)) & np.isfinite(times).all(axis=1)
+    )
     pending = list(np.array_split(sound, -(-len(sound) * steps // _COLUMNS))) if len(sound) else []
     while pending:
         part = pending.pop()
@@ -132,7 +135,10 @@ def _propagated(problem: Problem, x: np.ndarray, u: np.ndarray, p: np.ndarray, t
     block = np.zeros((steps, n_x + 1, n_x + 1))
     block[:, :n_x, :n_x], block[:, :n_x, n_x] = np.swapaxes(a, 1, 2), b
     with np.errstate(all="ignore"):
-        after = expm(block * np.diff(times).reshape(steps, 1, 1)) @ np.append(x[0, :-1], np.ones((steps, 1)), axis=1)[..., None]
+        after = (
+            expm(block * np.diff(times).reshape(steps, 1, 1))
+            @ np.append(x[0, :-1], np.ones((steps, 1)), axis=1)[..., None]
+        )
     return after[None, :, :n_x, 0] if np.isfinite(after).all() else None
 
 
@@ -170,7 +176,9 @@ def cost_scale(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> 
         for k in range(steps):
             h = times[k + 1] - times[k]
             inputs = (x, rest, p.T, times[None, k])
-            x, cost = problem.step_function(*inputs) if problem.discrete else problem.interval_function(*inputs, h[None])
+            x, cost = (
+                problem.step_function(*inputs) if problem.discrete else problem.interval_function(*inputs, h[None])
+            )
             x, total = np.asarray(x), total + np.asarray(cost).ravel()
         if problem.horizon == "finite":
             total = total + np.asarray(problem.terminal_cost_function(x, p.T, times[None, -1])).ravel()

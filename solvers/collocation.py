@@ -23,7 +23,7 @@ from optctl.solvers.certificates import accumulated, cost_scale
 from optctl.solvers.hamiltonian import autonomous, hamiltonian
 from optctl.solvers.multiple_shooting import Guess, control_bounds, start_bounds
 from optctl.solvers.nonlinear_program import NonlinearProgram
-from optctl.solvers.solution import DRIFT, Certificate, Solution, Status, integrated, ruled_out
+from optctl.solvers.solution import Certificate, Solution, Status, drift_allowed, integrated, ruled_out
 from optctl.trajectory import Trajectory
 
 _COST = 1e-4
@@ -282,7 +282,7 @@ class _Errors:
     defects: np.ndarray
     """Of each interval integrated again, in states and cost, relative (n,)."""
     drift: np.ndarray
-    """|H − median H| at each interval's end, relative to `DRIFT`/2 of the size of its terms (n,)."""
+    """|H − median H| at each interval's end, relative to half the drift that is allowed (n,)."""
     cost: float
     """What the defects change in the cost, relative."""
     wiggles: bool
@@ -294,7 +294,7 @@ class _Errors:
 
     def said(self, wanted: float) -> str:
         if np.max(self.drift) > 1:
-            return f"the Hamiltonian drifts by {DRIFT / 2 * np.max(self.drift):.1e} of its terms"
+            return f"the Hamiltonian drifts by {np.max(self.drift):.1g} times what is allowed"
         return f"re-simulated defect {np.max(self.defects):.1e}"
 
 
@@ -363,7 +363,7 @@ def _solution(
         h_ends[0, -1] = h_ends[0, -2]
     steady, size = autonomous(problem), float(terms.max())
     drift = (
-        np.abs(h_ends - np.median(h_ends)).ravel() / (DRIFT / 2 * max(size, np.finfo(float).tiny))
+        np.abs(h_ends - np.median(h_ends)).ravel() / (drift_allowed(size, unit) / 2)
         if steady
         else np.zeros(n)
     )

@@ -314,8 +314,11 @@ def _clamped(
         i = np.flatnonzero(active)
         if not len(i):
             break
+        exact = np.where(
+            damping.mu[i, None] > 0, 0.0, 1.0
+        )  # after a failed search the convex model, which always descends
         _, _, k, gain, slope, grad = batch.f.clamped(
-            batch.x[i], batch.u[i], batch.p[i], damping.mu[i, None], batch.low, batch.high, np.ones((1, 1))
+            batch.x[i], batch.u[i], batch.p[i], damping.mu[i, None], batch.low, batch.high, exact
         )
         gradient[i] = np.where(np.isfinite(grad[:, 0]), grad[:, 0], np.inf)
         done = gradient[i] <= tolerance * (1 + np.abs(batch.value[i]))

@@ -24,8 +24,8 @@ from scipy.linalg import LinAlgError, expm, solve_continuous_are, solve_discrete
 from optctl.controller import FeedbackController
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem
-from optctl.solvers.dynamic_programming import kinked, periods, time_invariant
 from optctl.solvers.certificates import checked_one
+from optctl.solvers.dynamic_programming import kinked, periods, time_invariant
 from optctl.solvers.solution import Certificate, Solution, Status, violation
 from optctl.trajectory import Trajectory
 

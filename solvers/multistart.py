@@ -29,7 +29,18 @@ from optctl.solvers.guesses import Neighbours
 from optctl.solvers.lqr import convex
 from optctl.solvers.multiple_shooting import Guess, solve_multiple_shooting
 from optctl.solvers.parallel import collect, solve_each, solve_list
-from optctl.solvers.solution import UNTRUE, Solution, SolutionBatch, Status, Verdict, gradient_functions, runs_away
+from optctl.solvers.solution import (
+    FLAT,
+    UNTRUE,
+    Solution,
+    SolutionBatch,
+    Status,
+    Verdict,
+    gradient_functions,
+    runs_away,
+    second_order,
+    second_order_applies,
+)
 from optctl.solvers.units import natural
 from optctl.trajectory import Trajectory
 from optctl.transforms import missing_derivative
@@ -38,8 +49,10 @@ Progress = Callable[[int, int], None]
 """Called with (starts done, starts in all)."""
 
 
-_TRUER = 64
-"""Members, at most, that multiple shooting tries where differential dynamic programming lives on the error of the integrator."""
+_DISTURBANCES, _WAVES = (1e-3, 1e-2, 0.1), 4
+"""Of the controls where a saddle is left: sizes beside half of their range, and number of frequencies."""
+_SOME, _TRUER = 4, 64
+"""Members that multiple shooting tries first, and at most, where differential dynamic programming lives on the error of the integrator."""
 
 
 class _Best:
@@ -234,6 +247,42 @@ def _rescue(best: _Best, num: int | None, seed: int, processes: int | None, repo
         _direct_guesses(best, lost, num, seed, processes, report)
 
 
+def _leave_saddles(best: _Best) -> None:
+    """Starts that converged where a second-order condition fails go on from the cheapest of some disturbed trajectories: slow cosines
+    in one control, in open loop and under the gains of the solution. From below the saddle no descent leads back to it."""
+    problem, r = best.problem, best.result
+    assert r is not None
+    if not second_order_applies(problem):
+        return
+    times = np.arange(problem.steps + 1) * problem.dt
+    path = Trajectory(times, r.states, r.controls, r.costs, r.terminal_cost, r.costates)
+    saddles = np.flatnonzero((second_order(problem, path, best.p)[1] < -FLAT) & r.converged)
+    reach, phase = 0.5 * (problem.action_high - problem.action_low), np.pi * times[:-1] / times[-1]
+    waves = np.stack([size * np.cos(n * phase) for size in _DISTURBANCES for n in range(_WAVES)])
+    ways = np.concatenate(
+        [sign * wave[:, None] * axis for sign in (1, -1) for wave in waves for axis in np.diag(reach)]
+    )
+    ways = ways.reshape(-1, problem.steps, problem.n_u)
+    for i in saddles:
+        num = len(ways)
+        rows = lambda a, num=num: np.broadcast_to(a, (num, *a.shape)).copy()
+        p = np.broadcast_to(best.params(np.array([i])), (num, problem.n_p))
+        low, high = (b[None].clip(-1e20, 1e20) for b in (problem.control_low, problem.control_high))
+        one = np.ones((1, 1))
+        gains = rows(np.swapaxes(np.nan_to_num(r.gains[i]), -1, -2).reshape(problem.steps, -1))
+        tried = []
+        with np.errstate(all="ignore"):
+            for feedback in (gains, 0.0 * gains):
+                x, u, c, e, _ = ddp.bundle(problem).forward(
+                    rows(r.states[i]), rows(r.controls[i]), ways, feedback, one, p, low, high, 0 * one
+                )
+                tried.append((x, u, c.reshape(num, -1).sum(axis=1) + e[:, 0]))
+        states, controls, costs = (np.concatenate(parts) for parts in zip(*tried, strict=True))
+        lowest = int(np.argmin(np.where(np.isfinite(costs), costs, np.inf)))
+        if costs[lowest] < r.value[i]:
+            best.run(np.array([i]), states[[lowest]], controls[[lowest]], follow=True, barrier=1e-5)
+
+
 def _neighbour_round(best: _Best, candidates: int, tries: int, only: np.ndarray | None = None) -> int:
     """Every start tries its nearest solved trajectories as guesses. Returns how often one improved."""
     problem, result = best.problem, best.result
@@ -316,6 +365,8 @@ def _solve_batch(
         lost = np.flatnonzero(~best.result.converged | ~np.isfinite(best.values))
         _direct_guesses(best, np.setdiff1d(lost, seeds), num_starts, seed, processes, report)
         _rescue(best, 8, seed + 1, processes, report)
+    if not proved:
+        _leave_saddles(best)
     report(total, total)
     return _batch_solution(best, proved, time.perf_counter() - started)
 
@@ -392,19 +443,27 @@ def _polished(
 def _truer(
     found: SolutionBatch, guess: Trajectory | None, num_starts: int | None, seed: int, processes: int | None
 ) -> SolutionBatch:
-    """What lives on the error of its integrator, from multiple shooting, which prefers what is true to the plant: where that certifies it."""
+    """What lives on the error of its integrator, from multiple shooting, which prefers what is true to the plant: where that certifies it.
+    Where it helps none of the first few, the step is too coarse for all."""
     true = found.certificates().get("accumulated", np.zeros(len(found)))
-    lost = np.flatnonzero([s.certifiable for s in found.statuses] & ~(true <= UNTRUE))[:_TRUER]
+    hopeless = np.isnan(true) & (not dynamic_programming.smooth(found.problem))  # a kink that no integrator passes
+    lost = np.flatnonzero([s.certifiable for s in found.statuses] & ~(true <= UNTRUE) & ~hopeless)
     if not len(lost):
         return found
     began, p = time.perf_counter(), found.params
+    sure: dict[int, Solution] = {}
     batched = guess is not None and guess.batch_shape
-    other = solve_list(
-        found.problem, found.trajectory.states[lost, 0], p if len(p) == 1 else p[lost], "multiple_shooting",
-        guess=guess[lost] if batched else guess, num_starts=num_starts, seed=seed, tolerance=1e-10, processes=processes,  # type: ignore[index]
-        progress=None, options={},
-    )  # fmt: skip
-    sure = {i: s for i, s in zip(lost.tolist(), other, strict=True) if s.verdict in (Verdict.PROVED, Verdict.EXTREMAL)}
+    for part in (lost[:_SOME], lost[_SOME:_TRUER]):
+        if not len(part) or (part[0] != lost[0] and not sure):
+            break
+        other = solve_list(
+            found.problem, found.trajectory.states[part, 0], p if len(p) == 1 else p[part], "multiple_shooting",
+            guess=guess[part] if batched else guess, num_starts=num_starts, seed=seed, tolerance=1e-10,  # type: ignore[index]
+            processes=processes, progress=None, options={},
+        )  # fmt: skip
+        sure |= {
+            i: s for i, s in zip(part.tolist(), other, strict=True) if s.verdict in (Verdict.PROVED, Verdict.EXTREMAL)
+        }
     if not sure:
         return found
     members = [sure.get(i, found[i]) for i in range(len(found))]
@@ -482,11 +541,11 @@ def solve_many(
     if method in ("auto", "ddp") and sweeps.applies(problem) and not asked:
         _check_options("ddp", (), options)
         _check_guess(problem, guess)
-        found = _solve_batch(
+        unconstrained = _solve_batch(
             problem, x0, p, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance or 1e-10, rounds=rounds,
             processes=processes, progress=progress,
         )  # fmt: skip
-        return found if method == "ddp" else _truer(found, guess, num_starts, seed, processes)
+        return unconstrained if method == "ddp" else _truer(unconstrained, guess, num_starts, seed, processes)
     require(
         method != "ddp" or problem.final_time is None, "method", "suit the problem", "`ddp` takes no free final time"
     )

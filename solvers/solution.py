@@ -81,8 +81,8 @@ UNTRUE = 1e-2
 _COST_DEFECT = 1e-2
 """Relative error of a cost up to which it is certified."""
 DRIFT = 1e-2
-"""Largest drift of the Hamiltonian beside its terms of a certified solution: a switch inside an interval costs a sound grid less."""
-_FLAT = 1e-10
+"""Largest drift of the Hamiltonian beside its terms in a certified solution: a switch inside an interval of a sound grid makes less."""
+FLAT = 1e-10
 """A relative curvature up to this is rounding."""
 _COUPLED = 1e-7
 """A flat direction of the controls that moves the slope of the costates by more than this, relatively, leaves the curvature open."""
@@ -93,12 +93,16 @@ _CHUNK = 256
 
 
 class Verdict(enum.Enum):
-    """How much a solution claims, in one phrase."""
+    """How much a solution claims, in one phrase; docs/verdicts.md says what is promised, by which residuals and to which tolerance."""
 
     PROVED = "proved optimum"
+    """Certified, and the problem is convex: no admissible control of the discretised problem costs less."""
     EXTREMAL = "certified extremal"
+    """Feasible, stationary, true to the plant, and no second-order condition is violated; another basin may be cheaper."""
     BEST_FOUND = "best found"
+    """An admissible trajectory, and the cheapest that was found; something that a certificate asks for is missing."""
     NOT_CONVERGED = "not converged"
+    """No claim: not admissible, not finite, or the solver was stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +151,11 @@ class Certificate:
         return ", ".join(f"{name} {value:.1e}" for name, value in parts if value is not None)
 
 
+def drift_allowed(size: np.ndarray | float, scale: np.ndarray | float) -> np.ndarray | float:
+    """How far H may drift beside its terms and `cost_scale`."""
+    return np.maximum(DRIFT * size, _ACCEPTABLE * scale)
+
+
 def judge(
     statuses: Sequence[Status],
     residuals: dict[str, np.ndarray],
@@ -156,10 +165,10 @@ def judge(
 ) -> list[Verdict]:
     """The verdicts of solutions with these residuals, (B,) each by its name in `Certificate`, and costs `values` (B,).
 
-    Certified: converged (or short of the requested tolerance by less than `_ACCEPTABLE`), first-order residuals within tolerance · cost_scale,
-    feasible, true to the plant (`accumulated`, `cost_defect`), H constant where it must be, and no second-order condition violated.
-    Proved: certified, and the problem convex. Best found: feasible and finite. A residual that is missing is not looked at; one that
-    is NaN passes no test.
+    Certified: converged (or short of the requested tolerance by less than `_ACCEPTABLE`), first-order residuals within
+    tolerance · cost_scale, feasible, true to the plant (`accumulated`, `cost_defect`), H constant where it must be, and no
+    second-order condition violated. Proved: certified, and the problem convex. Best found: feasible and finite. A residual that is
+    missing is not looked at; one that is NaN passes no test.
     """
     num = len(statuses)
     known = lambda names: [residuals[name] for name in names if name in residuals]
@@ -171,8 +180,8 @@ def judge(
         feasible = np.isfinite(values) & (worst("defect", "constraint_violation") <= _FEASIBLE)
         true = (worst("accumulated") <= UNTRUE) & (worst("cost_defect") <= _COST_DEFECT)
         if "hamiltonian_size" in residuals:
-            true &= residuals["hamiltonian_drift"] <= DRIFT * residuals["hamiltonian_size"]
-        saddle = residuals.get("curvature", np.zeros(num)) < -_FLAT
+            true &= residuals["hamiltonian_drift"] <= drift_allowed(residuals["hamiltonian_size"], scale)
+        saddle = residuals.get("curvature", np.zeros(num)) < -FLAT
         sure = np.array([status.certifiable for status in statuses]) & feasible & true & ~saddle
         sure &= worst(*FIRST_ORDER) <= allowed
     hopeless = np.array([status in _HOPELESS for status in statuses])
@@ -229,7 +238,7 @@ class Solution:
         c, verdict = self.certificate.curvature, self.verdict
         if verdict is Verdict.PROVED:
             return True
-        if c is None or not abs(c) > _FLAT or not self._stationary:
+        if c is None or not abs(c) > FLAT or not self._stationary:
             return None
         return bool(c > 0)
 
@@ -256,12 +265,12 @@ class Solution:
             return ""
         remedy = "a smaller `dt`, more `substeps`, or `collocation`"
         if c.accumulated is not None and not np.isfinite(c.accumulated):
-            return "its intervals could not be integrated again to check them (a kink of infinite slope, numbers that end, or a very stiff plant)"
+            return "its intervals could not be integrated again to check them (infinite slopes, numbers that end, or a very stiff plant)"
         if c.accumulated is not None and c.accumulated > UNTRUE:
             return f"the integrator's errors add up to {c.accumulated:.2g} of the range of a state: {remedy}"
         if c.cost_defect is not None and not c.cost_defect <= _COST_DEFECT:
             return f"the integrator's errors change the cost by {c.cost_defect:.2g} of its size: {remedy}"
-        if (c.hamiltonian_drift or 0.0) > DRIFT * (c.hamiltonian_size or np.inf):
+        if c.hamiltonian_size is not None and not (c.hamiltonian_drift or 0.0) <= drift_allowed(c.hamiltonian_size, scale):
             found = f"{c.hamiltonian_drift:.2g} beside terms of {c.hamiltonian_size:.2g}"
             return f"the Hamiltonian, which must be constant, drifts by {found}: more intervals, or `switching`"
         if max(c.defect or 0.0, c.constraint_violation or 0.0) > _FEASIBLE:
@@ -511,7 +520,7 @@ def second_order(problem: Problem, trajectory: Trajectory, params: np.ndarray) -
         lost = ~np.isfinite(pivots).all(axis=(1, 2)) | ~np.isfinite(Q).all(axis=(1, 2))
         pivots[lost] = np.eye(n_u)
         values, axes = np.linalg.eigh((pivots + pivots.swapaxes(-1, -2)) / 2)
-        flat = np.abs(values) <= _FLAT * size[:, None]  # redundant actuators: a direction in which nothing changes
+        flat = np.abs(values) <= FLAT * size[:, None]  # redundant actuators: a direction in which nothing changes
         turned = axes.swapaxes(-1, -2) @ np.where(mask[..., None], Qux, 0.0)
         coupled = np.where(flat, np.abs(turned).max(axis=-1), 0.0).max(axis=1) > _COUPLED * np.abs(Q).max(axis=(1, 2))
         flat_somewhere |= flat.any(axis=1)
@@ -530,7 +539,8 @@ def second_order_residuals(problem: Problem, trajectory: Trajectory, params: np.
     """`second_order` as entries of each member's certificate; empty where it does not apply or numbers are missing."""
     if trajectory.costates is None or not second_order_applies(problem):
         return [{} for _ in trajectory.states]
-    found = zip(*second_order(problem, trajectory, params), strict=True)
+    with np.errstate(all="ignore"):  # numbers that end become NaN
+        found = list(zip(*second_order(problem, trajectory, params), strict=True))
     return [
         {k: float(v) for k, v in zip(("complementarity", "curvature"), row, strict=True) if np.isfinite(v)}
         for row in found

@@ -1,9 +1,9 @@
 """Natural units for problems that come in others: controls of 10⁸ V/m, costs of 10⁻¹² J, states of 10⁻⁸ m.
 
-Solvers stop where gradients and defects are small in absolute terms, so what they see should be of order one. z = x / s, v = u / c, J / κ and
-constraints beside their own size are solved instead where a state, half the range of a control, or a constraint lies outside
-[10⁻³, 10⁴], or typical costs below 10⁻⁵; all factors are powers of two, so nothing is rounded. Trajectories, costates, Hessians and gains come
-back in the problem's units. The certificate stays in natural ones, in which it is judged.
+Solvers stop where gradients and defects are small in absolute terms, so what they see should be of order one. z = x / s, v = u / c,
+J / κ and constraints beside their own size are solved instead where a state, half the range of a control, or a constraint lies
+outside [10⁻³, 10⁴], or typical costs below 10⁻⁵; all factors are powers of two, so nothing is rounded. Trajectories, costates,
+Hessians and gains come back in the problem's units. The certificate stays in natural ones, in which it is judged.
 """
 
 from __future__ import annotations
@@ -98,31 +98,44 @@ def _unit(sizes: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _typical(problem: Problem) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
-    """Sizes along a few rollouts with random controls: of each state, of the cost-to-go (terminal cost on the way included; the search ends
-    where it is not small), of each path constraint and of each terminal one. 0 where nothing is finite."""
+    """Sizes of each state, of the cost-to-go (terminal cost on the way included), of each path constraint and of each terminal one, along a
+    few rollouts with random controls: medians over the rollouts, put together over the time by `_over_time`."""
     rng, p, cost = np.random.default_rng(0), problem.param_values, 0.0
     x, total = problem.initial_state.sample(rng, _SAMPLES).T, np.zeros(_SAMPLES)
-    states = _middle(x)
-    path, ends = (np.zeros(0 if f is None else f.size1_out(0)) for f in (problem.path_constraint_function, problem.terminal_constraint_function))
+    path, end = problem.path_constraint_function, problem.terminal_constraint_function
+    states, paths, ends = [_middle(x)], [], []
     for k in range(problem.steps):
         u, t = problem.to_control(rng.uniform(-1, 1, (_SAMPLES, problem.n_u))).T, k * problem.dt
-        if problem.path_constraint_function is not None:
-            path = np.maximum(path, _middle(np.asarray(problem.path_constraint_function(x, u, p, t))))
+        paths.append(_middle(np.zeros((0, 1)) if path is None else np.asarray(path(x, u, p, t))))
+        ends.append(_middle(np.zeros((0, 1)) if end is None else np.asarray(end(x, p, t))))
         x, stage = (np.asarray(v) for v in problem.step_function(x, u, p, t))
         total = total + stage.ravel()
-        end = np.zeros(1) if problem.horizon == "infinite" else np.asarray(problem.terminal_cost_function(x, p, t + problem.dt))
-        cost = max(cost, float(_middle((total + end.ravel())[None])[0]))
-        states = np.maximum(states, _middle(x))
-        if problem.terminal_constraint_function is not None:
-            ends = np.maximum(ends, _middle(np.asarray(problem.terminal_constraint_function(x, p, t + problem.dt))))
-    return states, cost, path, ends
+        last = (
+            np.zeros(1)
+            if problem.horizon == "infinite"
+            else np.asarray(problem.terminal_cost_function(x, p, t + problem.dt))
+        )
+        sizes = np.abs(total + last.ravel())
+        cost = float(np.max(sizes[np.isfinite(sizes)], initial=cost))
+        states.append(_middle(x))
+    return _over_time(states), cost, _over_time(paths), _over_time(ends)
 
 
 def _middle(values: np.ndarray) -> np.ndarray:
     """The median over the samples of |finite values| (rows, samples); 0 where there are none."""
     sizes = np.abs(np.where(np.isfinite(values), values, np.nan))
-    some = np.isfinite(sizes).any(axis=1)
-    return np.array([np.nanmedian(row) if known else 0.0 for row, known in zip(sizes, some, strict=True)])
+    return np.array([np.nanmedian(row) if np.isfinite(row).any() else 0.0 for row in sizes])
+
+
+def _over_time(sizes: list[np.ndarray]) -> np.ndarray:
+    """One size from those at the start and later. Unstable plants grow to any size under random controls, and weak ones hardly
+    move: so only a start that is large is evidence of large units, what starts at zero has small ones only where everything else is
+    small too, and what is of order one at either time is left alone."""
+    first = sizes[0]
+    later = np.quantile(sizes[1:], 0.25, axis=0) if len(sizes) > 1 else first
+    ordinary = lambda size: (size >= _SMALL) & (size <= _LARGE)
+    grown = later if (np.maximum(first, later) < _SMALL).all() else np.ones_like(later)  # from zero
+    return np.where(first == 0, grown, np.where(ordinary(first) | ordinary(later), 1.0, first))
 
 
 def _power_of_two(values: np.ndarray) -> np.ndarray:
@@ -143,7 +156,9 @@ def _stated(
     def at_end(function: ca.Function | None, unit: Any = 1.0) -> Callable[..., Any] | None:
         return None if function is None else lambda x, q, t: function(state * x, vector(q), t) / unit
 
-    def limits(names: Any, lows: np.ndarray, highs: np.ndarray, units: np.ndarray, given: Any) -> dict[str, tuple[float, float]]:
+    def limits(
+        names: Any, lows: np.ndarray, highs: np.ndarray, units: np.ndarray, given: Any
+    ) -> dict[str, tuple[float, float]]:
         rows = zip(names, lows, highs, units, strict=True)
         return {name: (float(low / unit), float(high / unit)) for name, low, high, unit in rows if name in given}
 

@@ -156,7 +156,7 @@ def test_a_solution_that_lives_on_the_error_of_its_integrator_is_not_certified()
     # unbounded control, fast reaction: with one step of rk4 an interval J = 0.03 is "reached", against 0.1331
     coarse = solve(optima.stirred_tank(), [0.09, 0.09], method="ddp")
     assert coarse.verdict is Verdict.BEST_FOUND
-    assert "substeps" in coarse.message
+    assert "substeps" in coarse.shortcoming
     solution = solve(optima.stirred_tank(), [0.09, 0.09])
     assert solution.verdict is Verdict.EXTREMAL
     assert solution.value == pytest.approx(0.133095731, rel=1e-3)
