@@ -362,11 +362,7 @@ def _solution(
     if method.shares_start and n > 1:  # the control at the very end is that of no interval after it
         h_ends[0, -1] = h_ends[0, -2]
     steady, size = autonomous(problem), float(terms.max())
-    drift = (
-        np.abs(h_ends - np.median(h_ends)).ravel() / (drift_allowed(size, unit) / 2)
-        if steady
-        else np.zeros(n)
-    )
+    drift = np.abs(h_ends - np.median(h_ends)).ravel() / (drift_allowed(size, unit) / 2) if steady else np.zeros(n)
     variation = lambda v: np.abs(np.diff(v, axis=0)).sum(axis=0)
     inside, between = variation(u.reshape(-1, problem.n_u)), variation(np.einsum("kju,j->ku", u, method.b))
     errors = _Errors(defects, drift, change, bool((inside > _WIGGLE * between + np.ptp(u, axis=(0, 1))).any()))

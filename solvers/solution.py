@@ -270,7 +270,9 @@ class Solution:
             return f"the integrator's errors add up to {c.accumulated:.2g} of the range of a state: {remedy}"
         if c.cost_defect is not None and not c.cost_defect <= _COST_DEFECT:
             return f"the integrator's errors change the cost by {c.cost_defect:.2g} of its size: {remedy}"
-        if c.hamiltonian_size is not None and not (c.hamiltonian_drift or 0.0) <= drift_allowed(c.hamiltonian_size, scale):
+        if c.hamiltonian_size is not None and not (c.hamiltonian_drift or 0.0) <= drift_allowed(
+            c.hamiltonian_size, scale
+        ):
             found = f"{c.hamiltonian_drift:.2g} beside terms of {c.hamiltonian_size:.2g}"
             return f"the Hamiltonian, which must be constant, drifts by {found}: more intervals, or `switching`"
         if max(c.defect or 0.0, c.constraint_violation or 0.0) > _FEASIBLE:
