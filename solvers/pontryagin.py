@@ -283,7 +283,7 @@ def solve_pontryagin(
     segments: int | None = None,
     tolerance: float = 1e-10,
     max_iterations: int = 40,
-    time_limit: float = 20.0,
+    time_limit: float = 60.0,
 ) -> Solution:
     """Newton on the boundary conditions. `guess`: a trajectory with costates (default: from collocation). `segments=1` is single
     shooting; default: one per second or five, whichever is more."""

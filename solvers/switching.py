@@ -289,7 +289,7 @@ def solve_switching(
     guess: Trajectory | Solution | None = None,
     tolerance: float = 1e-10,
     max_iterations: int = 40,
-    time_limit: float = 20.0,
+    time_limit: float = 60.0,
 ) -> Solution:
     """Polish a direct solution (`guess`; default: multiple shooting, then collocation, each again on a finer grid) to the extremal with its
     switching structure; `Solution.arcs` names the arcs with their durations [s]."""
@@ -303,7 +303,7 @@ def solve_switching(
         direct: Solution | None = None
         for i, stage in enumerate(_STAGES):
             begun = time.perf_counter()
-            share = (started + time_limit - begun) / (len(_STAGES) - i)
+            share = (started + time_limit - begun) * (1.0 if i == len(_STAGES) - 1 else 0.5)
             if best is not None and (best.ok or share < 0):
                 break
             if stage == "finer" and not (direct is not None and direct.ok):

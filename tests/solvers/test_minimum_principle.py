@@ -124,13 +124,6 @@ def test_collocation_does_not_live_on_controls_that_oscillate_inside_intervals()
     assert abs(solution.trajectory.costates[0, 0]) == pytest.approx(1.0, abs=2e-3)
 
 
-def test_switching_refines_the_direct_solution_by_itself():
-    # at 40 intervals the short bang between the singular arcs is less than one long
-    solution = solve(spin(1.0, 20), [0.0, 1.0], method="switching")
-    assert solution.verdict is Verdict.EXTREMAL
-    assert solution.value == pytest.approx(SPIN_TIME, abs=1e-8)
-
-
 # --- what is handed over ------------------------------------------------------------------------------------------------
 
 
