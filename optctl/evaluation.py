@@ -263,7 +263,7 @@ def compare(
     elif reference is not None:
         plan = _as_reference(problem, reference, p, len(x0))
 
-    results, observers = [], []
+    results, observers, clipped = [], [], []
     for name, entry in entries.items():
         built = build(entry) if isinstance(entry, str) else entry
         if _is_solved(built):
@@ -275,16 +275,45 @@ def compare(
         else:
             runs: list[Any] = list(built) if isinstance(built, Sequence) else [built]
             tell(f"evaluating {name} from {len(x0)} starts" + (f", {len(runs)} seeds" if len(runs) > 1 else ""))
+            clipped += [name] if any(getattr(c, "clips", False) for c in runs) else []
             blurred = problem.noise_std.any() and any(getattr(c, "observes", False) for c in runs)
             require(not blurred or len(draws) > 0, "seeds", "hold at least one seed", "is empty")
             observers += [name] if blurred else []
             results.append(_evaluate(problem, name, runs, x0, p, draws if blurred else noise, tolerance))
+    if clipped and plan is not None:
+        notes += _beyond_actions(problem, plan, clipped)
     if observers:
         notes.append(f"Through noisy sensors, the mean over {_draws(draws)}: {', '.join(observers)}.")
     return Comparison.assess(
         problem=problem, starts=x0, params=p, seed=seed, noise_seeds=draws if observers else noise, reference=plan, results=results,
         notes=notes, tolerance=tolerance, repetitions=repetitions,
     )  # fmt: skip
+
+
+def _beyond_actions(problem: Problem, plan: Reference, names: Sequence[str]) -> list[str]:
+    """A note on each control of the reference that leaves the range of the actions, −1 … 1, of controllers that have no others."""
+    low, high = problem.action_low, problem.action_high
+    notes = []
+    for j, control in enumerate(problem.control):
+        values = np.concatenate([np.ravel(t.controls[..., j]) for t in plan.trajectories or ()] or [low[:0]])
+        values = values[np.isfinite(values)]
+        least, most = values.min(initial=low[j]), values.max(initial=high[j])
+        room = _ROUNDING * (high[j] - low[j])
+        if least < low[j] - room or most > high[j] + room:
+            sides = [
+                -least if problem.control_low[j] == -np.inf else 0.0,
+                most if problem.control_high[j] == np.inf else 0.0,
+            ]
+            notes.append(
+                f"The reference's `{control}` covers {least:.4g} … {most:.4g}, actions only {low[j]:.4g} … {high[j]:.4g}: "
+                f'part of the gap of {", ".join(names)} is that difference. `control_scale={{"{control}": {max(sides):.2g}}}` gives '
+                "actions the range."
+            )  # fmt: skip
+    return notes
+
+
+_ROUNDING = 1e-6
+"""Of the range of an action: what a reference exceeds it by no policy would notice."""
 
 
 def _draws(seeds: Sequence[int]) -> str:

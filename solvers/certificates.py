@@ -15,14 +15,13 @@ batches, independently of the solver that found it:
 
 from __future__ import annotations
 
-import weakref
-
 import casadi as ca
 import numpy as np
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
 from optctl.problem import Problem
+from optctl.shared import kept
 from optctl.solvers.batch import Batched
 from optctl.trajectory import Trajectory
 
@@ -37,23 +36,20 @@ _SMALLEST = 1e-9
 _OFFSET = 1e-6
 """… and as at least this fraction of its own size: rounding of a state that hardly moves."""
 
-_RATES: weakref.WeakKeyDictionary[Problem, tuple[Batched, Batched | None]] = weakref.WeakKeyDictionary()
 
-
+@kept
 def _rates(problem: Problem) -> tuple[Batched, Batched | None]:
     """(x, u, p, t) → [ẋ, l], and → [A, b] where ẋ = A(u, p) x + b(u, p)."""
-    if problem not in _RATES:
-        x, u, p, t = problem._x, problem._u, problem._p, problem._t
-        assert problem.dynamics_function is not None  # not discrete
-        f, cost = problem.dynamics_function(x, u, p, t), problem.stage_cost_function(x, u, p, t)
-        a = ca.jacobian(f, x)
-        affine = not (ca.depends_on(ca.vec(a), x) or ca.depends_on(f, t))
-        parts = [ca.densify(a), ca.densify(ca.substitute(f, x, ca.SX.zeros(problem.n_x)))]
-        _RATES[problem] = (
-            Batched(ca.Function("rates", [x, u, p, t], [ca.densify(ca.vertcat(f, cost))])),
-            Batched(ca.Function("affine", [u, p], parts), sequences=(0,)) if affine else None,
-        )
-    return _RATES[problem]
+    x, u, p, t = problem._x, problem._u, problem._p, problem._t
+    assert problem.dynamics_function is not None  # not discrete
+    f, cost = problem.dynamics_function(x, u, p, t), problem.stage_cost_function(x, u, p, t)
+    a = ca.jacobian(f, x)
+    affine = not (ca.depends_on(ca.vec(a), x) or ca.depends_on(f, t))
+    parts = [ca.densify(a), ca.densify(ca.substitute(f, x, ca.SX.zeros(problem.n_x)))]
+    return (
+        Batched(ca.Function("rates", [x, u, p, t], [ca.densify(ca.vertcat(f, cost))])),
+        Batched(ca.Function("affine", [u, p], parts), sequences=(0,)) if affine else None,
+    )
 
 
 def mismatches(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -158,9 +154,6 @@ def accumulated(gaps: np.ndarray, states: np.ndarray) -> np.ndarray:
 def resting_control(problem: Problem) -> np.ndarray:
     """The admissible control nearest to zero (n_u,)."""
     return np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)
-
-
-_REST: weakref.WeakKeyDictionary[Problem, ca.Function] = weakref.WeakKeyDictionary()
 
 
 def cost_scale(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ conditions. Sources: Betts (2010), §4; Kelly, SIAM Review 59 (2017); Hairer and
 from __future__ import annotations
 
 import time
-import weakref
 from dataclasses import dataclass, replace
 
 import casadi as ca
@@ -19,6 +18,7 @@ import numpy as np
 
 from optctl.errors import require
 from optctl.problem import Bounds, Problem
+from optctl.shared import in_turn, kept
 from optctl.solvers.certificates import accumulated, cost_scale
 from optctl.solvers.hamiltonian import autonomous, hamiltonian
 from optctl.solvers.multiple_shooting import Guess, control_bounds, start_bounds
@@ -191,9 +191,13 @@ class Collocation:
         return sides[0], sides[1]
 
 
-_BUILT: weakref.WeakKeyDictionary[Problem, dict] = weakref.WeakKeyDictionary()
+@kept
+def transcription(problem: Problem, scheme_name: str, degree: int, intervals: int, held: bool) -> Collocation:
+    """The problem's program, built once."""
+    return Collocation(problem, scheme(scheme_name, degree), intervals, held)
 
 
+@in_turn
 def solve_collocation(
     problem: Problem,
     x0: np.ndarray,
@@ -239,11 +243,7 @@ def solve_collocation(
     best, name = None, f"collocation ({scheme_name})"
     while True:
         begun = time.perf_counter()
-        built = _BUILT.setdefault(problem, {})
-        key = (scheme_name, degree, len(widths), held)
-        if key not in built:
-            built[key] = Collocation(problem, method, len(widths), held)
-        c: Collocation = built[key]
+        c = transcription(problem, scheme_name, degree, len(widths), held)
         low = np.concatenate([np.zeros(c.n_defect), np.full(c.n_path, -np.inf), np.zeros(c.n_end)])
         result = c.program.solve(
             c.pack(guess, final, widths), np.concatenate([x0, p, widths]),
@@ -397,23 +397,21 @@ def _solution(
 
 
 _TURNS = (2 * np.pi, 360.0)
-_PERIODS: weakref.WeakKeyDictionary[Problem, list[float]] = weakref.WeakKeyDictionary()
 
 
+@kept
 def _periods(problem: Problem) -> list[float]:
     """Per control the turn, in radians or degrees, after which everything is the same; 0 for others and where it is bounded. By numbers."""
-    if problem not in _PERIODS:
-        rng, n_u, num = np.random.default_rng(0), problem.n_u, 16
-        x = (problem.initial_state.sample(rng, num) + 0.1 * rng.standard_normal((num, problem.n_x))).T
-        u, t = rng.standard_normal((n_u, num)), rng.uniform(0, problem.duration, (1, num))
-        functions = (problem.dynamics_function, problem.stage_cost_function, problem.path_constraint_function)
-        values = lambda v: [np.asarray(f(x, v, problem.param_values, t)) for f in functions if f is not None]
-        same = lambda v: all(np.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(values(u), values(v), strict=True))
-        bounded = np.isfinite(problem.control_low) | np.isfinite(problem.control_high)
-        turns = lambda i: (turn for turn in _TURNS if not bounded[i] and same(u + turn * np.eye(n_u)[:, i : i + 1]))
-        matters = [not same(u + np.sqrt(2) * np.eye(n_u)[:, i : i + 1]) for i in range(n_u)]
-        _PERIODS[problem] = [next(turns(i), 0.0) if matters[i] else 0.0 for i in range(n_u)]
-    return _PERIODS[problem]
+    rng, n_u, num = np.random.default_rng(0), problem.n_u, 16
+    x = (problem.initial_state.sample(rng, num) + 0.1 * rng.standard_normal((num, problem.n_x))).T
+    u, t = rng.standard_normal((n_u, num)), rng.uniform(0, problem.duration, (1, num))
+    functions = (problem.dynamics_function, problem.stage_cost_function, problem.path_constraint_function)
+    values = lambda v: [np.asarray(f(x, v, problem.param_values, t)) for f in functions if f is not None]
+    same = lambda v: all(np.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(values(u), values(v), strict=True))
+    moved = lambda i, shift: u + shift * np.eye(n_u)[:, i : i + 1]
+    bounded = np.isfinite(problem.control_low) | np.isfinite(problem.control_high)
+    free = [not bounded[i] and not same(moved(i, 1.0)) for i in range(n_u)]
+    return [next((turn for turn in _TURNS if same(moved(i, turn))), 0.0) if free[i] else 0.0 for i in range(n_u)]
 
 
 def _continued(problem: Problem, controls: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ The result is a guess, never a solution. Source: Bellman (1957); Kushner and Dup
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
 
 import casadi as ca
@@ -18,24 +17,22 @@ import numpy as np
 from scipy import sparse
 
 from optctl.problem import Problem
+from optctl.shared import kept
 from optctl.solvers.batch import Batched
 from optctl.solvers.sweeps import sweeps
 
-_PERIODS: weakref.WeakKeyDictionary[Problem, np.ndarray] = weakref.WeakKeyDictionary()
 
-
+@kept
 def periods(problem: Problem) -> np.ndarray:
     """Per state 2π where shifting it by a turn changes neither cost nor dynamics, else 0, shape (n_x,). Checked by numbers."""
-    if problem not in _PERIODS:
-        rng = np.random.default_rng(0)
-        x = problem.initial_state.sample(rng, 16) + 0.1 * rng.standard_normal((16, problem.n_x))
-        u = problem.to_control(rng.uniform(-1, 1, (16, problem.n_u)))
-        found = np.zeros(problem.n_x)
-        for i in range(problem.n_x):
-            shift = 2 * np.pi * np.eye(problem.n_x)[i]
-            found[i] = 2 * np.pi if _invariant(problem, x, u, shift) else 0.0
-        _PERIODS[problem] = found
-    return _PERIODS[problem]
+    rng = np.random.default_rng(0)
+    x = problem.initial_state.sample(rng, 16) + 0.1 * rng.standard_normal((16, problem.n_x))
+    u = problem.to_control(rng.uniform(-1, 1, (16, problem.n_u)))
+    found = np.zeros(problem.n_x)
+    for i in range(problem.n_x):
+        shift = 2 * np.pi * np.eye(problem.n_x)[i]
+        found[i] = 2 * np.pi if _invariant(problem, x, u, shift) else 0.0
+    return found
 
 
 def _invariant(problem: Problem, x: np.ndarray, u: np.ndarray, shift: np.ndarray) -> bool:

@@ -27,6 +27,7 @@ from scipy.optimize import minimize
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.quantum import check_hermitian, propagator, stack_gate
+from optctl.shared import in_turn
 from optctl.solvers.bilinear import Bilinear, bilinear
 from optctl.solvers.solution import Status
 
@@ -156,6 +157,7 @@ class Pulses:
 # --- GRAPE --------------------------------------------------------------------------------------------------------------
 
 
+@in_turn
 def grape(
     task: Transfer | Problem,
     *,
@@ -288,6 +290,7 @@ def _side_by_side(
 # --- Krotov -------------------------------------------------------------------------------------------------------------
 
 
+@in_turn
 def krotov(
     task: Transfer, guess: np.ndarray, *, weight: float = 1.0, infidelity: float = 1e-6, max_iterations: int = 200
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -332,6 +335,7 @@ def _lasting(task: Transfer | Problem, duration: float) -> Any:
     return task.replace(duration=duration) if isinstance(task, Transfer) else task.replace(dt=duration / task.steps)
 
 
+@in_turn
 def least_time(
     task: Transfer | Problem, low: float, high: float, *, infidelity: float = 1e-8, accuracy: float = 1e-3, restarts: int = 4,
     max_iterations: int = 200, seed: int = 0,

@@ -12,7 +12,6 @@ Vaughan, IEEE TAC 14 (1969) for the finite horizon through the exponential of th
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from scipy.linalg import LinAlgError, expm, solve_continuous_are, solve_discrete
 from optctl.controller import FeedbackController
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem
+from optctl.shared import in_turn, kept
 from optctl.solvers.certificates import checked_one
 from optctl.solvers.dynamic_programming import kinked, periods, time_invariant
 from optctl.solvers.solution import Certificate, Solution, Status, violation
@@ -84,18 +84,9 @@ def _pieces(problem: Problem, discretised: bool) -> tuple[ca.SX, ca.SX, ca.SX]:
     return motion, cost, end
 
 
-_EXPANSIONS: weakref.WeakKeyDictionary[Problem, dict[bool, tuple[ca.Function, bool]]] = weakref.WeakKeyDictionary()
-
-
+@kept
 def _expansion(problem: Problem, discretised: bool) -> tuple[ca.Function, bool]:
     """(x, u, p, t) → the derivatives that make the matrices, and whether they are free of x and u; built once."""
-    built = _EXPANSIONS.setdefault(problem, {})
-    if discretised not in built:
-        built[discretised] = _derive(problem, discretised)
-    return built[discretised]
-
-
-def _derive(problem: Problem, discretised: bool) -> tuple[ca.Function, bool]:
     x, u, p, t = problem._x, problem._u, problem._p, problem._t
     motion, cost, end = _pieces(problem, discretised)
     z = ca.vertcat(x, u)
@@ -395,6 +386,7 @@ def lqr_controller(
     return FeedbackController(law, name)
 
 
+@in_turn
 def solve_lqr(problem: Problem, x0: np.ndarray, *, params: np.ndarray | None = None) -> Solution:
     """The optimum of the discretised linear-quadratic problem over its `steps` by Riccati recursion: proved where no bound
     is crossed."""

@@ -10,7 +10,6 @@ Costates λ_k = ∂J*/∂x_k come from the multipliers of the defects g_k = F(x_
 from __future__ import annotations
 
 import time
-import weakref
 from dataclasses import dataclass
 
 import casadi as ca
@@ -18,6 +17,7 @@ import numpy as np
 
 from optctl.errors import require
 from optctl.problem import Bounds, Problem
+from optctl.shared import in_turn, kept
 from optctl.solvers.certificates import checked_one
 from optctl.solvers.nonlinear_program import NlpResult, NonlinearProgram
 from optctl.solvers.solution import (
@@ -240,16 +240,13 @@ class Transcription:
         return float(max(products.max(), np.abs(result.multipliers[path] * result.g[path]).max(initial=0.0)))
 
 
-_BUILT: weakref.WeakKeyDictionary[Problem, Transcription] = weakref.WeakKeyDictionary()
-
-
+@kept
 def transcription(problem: Problem) -> Transcription:
     """The problem's program, built once."""
-    if problem not in _BUILT:
-        _BUILT[problem] = Transcription(problem)
-    return _BUILT[problem]
+    return Transcription(problem)
 
 
+@in_turn
 def solve_multiple_shooting(
     problem: Problem,
     x0: np.ndarray,

@@ -1,8 +1,9 @@
 """One start after the other by a single-start method: many guesses each, spread over processes.
 
-Problems hold lambdas and CasADi objects, which do not pickle; a forked worker inherits them, and only index numbers and numpy
-arrays travel. Each start has its own random stream, so the result does not depend on the number of processes. Where forking is
-not possible, or a worker dies, the work is done in this process.
+A forked worker inherits the problem with everything built for it; only index numbers and solutions travel. Each start has its own
+random stream, so the result does not depend on the number of processes. The work is done in this process where forking is not
+possible, where a worker dies, and outside the main thread (a fork there copies locks that other threads hold); in a process that is
+itself a worker of `multiprocessing` it is unless `processes` is given.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import multiprocessing
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -27,9 +29,6 @@ from optctl.solvers.interrupts import heeded
 from optctl.solvers.multiple_shooting import Guess
 from optctl.solvers.solution import FIRST_ORDER, UNTRUE, Solution, SolutionBatch, Status, Verdict, with_curvature
 from optctl.trajectory import Trajectory
-
-_JOB: tuple | None = None
-"""What forked workers inherit."""
 
 
 def guesses_for(problem: Problem, x0: np.ndarray, p: np.ndarray, goal: np.ndarray | None, rng: np.random.Generator):
@@ -166,15 +165,26 @@ def _rank(found: Solution) -> tuple[bool, bool, bool, float]:
     return found.ok, found.verdict is not Verdict.NOT_CONVERGED, true, -value
 
 
-def _work(i: int) -> Solution:
-    assert _JOB is not None
-    problem, x0, p, method, seed, common = _JOB
-    guess = common["guess"]
-    if isinstance(guess, Trajectory) and guess.batch_shape:
-        common = common | {"guess": guess[i % len(guess.states)]}
-    with heeded() as check:
-        found = solve_one(problem, x0[i], p[i % len(p)], method, seed=[seed, i], check=check, **common)
-    return with_curvature(problem, found, p[i % len(p)]) if method == "multiple_shooting" else found
+_inherited: Callable[[int], Solution]
+"""In a worker: what it is there for."""
+
+
+def _begin(work: Callable[[int], Solution]) -> None:
+    global _inherited
+    _inherited = work
+
+
+def _run(i: int) -> Solution:
+    return _inherited(i)
+
+
+def _workers(total: int, processes: int | None) -> int:
+    """Processes that share so many starts; 1: this one does them."""
+    here = multiprocessing.current_process()
+    allowed = "fork" in multiprocessing.get_all_start_methods() and not here.daemon
+    if not allowed or threading.current_thread() is not threading.main_thread():
+        return 1
+    return min(total, processes or (1 if multiprocessing.parent_process() else cores()))
 
 
 def solve_list(
@@ -182,7 +192,6 @@ def solve_list(
     tolerance: float, processes: int | None, progress: Any, options: dict[str, Any],
 ) -> list[Solution]:  # fmt: skip
     """`solve_one` for every start, in order."""
-    global _JOB
     from optctl.solvers.lqr import convex
 
     require(processes is None or processes > 0, "processes", "be a positive integer", f"is {processes!r}")
@@ -192,34 +201,36 @@ def solve_list(
         len(x0) == 1 or not options.get("resimulation"),
         "resimulation", "be absent for several starts, whose grids would differ", f"is {options.get('resimulation')!r}",
     )  # fmt: skip
-    common = dict(
-        guess=guess, num_starts=num_starts, tolerance=tolerance, convex=is_convex, goal=goal, alone=len(x0) == 1,
-        options=options,
-    )  # fmt: skip
     total, report = len(x0), progress or (lambda done, of: None)
-    workers = min(total, processes or cores())
+
+    def work(i: int) -> Solution:
+        own = guess[i % len(guess.states)] if isinstance(guess, Trajectory) and guess.batch_shape else guess
+        with heeded() as check:
+            found = solve_one(
+                problem, x0[i], p[i % len(p)], method, seed=[seed, i], guess=own, num_starts=num_starts, tolerance=tolerance,
+                convex=is_convex, goal=goal, alone=total == 1, check=check, options=options,
+            )  # fmt: skip
+        return with_curvature(problem, found, p[i % len(p)]) if method == "multiple_shooting" else found
+
     solutions: list[Solution] = []
-    _JOB = (problem, x0, p, method, seed, common)
-    try:
-        if workers > 1 and "fork" in multiprocessing.get_all_start_methods():
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter(
-                        "ignore", DeprecationWarning
-                    )  # threads of other libraries: workers use none of them
-                    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork")) as pool:
-                        for n, solution in enumerate(pool.map(_work, range(total))):
-                            solutions.append(solution)
-                            report(n + 1, total)
-                return solutions
-            except (BrokenProcessPool, OSError):
-                pass
-        for i in range(len(solutions), total):
-            solutions.append(_work(i))
-            report(i + 1, total)
-        return solutions
-    finally:
-        _JOB = None
+    workers = _workers(total, processes)
+    if workers > 1:
+        context = multiprocessing.get_context("fork")  # hands `work` over without pickling it
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore", DeprecationWarning
+                )  # threads of other libraries: workers use none of them
+                with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(work,)) as pool:
+                    for solution in pool.map(_run, range(total)):
+                        solutions.append(solution)
+                        report(len(solutions), total)
+        except (BrokenProcessPool, OSError):
+            pass
+    for i in range(len(solutions), total):
+        solutions.append(work(i))
+        report(i + 1, total)
+    return solutions
 
 
 def solve_each(problem: Problem, x0: np.ndarray, p: np.ndarray, method: str, **arguments: Any) -> SolutionBatch:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +27,7 @@ from scipy.integrate import solve_ivp
 
 from optctl.errors import require
 from optctl.problem import Fixed, Problem
+from optctl.shared import in_turn, kept
 from optctl.solvers.hamiltonian import EXCESS, autonomous, excess, hamiltonian
 from optctl.solvers.multiple_shooting import Guess
 from optctl.solvers.solution import Certificate, Solution, Status
@@ -54,9 +54,6 @@ class Extremals:
     """(x, λ, ν, p, T) → boundary conditions at T, their Jacobian with respect to (x, λ, ν)."""
     n_end: int
     autonomous: bool
-
-
-_BUILT: weakref.WeakKeyDictionary[Problem, Extremals] = weakref.WeakKeyDictionary()
 
 
 def minimiser(h: ca.SX, u: ca.SX, low: np.ndarray, high: np.ndarray) -> ca.SX:
@@ -157,14 +154,9 @@ def spread(low: np.ndarray, high: np.ndarray) -> list[np.ndarray]:
     return [np.clip(np.zeros(len(low)), low, high)]
 
 
+@kept
 def extremals(problem: Problem) -> Extremals:
     """The functions, built once."""
-    if problem not in _BUILT:
-        _BUILT[problem] = _build(problem)
-    return _BUILT[problem]
-
-
-def _build(problem: Problem) -> Extremals:
     n, x, u, p, t = problem.n_x, problem._x, problem._u, problem._p, problem._t
     costate = ca.SX.sym("costate", n)
     assert problem.dynamics_function is not None  # not discrete
@@ -226,27 +218,23 @@ def integrate_arc(
     return run.y[: m + 1, -1], run.y[m + 1 :, -1].reshape(m, m)
 
 
+@kept
 def clocked(problem: Problem) -> Problem:
     """The same problem with the time as its last state, so that nothing else mentions it."""
-    if problem not in _CLOCKED:
-        n, name = problem.n_x, "clock" + "_" * sum(s.startswith("clock") for s in problem.state)
-        f, cost, end = problem.dynamics_function, problem.stage_cost_function, problem.terminal_cost_function
-        path, last = problem.path_constraint_function, problem.terminal_constraint_function
-        p_of = lambda p: ca.vertcat(*[getattr(p, q) for q in problem.params])
-        assert f is not None  # not discrete
-        _CLOCKED[problem] = problem.replace(
-            state={**dict.fromkeys(problem.state, ""), name: "s"}, initial_state=Fixed(np.append(problem.initial_state.location, 0.0)),
-            dynamics=lambda x, u, p: ca.vertcat(f(x[:n], u, p_of(p), x[n]), 1.0),
-            stage_cost=lambda x, u, p: cost(x[:n], u, p_of(p), x[n]),
-            terminal_cost=None if problem.terminal_cost is None else lambda x, p: end(x[:n], p_of(p), x[n]),
-            terminal_constraints=None if last is None else lambda x, p: last(x[:n], p_of(p), x[n]),
-            path_constraints=None if path is None else lambda x, u, p: path(x[:n], u, p_of(p), x[n]),
-            diffusion=None, observation=None, observation_names=(), observation_noise=0.0,
-        )  # fmt: skip
-    return _CLOCKED[problem]
-
-
-_CLOCKED: weakref.WeakKeyDictionary[Problem, Problem] = weakref.WeakKeyDictionary()
+    n, name = problem.n_x, "clock" + "_" * sum(s.startswith("clock") for s in problem.state)
+    f, cost, end = problem.dynamics_function, problem.stage_cost_function, problem.terminal_cost_function
+    path, last = problem.path_constraint_function, problem.terminal_constraint_function
+    p_of = lambda p: ca.vertcat(*[getattr(p, q) for q in problem.params])
+    assert f is not None  # not discrete
+    return problem.replace(
+        state={**dict.fromkeys(problem.state, ""), name: "s"}, initial_state=Fixed(np.append(problem.initial_state.location, 0.0)),
+        dynamics=lambda x, u, p: ca.vertcat(f(x[:n], u, p_of(p), x[n]), 1.0),
+        stage_cost=lambda x, u, p: cost(x[:n], u, p_of(p), x[n]),
+        terminal_cost=None if problem.terminal_cost is None else lambda x, p: end(x[:n], p_of(p), x[n]),
+        terminal_constraints=None if last is None else lambda x, p: last(x[:n], p_of(p), x[n]),
+        path_constraints=None if path is None else lambda x, u, p: path(x[:n], u, p_of(p), x[n]),
+        diffusion=None, observation=None, observation_names=(), observation_noise=0.0,
+    )  # fmt: skip
 
 
 def on_a_clock(
@@ -274,6 +262,7 @@ def check_flight(y: np.ndarray, deadline: float) -> None:
         raise Abandoned
 
 
+@in_turn
 def solve_pontryagin(
     problem: Problem,
     x0: np.ndarray,

@@ -18,7 +18,6 @@ apply or was not computed. How they become a verdict: `judge`; what is checked i
 from __future__ import annotations
 
 import enum
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -27,6 +26,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from optctl.problem import Problem
+from optctl.shared import kept
 from optctl.solvers.batch import Batched
 from optctl.solvers.certificates import checked, mismatches
 from optctl.trajectory import Trajectory
@@ -447,35 +447,31 @@ def complementarity(w: np.ndarray, multiplier: np.ndarray, low: np.ndarray, high
     return np.where(np.isfinite(slack), np.abs(multiplier * np.where(np.isfinite(slack), slack, 0.0)), 0.0)
 
 
-_SECOND: weakref.WeakKeyDictionary[Problem, tuple[Batched, Batched]] = weakref.WeakKeyDictionary()
-
-
 def second_order_applies(problem: Problem) -> bool:
     """Fixed time, neither state bounds nor path constraints, at most 24 states and controls."""
     bounded = np.isfinite([problem.state_low, problem.state_high]).any() or problem.path_constraints is not None
     return problem.final_time is None and not bounded and problem.n_x + problem.n_u <= _LARGEST
 
 
+@kept
 def _second_derivatives(problem: Problem) -> tuple[Batched, Batched]:
     """(x, u, p, t, h, λ⁺) → F_z, H_zz, H_u of one interval; (x, p, t, λ_N) → the Hessian of φ + ν'e, e_x with e_x'ν = λ_N − φ_x."""
-    if problem not in _SECOND:
-        x, u, p, t = problem._x, problem._u, problem._p, problem._t
-        h, costate, z = ca.SX.sym("h"), ca.SX.sym("costate", problem.n_x), ca.vertcat(problem._x, problem._u)
-        after, cost = problem.interval_function(x, u, p, t, h)
-        hessian, gradient = ca.hessian(cost + ca.dot(costate, after), z)
-        inner = [ca.jacobian(after, z), hessian, gradient[problem.n_x :]]
-        end = ca.SX(0) if problem.horizon == "infinite" else problem.terminal_cost_function(x, p, t)
-        e, slope = ca.SX.zeros(0, 1), ca.SX.zeros(0, problem.n_x)
-        if problem.terminal_constraint_function is not None:
-            e = problem.terminal_constraint_function(x, p, t)
-            slope = ca.jacobian(e, x)
-        nu = ca.SX.sym("nu", e.numel())
-        outer = [ca.hessian(end + ca.dot(nu, e), x)[0], ca.gradient(end, x), slope]
-        _SECOND[problem] = (
-            Batched(ca.Function("second", [x, u, p, t, h, costate], [ca.densify(v) for v in inner], {"cse": True})),
-            Batched(ca.Function("second_end", [x, p, t, nu], [ca.densify(v) for v in outer])),
-        )
-    return _SECOND[problem]
+    x, u, p, t = problem._x, problem._u, problem._p, problem._t
+    h, costate, z = ca.SX.sym("h"), ca.SX.sym("costate", problem.n_x), ca.vertcat(problem._x, problem._u)
+    after, cost = problem.interval_function(x, u, p, t, h)
+    hessian, gradient = ca.hessian(cost + ca.dot(costate, after), z)
+    inner = [ca.jacobian(after, z), hessian, gradient[problem.n_x :]]
+    end = ca.SX(0) if problem.horizon == "infinite" else problem.terminal_cost_function(x, p, t)
+    e, slope = ca.SX.zeros(0, 1), ca.SX.zeros(0, problem.n_x)
+    if problem.terminal_constraint_function is not None:
+        e = problem.terminal_constraint_function(x, p, t)
+        slope = ca.jacobian(e, x)
+    nu = ca.SX.sym("nu", e.numel())
+    outer = [ca.hessian(end + ca.dot(nu, e), x)[0], ca.gradient(end, x), slope]
+    return (
+        Batched(ca.Function("second", [x, u, p, t, h, costate], [ca.densify(v) for v in inner], {"cse": True})),
+        Batched(ca.Function("second_end", [x, p, t, nu], [ca.densify(v) for v in outer])),
+    )
 
 
 def second_order(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -520,6 +516,7 @@ def second_order(problem: Problem, trajectory: Trajectory, params: np.ndarray) -
         held = np.eye(n_u) * np.where(size > 0, size, 1.0)[:, None, None]
         pivots = np.where(mask[:, :, None] & mask[:, None, :], Q[:, n_x:, n_x:], held)
         lost = ~np.isfinite(pivots).all(axis=(1, 2)) | ~np.isfinite(Q).all(axis=(1, 2))
+        lost |= np.isnan(h_u[:, k]).any(axis=1)  # no costate, and no telling which bounds hold
         pivots[lost] = np.eye(n_u)
         values, axes = np.linalg.eigh((pivots + pivots.swapaxes(-1, -2)) / 2)
         flat = np.abs(values) <= FLAT * size[:, None]  # redundant actuators: a direction in which nothing changes

@@ -35,6 +35,7 @@ from scipy.optimize import nnls
 
 from optctl.errors import require
 from optctl.problem import Problem
+from optctl.shared import in_turn
 from optctl.solvers.arcs import Arc, Bound, Mode, Unsupported, arc, bounds, highest
 from optctl.solvers.collocation import solve_collocation
 from optctl.solvers.hamiltonian import autonomous
@@ -281,6 +282,7 @@ def _junction(problem: Problem, before: Arc, after: Arc, x_end, lam_end, x, lam)
     return ca.vertcat(*rows)
 
 
+@in_turn
 def solve_switching(
     problem: Problem,
     x0: np.ndarray,

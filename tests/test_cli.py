@@ -5,6 +5,7 @@ import json
 import pytest
 
 from optctl.cli import main
+from optctl.training import load_agent
 
 
 @pytest.fixture
@@ -63,7 +64,12 @@ def test_train_evaluate_and_resume(run, tmp_path):
     assert status == 0 and "mean cost" in out and "checkpoint.safetensors" in out
     status, out, _ = run("evaluate", str(tmp_path), "--num-starts", "8")
     assert status == 0 and "sac" in out
-    assert run("train", "sac", "double-integrator", "--out", str(tmp_path), "--resume", *short)[0] == 0
+    longer = ["60" if option == "40" else option for option in short]
+    again = ["train", "sac", "double-integrator", "--out", str(tmp_path), "--resume"]
+    assert run(*again, *longer)[0] == 0
+    assert load_agent(tmp_path).run.loop.iteration == 60
+    status, _, err = run(*again, "--seed", "5")
+    assert status == 2 and "`seed` must be 0, as in the run that is resumed" in err
 
 
 def test_compare_writes_a_report(run, tmp_path):

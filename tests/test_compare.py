@@ -13,6 +13,7 @@ import optctl
 from optctl.controller import FeedbackController
 from optctl.errors import ArgumentError
 from optctl.evaluation import CONTROLLERS, Reference, charge, compare, from_solutions, violations
+from optctl.interop import from_policy
 from optctl.problem import Problem, Uniform
 from optctl.statistics import Interval
 from optctl.trajectory import Trajectory
@@ -114,6 +115,21 @@ def test_undercutting_a_proved_bound_is_reported_as_a_contradiction(problem, opt
     false = Reference(name="bound", costs=np.where(np.arange(64) < 3, 1.1, 1.0) * cost, proved=True)
     found = compare(problem, [linear(gain)], starts=starts, reference=false)
     assert any("3 starts have costs below a bound that was called proved" in note for note in found.notes)
+
+
+def test_a_reference_beyond_the_actions_of_a_policy_is_said_with_the_remedy():
+    """ẋ = u unbounded: the optimal u begins near −x, and actions of ±1 stand for ±0.5."""
+    problem = Problem(
+        name="free", state=["x"], control=["u"], dynamics=lambda x, u, p: u, dt=0.1, steps=10, control_scale={"u": 0.5},
+        stage_cost=lambda x, u, p: x[0] ** 2 + u[0] ** 2, initial_state=Uniform([-2], [2]),
+    )  # fmt: skip
+    policy = from_policy(problem, lambda y: -y[:, :1], name="clone")
+    said = compare(problem, ["optimal", policy], starts=[[2.0], [-1.0]]).notes
+    assert len(said) == 1 and "The reference's `u` covers -1.4" in said[0] and "actions only -0.5 … 0.5" in said[0]
+    assert "the gap of clone" in said[0] and '`control_scale={"u": 1.' in said[0]
+    wider = problem.replace(control_scale={"u": 1.6})
+    assert compare(wider, ["optimal", from_policy(wider, lambda y: -y[:, :1])], starts=[[2.0], [-1.0]]).notes == []
+    assert compare(problem, ["optimal", "zero"], starts=[[2.0], [-1.0]]).notes == []  # no policy: nothing is clipped
 
 
 def test_gaps_of_negative_costs_are_positive_where_a_controller_is_worse():

@@ -16,7 +16,6 @@ Wright, Numerical Optimization (2006), §17.4; Howell, Jackson, Manchester, ALTR
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,7 @@ import casadi as ca
 import numpy as np
 
 from optctl.problem import Problem
+from optctl.shared import kept
 from optctl.simulation.program import TranslationError
 from optctl.solvers import dynamic_programming
 from optctl.solvers.batch import Batched
@@ -124,13 +124,9 @@ class _Functions:
         }
 
 
-_FUNCTIONS: weakref.WeakKeyDictionary[Problem, _Functions] = weakref.WeakKeyDictionary()
-
-
+@kept
 def _functions(problem: Problem) -> _Functions:
-    if problem not in _FUNCTIONS:
-        _FUNCTIONS[problem] = _Functions(problem)
-    return _FUNCTIONS[problem]
+    return _Functions(problem)
 
 
 def _weights(problem: Problem, x: np.ndarray, u: np.ndarray, p: np.ndarray, times: np.ndarray) -> list[np.ndarray]:
@@ -430,6 +426,7 @@ def _batch(
             s = ipopt[i]
             for name in ("states", "controls", "costs", "terminal_cost", "costates"):
                 getattr(r, name)[i] = getattr(s.trajectory, name)
+            r.gains[i], r.hessians[i] = np.nan, np.nan  # they belong to another trajectory
             for name, array in residuals.items():
                 array[i] = getattr(s.certificate, name, None) or 0.0
             statuses.append(s.status)
@@ -439,6 +436,7 @@ def _batch(
             statuses.append(Status.DIVERGED)
         else:
             statuses.append((Status.CONVERGED, Status.STALLED, Status.INFEASIBLE, Status.DIVERGED)[rank])
+    r.costates[[not status.ok for status in statuses]] = np.nan  # no extremal, no gradient of the optimal cost
     trajectory = Trajectory(
         times=np.arange(problem.steps + 1) * problem.dt, states=r.states, controls=r.controls, costs=r.costs,
         terminal_cost=r.terminal_cost, costates=r.costates,

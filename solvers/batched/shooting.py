@@ -26,6 +26,7 @@ import torch
 from optctl.controller import check_params
 from optctl.errors import require
 from optctl.problem import Problem
+from optctl.shared import in_turn
 from optctl.solvers.batch import Batched
 from optctl.solvers.batched.flow import LARGEST, integrate
 from optctl.solvers.hamiltonian import EXCESS, excess, hamiltonian
@@ -185,6 +186,7 @@ class _Shooting:
 # --- what users call ----------------------------------------------------------------------------------------------------
 
 
+@in_turn
 def solve_pontryagin(
     problem: Problem,
     guess: Trajectory,
@@ -270,7 +272,7 @@ def _polished(f: _Shooting, guess: Trajectory, m: int, tolerance: float, max_ite
     problem, n, steps = f.problem, f.problem.n_x, f.problem.steps
     assert guess.costates is not None
     num = len(guess.states)
-    nodes = _at(np.concatenate([guess.states, guess.costates], axis=2), m)
+    nodes = _at(np.concatenate([guess.states, np.nan_to_num(guess.costates)], axis=2), m)
     last, y = nodes[:, -1], nodes[:, :-1].copy()
     theta = np.zeros((num, f.n_nu + f.free))
     if f.free:

@@ -70,7 +70,9 @@ def test_the_minimiser_of_a_quadratic_is_the_least_of_the_box(n_u, coupling):
         found = np.asarray(best(weight, slope)).ravel()
         assert (found >= low).all()
         assert (found <= high).all()
-        least = np.asarray(value.map(len(grid))(grid.T, np.tile(weight, len(grid)), np.tile(slope, (len(grid), 1)).T)).min()
+        least = np.asarray(
+            value.map(len(grid))(grid.T, np.tile(weight, len(grid)), np.tile(slope, (len(grid), 1)).T)
+        ).min()
         assert float(value(found, weight, slope)) <= least + 1e-12
 
 
