@@ -101,8 +101,8 @@ class Collocation:
         x, y = ca.SX.sym("x", n_x), ca.SX.sym("y", n_x)
         inner, u = ca.SX.sym("inner", n_x * self.inner), ca.SX.sym("u", n_u * s)
         q, t, hs = problem._p, problem._t, ca.SX.sym("h")
-        held = list(ca.horzsplit(ca.reshape(inner, n_x, self.inner))) if self.inner else []
-        xs = [x, *held, y] if method.shares_start else [*held, y]
+        between = list(ca.horzsplit(ca.reshape(inner, n_x, self.inner))) if self.inner else []
+        xs = [x, *between, y] if method.shares_start else [*between, y]
         us = ca.horzsplit(ca.reshape(u, n_u, s))
         f, costs = zip(*(point(xs[j], us[j], q, t + float(method.c[j]) * hs) for j in range(s)), strict=True)
         rows = [i for i in range(s) if not (method.shares_start and i == 0)]

@@ -297,19 +297,20 @@ def solve_pontryagin(
         }
         guess = solve_many(problem, x0[None], method="collocation", resimulation=None, **first)[0].trajectory
     assert isinstance(guess, Trajectory) and guess.costates is not None
-    guess = dataclasses.replace(guess, costates=np.nan_to_num(guess.costates))
+    slopes = np.nan_to_num(guess.costates)
+    guess = dataclasses.replace(guess, costates=slopes)
     if problem.final_time is not None and not functions.autonomous:
         left = time_limit - (time.perf_counter() - started)
         options = {"segments": segments, "tolerance": tolerance, "max_iterations": max_iterations, "time_limit": left}
         return on_a_clock(solve_pontryagin, problem, x0, guess, params=p, **options)
-    final, end_costate = float(guess.times[-1] - guess.times[0]), guess.costates[-1]
+    final, end_costate = float(guess.times[-1] - guess.times[0]), slopes[-1]
     m = max(5, int(np.ceil(final))) if segments is None else segments
     require(isinstance(m, int) and m > 0, "segments", "be a positive integer", f"is {segments!r}")
     free = problem.final_time is not None
     interpolate = lambda values: np.stack(
         [np.interp(np.linspace(0, final, m + 1), guess.times - guess.times[0], v) for v in values.T], axis=1
     )
-    nodes = np.concatenate([interpolate(guess.states), interpolate(guess.costates)], axis=1)[:m]
+    nodes = np.concatenate([interpolate(guess.states), interpolate(slopes)], axis=1)[:m]
     nodes[0, :n] = x0
     nu: np.ndarray = np.zeros(functions.n_end)
 
@@ -442,9 +443,9 @@ def _solution(
     controls = np.asarray(functions.control(centre[:, :n].T, centre[:, n : 2 * n].T, p, middle[None])).T
     phi = float(problem.terminal_cost_function(x[-1], p, final)) if problem.horizon == "finite" else 0.0
     u = np.asarray(functions.control(x.T, costates.T, p, times[None]))
-    h, size, slope = (np.asarray(v) for v in hamiltonian(problem)(x.T, u, costates.T, p, times[None]))
+    h, terms, slope = (np.asarray(v) for v in hamiltonian(problem)(x.T, u, costates.T, p, times[None]))
     left = np.abs(u.T - np.clip(u.T - slope.T, problem.control_low, problem.control_high))
-    missed, size = float(np.max(np.asarray(excess(problem)(x.T, u, costates.T, p, times[None])))), float(size.max())
+    missed, size = float(np.max(np.asarray(excess(problem)(x.T, u, costates.T, p, times[None])))), float(terms.max())
     if status.ok and not missed <= EXCESS * (1 + size):
         status, message = Status.SHOOTING_FAILED, f"the control misses the minimum of the Hamiltonian by {missed:.2g}"
     if not status.ok:

@@ -321,7 +321,9 @@ def solve_switching(
     if not autonomous(problem):
         return on_a_clock(solve_switching, problem, x0, plan, time_limit=time_limit, **common | {"params": p})
     best = None
-    found = list(structures(problem, plan, p)) if np.isfinite([plan.states, plan.costates]).all() else []
+    assert plan.costates is not None
+    sound = np.isfinite(plan.states).all() and np.isfinite(plan.costates).all()
+    found = list(structures(problem, plan, p)) if sound else []
     for arcs, abnormal in _attempts(problem, plan, found):
         left = started + time_limit - time.perf_counter()
         if len(arcs) > 40 or left < 0:
