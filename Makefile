@@ -1,10 +1,12 @@
-# `make demo` installs and runs the main job; `make test` installs and runs every test; the others are shorthands.
+# `make demo` installs and runs the main job; `make test` installs and runs what CI runs; `make prove` runs what takes minutes;
+# the others are shorthands.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest tests -n auto --maxprocesses 8 --dist loadfile
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test quick lint format bench gallery clean
+.PHONY: demo test quick prove lint format bench gallery clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,10 +26,13 @@ test: $(VENV)/.tested
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest tests -n auto --maxprocesses 8 --dist loadfile
+	$(PYTEST)
 
 quick: $(VENV)/.tested
-	$(BIN)/python -m pytest tests -m "not slow" -n auto --maxprocesses 8 --dist loadfile
+	$(PYTEST) -m "not slow and not prove"
+
+prove: $(VENV)/.tested
+	$(PYTEST) -m prove
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -500,6 +500,7 @@ def second_order(problem: Problem, trajectory: Trajectory, params: np.ndarray) -
         held = np.eye(n_u) * np.where(size > 0, size, 1.0)[:, None, None]
         pivots = np.where(mask[:, :, None] & mask[:, None, :], Q[:, n_x:, n_x:], held)
         lost = ~np.isfinite(pivots).all(axis=(1, 2)) | ~np.isfinite(Q).all(axis=(1, 2))
+        lost |= np.isnan(h_u[:, k]).any(axis=1)  # no costate, and no telling which bounds hold
         pivots[lost] = np.eye(n_u)
         values, axes = np.linalg.eigh((pivots + pivots.swapaxes(-1, -2)) / 2)
         flat = np.abs(values) <= FLAT * size[:, None]  # redundant actuators: a direction in which nothing changes

@@ -1,12 +1,10 @@
 """A training run repeats, resumes bit for bit after a kill, and refuses what is not its own."""
 
 import os
+import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +16,8 @@ from optctl.hybrid.warm_start import WarmStartConfig
 from optctl.rl.checkpoint import CheckpointError
 from optctl.training import TrainConfig, TrainingRun, load_agent, train, train_named
 
-SHORT = TrainConfig(num_envs=16, iterations=60, evaluate_every=20, evaluation_starts=8, checkpoint_seconds=0.05)
-WARM = WarmStartConfig(num_starts=6, clone_updates=50, critic_updates=20, rollout_steps=5, share_iterations=30)
+SHORT = TrainConfig(num_envs=16, iterations=30, evaluate_every=10, evaluation_starts=8, checkpoint_seconds=0.05)
+WARM = WarmStartConfig(num_starts=6, clone_updates=50, critic_updates=20, rollout_steps=5, share_iterations=15)
 
 
 def parameters(run) -> torch.Tensor:
@@ -34,6 +32,13 @@ def finished(**options) -> TrainingRun:
     return run
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A finished run's folder and its policy, for tests that leave both as they are."""
+    folder = tmp_path_factory.mktemp("saved")
+    return folder, train("sac", "double-integrator", config=SHORT, out=folder)
+
+
 def test_the_same_seed_gives_the_same_bits():
     first, second, other = finished(seed=3), finished(seed=3), finished(seed=4)
     assert torch.equal(parameters(first), parameters(second))
@@ -43,8 +48,8 @@ def test_the_same_seed_gives_the_same_bits():
 
 def test_the_curve_counts_steps_and_starts_at_zero():
     run = finished()
-    assert [p["iteration"] for p in run.curve] == [0, 20, 40, 60]
-    assert [p["steps"] for p in run.curve] == [0, 320, 640, 960]
+    assert [p["iteration"] for p in run.curve] == [0, 10, 20, 30]
+    assert [p["steps"] for p in run.curve] == [0, 160, 320, 480]
     assert all(np.isfinite(p["cost"]) for p in run.curve)
 
 
@@ -53,7 +58,7 @@ def test_a_run_saved_half_way_and_resumed_equals_the_uninterrupted_one(tmp_path,
     whole = finished(warm_start=warm)
     half = TrainingRun("sac", optctl.make("double-integrator"), config=SHORT, warm_start=warm)
     for _ in half.iterate():
-        if half.loop.iteration == 33:
+        if half.loop.iteration == 17:
             break
     half.save(tmp_path / "half")
     del half
@@ -64,51 +69,45 @@ def test_a_run_saved_half_way_and_resumed_equals_the_uninterrupted_one(tmp_path,
     assert [p["cost"] for p in whole.curve] == [p["cost"] for p in resumed.curve]
 
 
-COMMAND = """
-import optctl, sys
-from optctl.training import TrainConfig, train
-config = TrainConfig(num_envs=16, iterations=400, evaluate_every=100, evaluation_starts=8, checkpoint_seconds=0.02)
-train("sac", "double-integrator", config=config, seed=1, out=sys.argv[1], resume=True)
-"""
+def command(out, iterations):
+    """What is killed and interrupted."""
+    config = replace(SHORT, iterations=iterations, evaluate_every=50, checkpoint_seconds=0.02)
+    return train("sac", "double-integrator", config=config, seed=1, out=out, resume=True)
 
 
-def test_killed_at_an_arbitrary_moment_and_resumed_it_ends_with_the_same_bits(tmp_path):
-    whole = train(
-        "sac",
-        "double-integrator",
-        seed=1,
-        config=TrainConfig(num_envs=16, iterations=400, evaluate_every=100, evaluation_starts=8),
-    )
+def test_killed_at_an_arbitrary_moment_and_resumed_it_ends_with_the_same_bits(tmp_path, fork):
+    whole = command(tmp_path / "whole", 150)
     file = tmp_path / "checkpoint.safetensors"
-    for delay in (0.1, 0.4):  # two kills, each at another moment of the work or of a save
-        process = subprocess.Popen([sys.executable, "-c", COMMAND, str(tmp_path)])
+    for delay in (0.05, 0.2):  # two kills, each at another moment of the work or of a save
+        process = fork(command, tmp_path, 150)
         before = file.stat().st_mtime_ns if file.exists() else 0
-        while process.poll() is None and (not file.exists() or file.stat().st_mtime_ns == before):
+        while process.is_alive() and (not file.exists() or file.stat().st_mtime_ns == before):
             time.sleep(0.01)
         time.sleep(delay)
         process.kill()
-        process.wait()
+        process.join()
         assert load_agent(tmp_path).run.loop.iteration > 0  # readable after every kill
-    subprocess.run([sys.executable, "-c", COMMAND, str(tmp_path)], check=True)
+    command(tmp_path, 150)
     resumed = load_agent(tmp_path)
-    assert resumed.run.loop.iteration == 400
+    assert resumed.run.loop.iteration == 150
     assert torch.equal(parameters(whole.run), parameters(resumed.run))
 
 
-def test_ctrl_c_saves_and_leaves_a_run_that_can_go_on(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", COMMAND.replace("400", "100000"), str(tmp_path)])
+def test_ctrl_c_saves_and_leaves_a_run_that_can_go_on(tmp_path, fork):
+    process = fork(command, tmp_path, 100_000)
     while not (tmp_path / "checkpoint.safetensors").exists():
         time.sleep(0.02)
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 0
+        assert process.is_alive()
+    os.kill(process.pid, signal.SIGINT)
+    process.join(timeout=60)
+    assert process.exitcode == 0
     run = load_agent(tmp_path).run
     assert 0 < run.loop.iteration < 100_000 and not run.finished
 
 
-def test_a_policy_is_the_same_after_loading(tmp_path):
-    policy = train("sac", "double-integrator", config=SHORT, out=tmp_path)
-    loaded = load_agent(tmp_path / "checkpoint.safetensors")
+def test_a_policy_is_the_same_after_loading(saved):
+    folder, policy = saved
+    loaded = load_agent(folder / "checkpoint.safetensors")
     states = np.random.default_rng(0).normal(size=(7, 2))
     for p in (policy, loaded):
         p.reset(states, p.problem.param_values[None])
@@ -142,14 +141,14 @@ def test_a_problem_with_profits_can_be_demonstrated():
     assert len(run.replay.demonstrations) > 100 and np.isfinite(run.curve[0]["cost"])
 
 
-def test_a_run_is_not_overwritten_and_can_be_extended(tmp_path):
-    train("sac", "double-integrator", config=SHORT, out=tmp_path)
+def test_a_run_is_not_overwritten_and_can_be_extended(saved, tmp_path):
+    shutil.copytree(saved[0], tmp_path, dirs_exist_ok=True)
     with pytest.raises(ArgumentError, match="`out` must hold no other run, or come with `resume`"):
         train("sac", "double-integrator", config=SHORT, out=tmp_path)
     with pytest.raises(ArgumentError, match="`resume` must come with `out`"):
         train("sac", "double-integrator", config=SHORT, resume=True)
-    longer = train("sac", "double-integrator", config=replace(SHORT, iterations=70), out=tmp_path, resume=True)
-    assert longer.run.loop.iteration == 70
+    longer = train("sac", "double-integrator", config=replace(SHORT, iterations=35), out=tmp_path, resume=True)
+    assert longer.run.loop.iteration == 35
 
 
 def test_a_resumed_run_refuses_by_name_what_it_was_not_begun_with(tmp_path):
@@ -174,8 +173,8 @@ def test_a_resumed_run_refuses_by_name_what_it_was_not_begun_with(tmp_path):
     assert again.run.config == replace(config, iterations=22, budget_seconds=1e-3)
 
 
-def test_a_policy_is_refused_on_another_problem():
-    policy = train("sac", "double-integrator", config=SHORT)
+def test_a_policy_is_refused_on_another_problem(saved):
+    policy = saved[1]
     with pytest.raises(
         ArgumentError, match="belong to the problem `mass-spring`, but `sac` was trained on `double-integrator`"
     ):
@@ -188,45 +187,44 @@ def test_names_of_comparisons():
 
 
 def test_each_part_of_the_warm_start_can_be_switched_off():
+    brief = replace(WARM, num_starts=3, clone_updates=10, critic_updates=5)
     for off in (
         {"clone": False}, {"fit_critic": False}, {"value_weight": 0.0}, {"costate_weight": 0.0},
         {"teacher": False}, {"demonstration_share": 0.0}, {"perturbed": 0.0}, {"cloning_weight": 0.0},
     ):  # fmt: skip
-        run = finished(config=replace(SHORT, iterations=20), warm_start=replace(WARM, **off))
+        run = finished(config=replace(SHORT, iterations=5, evaluate_every=5), warm_start=replace(brief, **off))
         assert np.isfinite(run.curve[-1]["cost"]), off
 
 
-def test_a_checkpoint_of_another_problem_is_refused(tmp_path):
-    train("sac", "double-integrator", config=SHORT, out=tmp_path)
+def test_a_checkpoint_of_another_problem_is_refused(saved):
     with pytest.raises(ArgumentError, match="be the problem `double-integrator` that the checkpoint was trained on"):
-        load_agent(tmp_path, optctl.make("mass-spring"))
+        load_agent(saved[0], optctl.make("mass-spring"))
 
 
 def test_a_user_s_problem_must_be_given_to_load(tmp_path):
     own = optctl.make("double-integrator").replace(name="mine")
-    train("sac", own, config=SHORT, out=tmp_path)
+    train("sac", own, config=replace(SHORT, iterations=1), out=tmp_path)
     with pytest.raises(ArgumentError, match=r"`problem` must be given, .* but is None for `mine`"):
         load_agent(tmp_path)
     assert load_agent(tmp_path, own).problem is own
 
 
-def test_missing_and_damaged_checkpoints(tmp_path):
+def test_missing_and_damaged_checkpoints(saved, tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
         load_agent(tmp_path / "nothing")
-    train("sac", "double-integrator", config=SHORT, out=tmp_path)
     path = tmp_path / "checkpoint.safetensors"
-    data = bytearray(path.read_bytes())
+    data = bytearray((saved[0] / path.name).read_bytes())
     data[-10] ^= 1
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match="damaged"):
         load_agent(path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/sys").exists(), reason="needs a read-only place")
-def test_an_output_folder_that_cannot_be_written_fails_before_the_work(monkeypatch):
+def test_an_output_folder_that_cannot_be_written_fails_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(TrainingRun, "iterate", lambda run: pytest.fail("the work began"))
+    (tmp_path / "file").write_text("")
     with pytest.raises(optctl.errors.FileError, match="cannot be written"):
-        train("sac", "double-integrator", out="/proc/sys/optctl")
+        train("sac", "double-integrator", out=tmp_path / "file" / "below")
 
 
 BAD = {

@@ -426,6 +426,7 @@ def _batch(
             s = ipopt[i]
             for name in ("states", "controls", "costs", "terminal_cost", "costates"):
                 getattr(r, name)[i] = getattr(s.trajectory, name)
+            r.gains[i], r.hessians[i] = np.nan, np.nan  # they belong to another trajectory
             for name, array in residuals.items():
                 array[i] = getattr(s.certificate, name, None) or 0.0
             statuses.append(s.status)
@@ -435,6 +436,7 @@ def _batch(
             statuses.append(Status.DIVERGED)
         else:
             statuses.append((Status.CONVERGED, Status.STALLED, Status.INFEASIBLE, Status.DIVERGED)[rank])
+    r.costates[[not status.ok for status in statuses]] = np.nan  # no extremal, no gradient of the optimal cost
     trajectory = Trajectory(
         times=np.arange(problem.steps + 1) * problem.dt, states=r.states, controls=r.controls, costs=r.costs,
         terminal_cost=r.terminal_cost, costates=r.costates,

@@ -270,7 +270,7 @@ def _polished(f: _Shooting, guess: Trajectory, m: int, tolerance: float, max_ite
     problem, n, steps = f.problem, f.problem.n_x, f.problem.steps
     assert guess.costates is not None
     num = len(guess.states)
-    nodes = _at(np.concatenate([guess.states, guess.costates], axis=2), m)
+    nodes = _at(np.concatenate([guess.states, np.nan_to_num(guess.costates)], axis=2), m)
     last, y = nodes[:, -1], nodes[:, :-1].copy()
     theta = np.zeros((num, f.n_nu + f.free))
     if f.free:

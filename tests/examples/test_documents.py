@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from shortened import SHORT, shortened
 
 from optctl.envs import CATALOGUE
 
@@ -28,14 +29,20 @@ BEFORE = {
     ("docs/adding-a-problem.md", 1): "import optctl; my_problem = optctl.make('lqr-scalar')",
 }
 """What a block takes for granted, by page and number."""
-SLOW = {("docs/batched.md", 2), ("docs/transforms.md", 1)}
-SKIPPED = {
-    (
-        "docs/batched.md",
-        1,
-    ): "thousands of solves take minutes; tests/solvers/test_batched_demos.py makes the same calls",
-    ("README.md", 1): "trains and compares; it is examples/01_state_your_own_problem.py, which runs as a test",
+FEWER = {
+    ("README.md", 1): {"warm_start=True": "warm_start=SHORT, budget_seconds=0.5", "num_starts=64": "num_starts=4"},
+    ("docs/batched.md", 1): {"1000": "2", "10_000": "2"},
+    ("docs/transforms.md", 1): {"default_rng(0), 8)": "default_rng(0), 1)"},
+    ("docs/batched.md", 2): {"horizon=20": "horizon=5", "num_starts=8": "num_starts=2"},
+    ("docs/families/quantum.md", 2): {
+        "steps=120": "steps=40",
+        "infidelity=1e-8": "infidelity=1e-4",
+        "restarts=64": "restarts=4",
+    },
+    ("docs/solvers.md", 1): {"default_rng(0), 100)": "default_rng(0), 4)"},
+    ("docs/solvers.md", 2): {"restarts=100": "restarts=4"},
 }
+"""What a block does many times, and how often it does so here, where only the calls are tested."""
 
 
 def blocks():
@@ -45,25 +52,20 @@ def blocks():
             yield name, number, text[: found.start(1)].count("\n"), found[1]
 
 
-def cases():
-    for page, number, line, source in blocks():
-        marks = [pytest.mark.slow] if (page, number) in SLOW else []
-        yield pytest.param(page, number, line, source, id=f"{page}:{line}", marks=marks)
-
-
-@pytest.mark.parametrize(("page", "number", "line", "source"), cases())
+@pytest.mark.parametrize(
+    ("page", "number", "line", "source"), [pytest.param(*block, id=f"{block[0]}:{block[2]}") for block in blocks()]
+)
 @pytest.mark.filterwarnings("ignore:.*precision lowered by casting to float32")
 def test_blocks_of_python_run(page, number, line, source, tmp_path, monkeypatch):
-    if (page, number) in SKIPPED:
-        pytest.skip(SKIPPED[page, number])
     monkeypatch.chdir(tmp_path)
-    names = {"__name__": "__main__"}
+    names = {"__name__": "__main__", "SHORT": SHORT}
     exec("\n".join(part.strip() for part in BEFORE.get((page, number), "").splitlines()), names)
+    source = shortened(source, FEWER.get((page, number), {}))
     exec(compile("\n" * line + source, page, "exec"), names)
 
 
-def test_what_is_skipped_or_prepared_is_there():
-    assert {*BEFORE, *SLOW, *SKIPPED} <= {(page, number) for page, number, *_ in blocks()}
+def test_what_is_shortened_or_prepared_is_there():
+    assert {*BEFORE, *FEWER} <= {(page, number) for page, number, *_ in blocks()}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

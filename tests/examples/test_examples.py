@@ -1,30 +1,78 @@
-"""Every example runs as it stands; the committed notebook holds the outputs of a run."""
+"""Every example runs; the committed notebooks hold the outputs of a run."""
 
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from shortened import SHORT, shortened
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
+FEWER = {
+    "02_swing_up": {
+        ", 100)\n": ", 4)\n",
+        '"sac", swing_up, ': '"sac", swing_up, budget_seconds=0.5, ',
+        "warm_start=True": "warm_start=SHORT",
+    },
+    "03_tour_of_the_families": {"100_000": "1000", "seconds=5": "seconds=1", "num_starts=6": "num_starts=2"},
+    "04_quantum_pulses": {
+        "times = [0.3, 0.5, 0.618, 0.8, 1.0, 1.4, 1.8, 2.2, 2.4]": "times = [0.3, 0.5, 0.618, 0.8, 1.0, 1.4, 1.8]",
+        "restarts=1000": "restarts=10",
+        "restarts=32": "restarts=2",
+        "max_iterations=400": "max_iterations=20",
+        "max_iterations=300": "max_iterations=20",
+        "accuracy=1e-3": "accuracy=0.1",
+        "2.0, 3.0, infidelity=1e-8": "2.0, 3.0, infidelity=1e-4",
+        "budget_seconds=6, warm_start=warm": "budget_seconds=0.5, warm_start=warm and SHORT",
+    },
+    "05_lqr_pontryagin_ddp": {
+        "0.5, 2.0, 2000)": "0.5, 2.0, 20)",
+        "masses[700]": "masses[7]",
+        "family.P[700]": "family.P[7]",
+        "num_starts=2000, repetitions=100": "num_starts=20, repetitions=2",
+        "np.pi, 40)": "np.pi, 8)",
+        "-7, 7, 25)": "-7, 7, 5)",
+        "reshape(40, 25": "reshape(8, 5",
+        "num_starts=100)": "num_starts=4)",
+    },
+}
+"""What a notebook does thousands of times, and how often it does so here, where only the calls are tested."""
 
 
-def test_a_problem_of_one_s_own_takes_at_most_forty_lines_and_gives_a_report(tmp_path):
-    source = (EXAMPLES / "01_state_your_own_problem.py").read_text()
+def test_a_problem_of_one_s_own_takes_at_most_forty_lines_and_gives_a_report(tmp_path, monkeypatch, capsys):
+    script = EXAMPLES / "01_state_your_own_problem.py"
+    source = script.read_text()
     statement = source[source.index("harvest = optctl.Problem(") : source.index("if __name__")]
     assert len(statement.strip().splitlines()) <= 20
     out = tmp_path / "report"
-    command = [sys.executable, str(EXAMPLES / "01_state_your_own_problem.py"), "--seconds", "3", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "certified extremal" in done.stdout and "sac-warm" in done.stdout
+    monkeypatch.setattr(sys, "argv", [str(script), "--seconds", "0.5", "--out", str(out)])
+    monkeypatch.setattr("optctl.settings.WarmStartConfig", lambda: SHORT)
+    runpy.run_path(str(script), run_name="__main__")
+    said = capsys.readouterr().out
+    assert "certified extremal" in said and "sac-warm" in said
     assert (out / "report.html").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda p: p.name)
-def test_the_notebook_runs_and_holds_its_outputs(path):
-    notebook = nbformat.read(path, as_version=4)
-    assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
-    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+def cells(path):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_notebook_holds_its_outputs_and_runs_with_less_of_everything(path):
+    """In this process: a kernel of its own would first import everything again."""
+    code = cells(path)
+    assert all(cell.execution_count for cell in code)
+    source = shortened("\n".join(cell.source for cell in code), FEWER[path.stem])
+    with plt.rc_context():
+        exec(compile(source, path.name, "exec"), {"__name__": "__main__", "SHORT": SHORT})
+    plt.close("all")
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_notebook_runs_in_a_kernel_as_it_stands(path):
+    NotebookClient(nbformat.read(path, as_version=4), timeout=600, kernel_name="python3").execute()

@@ -3,15 +3,12 @@
 import gymnasium
 import numpy as np
 import pytest
+from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 import optctl
 from optctl.errors import ArgumentError
-from optctl.simulation.gym_adapter import GymEnv
-
-pytest.importorskip("pettingzoo")
-from pettingzoo.test import parallel_api_test, parallel_seed_test
-
 from optctl.interop.pettingzoo import ParallelEnv, local_agents
+from optctl.simulation.gym_adapter import GymEnv
 
 
 def chain():

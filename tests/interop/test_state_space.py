@@ -1,5 +1,6 @@
 """State-space models of scipy and python-control ↔ problems, against those libraries' own Riccati and simulation."""
 
+import control
 import numpy as np
 import pytest
 import scipy.linalg
@@ -44,7 +45,6 @@ def test_the_free_motion_is_scipys():
 
 
 def test_python_controls_names_and_time_bases_are_kept():
-    control = pytest.importorskip("control")
     system = control.ss(A, B, C, 0, inputs=["force"], outputs=["angle"], states=["angle", "rate"], name="arm")
     problem = from_state_space(system, Q, R, dt=0.05)
     assert problem.name == "arm" and list(problem.state) == ["angle", "rate"] and list(problem.control) == ["force"]
@@ -58,7 +58,6 @@ def test_python_controls_names_and_time_bases_are_kept():
 
 
 def test_mimo_labels_of_python_control_become_names():
-    control = pytest.importorskip("control")
     problem = from_state_space(control.rss(3, 2, 2, strictly_proper=True), dt=0.1)
     assert problem.n_x == 3 and problem.n_u == 2 and len(problem.y_names) == 2
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+import sympy
 
 import optctl
 from optctl.errors import ArgumentError
 from optctl.interop import from_sympy
 
-sympy = pytest.importorskip("sympy")
 X, V, U, K, T = sympy.symbols("x v u k t")
 REST = {"dt": 0.1, "steps": 10, "initial_state": optctl.Uniform([-1, -1], [1, 1]), "name": "test"}
 

@@ -2,12 +2,9 @@
 
 import pytest
 import torch
-
-import optctl
-
-pytest.importorskip("torchrl")
 from torchrl.envs.utils import check_env_specs
 
+import optctl
 from optctl.interop.torchrl import TorchRLEnv
 
 

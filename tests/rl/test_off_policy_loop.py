@@ -58,31 +58,35 @@ import sys, torch
 sys.path.insert(0, sys.argv[1])
 torch.set_num_threads(1)
 from test_off_policy_loop import load, make, run, save
-loop = make(seed=99)
-loop.load_state_dict(load(sys.argv[2])[0])
-run(loop, int(sys.argv[4]))
-save(sys.argv[3], loop.state_dict())
+for stop in map(int, sys.argv[3:]):
+    loop = make(seed=99)
+    loop.load_state_dict(load(f"{sys.argv[2]}/half-{stop}")[0])
+    run(loop, 20 - stop)
+    save(f"{sys.argv[2]}/end-{stop}", loop.state_dict())
 """
+STOPS = (3, 11)
+"""Within the warm-up, and after the ring has wrapped."""
 
 
-@pytest.mark.parametrize("stop", [3, 11])  # within the warm-up, and after the ring has wrapped
-def test_a_run_continued_in_a_fresh_process_equals_the_uninterrupted_one(tmp_path, stop):
-    whole, first = make(), make()
-    run(whole, 20)
-    run(first, stop)
-    save(tmp_path / "half", first.state_dict())
-    command = [
-        sys.executable,
-        "-c",
-        CONTINUE,
-        str(Path(__file__).parent),
-        str(tmp_path / "half"),
-        str(tmp_path / "end"),
-        str(20 - stop),
-    ]
+@pytest.fixture(scope="module")
+def continued(tmp_path_factory):
+    """Runs that stopped half way and ended in one fresh process."""
+    folder = tmp_path_factory.mktemp("runs")
+    for stop in STOPS:
+        first = make()
+        run(first, stop)
+        save(folder / f"half-{stop}", first.state_dict())
+    command = [sys.executable, "-c", CONTINUE, str(Path(__file__).parent), str(folder), *map(str, STOPS)]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
+    return folder
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_run_continued_in_a_fresh_process_equals_the_uninterrupted_one(continued, tmp_path, stop):
+    whole = make()
+    run(whole, 20)
     save(tmp_path / "whole", whole.state_dict())
-    (a, _), (b, _) = load(tmp_path / "end"), load(tmp_path / "whole")
+    (a, _), (b, _) = load(continued / f"end-{stop}"), load(tmp_path / "whole")
     assert a.keys() == b.keys()
 
     def compare(x, y, name=""):

@@ -1,5 +1,6 @@
 """Learning against known optima: the Riccati solution of the double integrator, and the tabulated optimum of Pendulum-v1."""
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -60,7 +61,14 @@ def test_doing_nothing_on_the_pendulum_costs_what_the_formula_says():
     assert total == pytest.approx(-200 * np.pi**2, rel=1e-9)
 
 
-@pytest.mark.slow
+def test_a_short_run_of_sac_already_comes_near_the_riccati_optimum():
+    # seeds 0 and 1 end at 3 % and 8 %; a policy that does nothing costs several times the optimum
+    config = replace(DOUBLE_INTEGRATOR, decay_updates=1000)
+    agent = train(TorchDoubleIntegrator(256), config, 1000, 50_000, seed=0)
+    assert -1e-6 < double_integrator_gap(agent.act, starts=200) < 0.15
+
+
+@pytest.mark.prove
 def test_sac_is_within_two_percent_of_the_riccati_optimum():
     gaps = [
         double_integrator_gap(train(TorchDoubleIntegrator(256), DOUBLE_INTEGRATOR, 8000, 50_000, seed).act)
@@ -70,7 +78,7 @@ def test_sac_is_within_two_percent_of_the_riccati_optimum():
     assert np.median(gaps) < 0.02, gaps
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 @pytest.mark.parametrize("seed", range(3))
 def test_sac_swings_the_pendulum_up(seed):
     # the optimum is -136.7 +- 0.3 by dynamic programming on the exact plant

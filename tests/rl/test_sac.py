@@ -23,8 +23,16 @@ def agent(seed=0, obs_dim=3, action_dim=1, **config):
     return SAC(obs_dim, action_dim, SACConfig(**config), seed=seed, **hooks)
 
 
-def test_catalogue_names_the_agent_and_its_configuration():
-    assert AGENTS["sac"] == (SAC, SACConfig)
+@pytest.mark.parametrize("name", AGENTS)
+def test_every_agent_of_the_catalogue_is_made_from_its_configuration_acts_and_learns(name):
+    kind, configuration = AGENTS[name]
+    made = kind(3, 1, configuration(), seed=0)
+    data = batch(2)
+    before = made.act(data.obs[0])
+    assert before.shape == (32, 1) and before.abs().max() <= 1
+    metrics = made.update(data)
+    assert all(torch.isfinite(value).all() for value in metrics.values())
+    assert not torch.equal(made.act(data.obs[0]), before)
 
 
 def test_actions_lie_in_the_unit_box_and_only_exploration_is_random():

@@ -5,11 +5,13 @@ import pytest
 import tiny
 import torch
 from scipy.integrate import solve_ivp
+from selection import CHOSEN, cases
 
 from optctl.envs import CATALOGUE, make
 from optctl.errors import ArgumentError
 from optctl.simulation import CompiledFunction, compile_problem
 from optctl.simulation.launch import ranges
+from optctl.simulation.program import build_program
 
 B = 7
 
@@ -30,11 +32,25 @@ def by_casadi(function, *arguments):
     return [np.array([np.array(row[j]) for row in rows]) for j in range(function.n_out())]
 
 
-@pytest.fixture(params=["driven", *CATALOGUE])
+@pytest.fixture
 def problem(request):
     return tiny.driven() if request.param == "driven" else make(request.param)
 
 
+each_problem = pytest.mark.parametrize("problem", ["driven", *cases()], indirect=True)
+
+
+@pytest.mark.prove
+def test_the_chosen_problems_use_what_the_catalogue_uses():
+    def used(name):
+        problem = make(name)
+        operations = {k.operation for k in build_program(problem.step_function).instructions}
+        return operations | {problem.integrator, problem.horizon, problem.discrete}
+
+    assert set().union(*map(used, CHOSEN)) == set().union(*map(used, CATALOGUE))
+
+
+@each_problem
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
 def test_step_observe_and_terminal_cost_equal_casadi(problem, dtype, tolerance):
     compiled = compile_problem(problem, dtype=dtype)
@@ -49,6 +65,7 @@ def test_step_observe_and_terminal_cost_equal_casadi(problem, dtype, tolerance):
     np.testing.assert_allclose(compiled.terminal_cost(x, p, t), phi[:, 0, 0], rtol=tolerance, atol=tolerance)
 
 
+@each_problem
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 2e-3)])
 def test_trajectories_equal_casadi(problem, dtype, tolerance):
     """A hundred steps under a fixed random input; float32 is compared over ten, where its rounding has not yet grown."""
@@ -62,10 +79,12 @@ def test_trajectories_equal_casadi(problem, dtype, tolerance):
     np.testing.assert_allclose(x, state, rtol=tolerance, atol=tolerance * max(1.0, np.abs(state).max()))
 
 
+@pytest.mark.parametrize("problem", ["driven", "pendulum", "cartpole"], indirect=True)
 def test_trajectories_equal_dop853(problem):
-    """With 16 substeps to the interval an RK4 step of at most 0.05/16 s leaves errors of 1e-9 a trajectory."""
-    if problem.name not in ("driven", "pendulum", "cartpole"):
-        pytest.skip("the rest is compared with DOP853 by way of CasADi, in tests/envs")
+    """With 16 substeps to the interval an RK4 step of at most 0.05/16 s leaves errors of 1e-9 a trajectory.
+
+    The rest of the catalogue is compared with DOP853 by way of CasADi, in tests/envs.
+    """
     fine = problem if problem.integrator == "exponential" else problem.replace(substeps=16)
     compiled = compile_problem(fine, dtype="float64")
     x, u, _, _ = inputs(fine, batch=2)
@@ -80,9 +99,14 @@ def test_trajectories_equal_dop853(problem):
         np.testing.assert_allclose(x[i], exact, rtol=1e-6, atol=1e-7)
 
 
+def small(name):
+    """Whether the dense Jacobian of a step is quick to compile; the adjoint rollouts are tested for all."""
+    problem = make(name)
+    return problem.n_x <= (2 if problem.integrator == "exponential" else 6)
+
+
+@pytest.mark.parametrize("problem", ["driven", *cases(filter(small, CATALOGUE))], indirect=True)
 def test_linearize_and_vjp_equal_casadi(problem):
-    if problem.n_x > 6 or (problem.integrator == "exponential" and problem.n_x > 2):
-        pytest.skip("a dense Jacobian of so much is slow to compile; the adjoint rollouts are tested for all")
     compiled = compile_problem(problem, dtype="float64")
     x, u, p, t = inputs(problem)
     a, b, cost_x, cost_u = compiled.linearize(x, u, p, t)

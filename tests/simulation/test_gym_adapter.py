@@ -21,13 +21,27 @@ from optctl.simulation.vector_env import VectorEnv, make_vec
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
-def test_every_problem_passes_the_environment_checker(name):
+def test_every_problem_passes_the_environment_checker_and_steps_as_casadi_does(name):
+    """Rewards, states without process noise and observations without theirs, to the rounding of float32."""
     env = gymnasium.make(gym_id(name), render_mode="rgb_array")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*A Box observation space m(in|ax)imum value is .*infinity.*")
         check_env(env.unwrapped)
-    assert env.unwrapped.problem.name == make(name).name
+    env, problem, rng = env.unwrapped, make(name), np.random.default_rng(0)
+    assert env.problem.name == problem.name
+    p, info = problem.param_values, env.reset(seed=0)[1]
+    for k in range(3):
+        x, action = info["state"].astype(float), rng.uniform(-0.3, 0.3, problem.n_u).astype(np.float32)
+        obs, reward, *_, info = env.step(action)
+        after, cost = problem.step_function(x, problem.to_control(action.astype(float)), p, k * problem.dt)
+        size = 1.0 + np.abs(x).max()
+        assert reward == pytest.approx(-float(cost), rel=1e-5, abs=1e-5)
+        if problem.diffusion is None:
+            np.testing.assert_allclose(info["state"], np.ravel(after), rtol=1e-5, atol=1e-5 * size)
+        if not problem.noise_std.any():
+            seen = np.ravel(problem.observation_function(info["state"].astype(float), p, (k + 1) * problem.dt))
+            np.testing.assert_allclose(obs, seen, rtol=1e-5, atol=1e-5 * size)
 
 
 def test_importing_the_register_adds_the_ids_without_loading_torch_or_warp():
@@ -356,8 +370,9 @@ def test_wrong_arguments(make_one):
 
 
 def test_a_stable_baselines3_agent_trains_on_the_adapter():
-    sb3 = pytest.importorskip("stable_baselines3")
-    agent = sb3.SAC(
+    from stable_baselines3 import SAC
+
+    agent = SAC(
         "MlpPolicy",
         gymnasium.make("optctl/gymnasium-pendulum-v1"),
         learning_starts=50,

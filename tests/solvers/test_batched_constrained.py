@@ -195,22 +195,22 @@ def slalom():
 
 def test_a_firm_start_keeps_the_side_of_the_obstacle_and_is_no_worse_than_its_guess():
     problem = slalom()
-    starts = problem.initial_state.sample(np.random.default_rng(3), 12)
+    starts = problem.initial_state.sample(np.random.default_rng(3), 6)
     guess = solve_many(problem, starts, method="multiple_shooting", num_starts=2)
     firm = solve_constrained(
         problem, guess.trajectory.states, guess.trajectory.controls, problem.param_values[None], stiffness=100.0
     )
     assert firm.converged.all()
     np.testing.assert_allclose(firm.value, guess.values, rtol=1e-6)
-    again = solve_many(problem, np.repeat(starts, 3, axis=0), guess=guess.trajectory[np.repeat(np.arange(12), 3)])
+    again = solve_many(problem, np.repeat(starts, 3, axis=0), guess=guess.trajectory[np.repeat(np.arange(6), 3)])
     assert (again.values <= np.repeat(guess.values, 3) * (1 + 1e-7)).all()
 
 
-@pytest.mark.slow
-def test_every_start_of_a_batch_finds_the_best_way_round():
+@pytest.mark.parametrize(("num", "compared"), [(10, 4), pytest.param(40, 12, marks=pytest.mark.prove)])
+def test_every_start_of_a_batch_finds_the_best_way_round(num, compared):
     problem = slalom()
-    starts = problem.initial_state.sample(np.random.default_rng(3), 40)
+    starts = problem.initial_state.sample(np.random.default_rng(3), num)
     batch = solve_many(problem, starts)
     assert batch.certified.all()
-    best = solve_many(problem, starts[:12], method="multiple_shooting", num_starts=12).values
-    assert (batch.values[:12] <= best * (1 + 1e-6)).all()
+    best = solve_many(problem, starts[:compared], method="multiple_shooting", num_starts=12).values
+    assert (batch.values[:compared] <= best * (1 + 1e-6)).all()

@@ -229,15 +229,8 @@ def test_wrong_shapes_are_named(pendulums, name, changes):
         solve_ddp(problem, **arguments)
 
 
-def test_the_source_for_gpus_compiles_without_one(tmp_path):
-    import warp as wp
-
-    from optctl.simulation.cache import load_module
+def test_the_source_for_gpus_compiles_without_one(compile_for_gpus):
     from optctl.solvers.batched.source import DdpSource
 
     bounded = envs.make("pendulum").replace(state_bounds={"omega": (-8.0, 8.0)})
-    module = load_module(DdpSource(bounded, "cuda").source())
-    if 90 not in wp.get_cuda_supported_archs():
-        pytest.skip("this Warp has no compiler for CUDA")
-    wp.compile_aot_module(module, arch=90, module_dir=tmp_path, use_ptx=True)
-    assert any(path.suffix == ".ptx" for path in tmp_path.iterdir())
+    compile_for_gpus(DdpSource(bounded, "cuda").source())

@@ -163,7 +163,6 @@ def test_gates_are_as_good_as_those_of_qutip(gate):
     ours = 1 - job.fidelity(found.pulses[found.best])
     assert ours < 1.1e-10
     assert (found.infidelity < 1e-9).all()
-    pytest.importorskip("qutip_qtrl")
     assert ours < 1 - job.fidelity(qutip_pulse(job, 1e-10)) + 1e-9
 
 

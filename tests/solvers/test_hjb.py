@@ -10,7 +10,6 @@ from optctl import compare, envs, rollout
 from optctl.controller import Controller
 from optctl.errors import ArgumentError
 from optctl.problem import Problem, Uniform
-from optctl.simulation.cache import load_module
 from optctl.simulation.warp_source import Target
 from optctl.solvers import CONTROLLERS, lqr, solve_many
 from optctl.solvers.batched.hjb import source
@@ -159,14 +158,8 @@ def test_the_bits_do_not_depend_on_the_number_of_threads():
 
 
 @pytest.mark.parametrize("kernel", ["place", "stage"])
-def test_the_source_for_gpus_compiles_without_one(tmp_path, kernel):
-    import warp as wp
-
-    if 90 not in wp.get_cuda_supported_archs():
-        pytest.skip("this Warp has no compiler for CUDA")
-    module = load_module(source(kernel, 3, Target("float64", "cuda")))
-    wp.compile_aot_module(module, arch=90, module_dir=tmp_path, use_ptx=True)
-    assert any(path.suffix == ".ptx" for path in tmp_path.iterdir())
+def test_the_source_for_gpus_compiles_without_one(compile_for_gpus, kernel):
+    compile_for_gpus(source(kernel, 3, Target("float64", "cuda")))
 
 
 @pytest.mark.gpu

@@ -1,0 +1,16 @@
+"""Which problems of the catalogue are compiled at every test, and which only by `make prove`."""
+
+import pytest
+
+from optctl.envs import CATALOGUE
+
+CHOSEN = (
+    "pendulum-v1", "stiffened-trap-variance", "fitzhugh-nagumo", "double-integrator-tracking", "double-integrator-minimum-time",
+    "cartpole", "qubit-transfer",
+)  # fmt: skip
+"""Their steps together use every operation, integrator and horizon of the catalogue; a test keeps that true."""
+
+
+def cases(names=CATALOGUE):
+    """The names as parameters of a test, of which those that are not chosen are left to `make prove`."""
+    return [pytest.param(name, marks=() if name in CHOSEN else pytest.mark.prove) for name in names]
