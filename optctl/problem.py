@@ -22,6 +22,8 @@ import casadi as ca
 import numpy as np
 
 from optctl.errors import ProblemError, require
+from optctl.exponential import Ranges
+from optctl.held import Held, hold
 from optctl.integrators import INTEGRATORS, integrate
 from optctl.shared import once
 
@@ -133,6 +135,10 @@ class Fixed(_Initial):
         return np.zeros_like(self.location)
 
 
+_EARLY = 1e-3
+"""Of an interval: so much too soon are data read at the nodes t = k · dt, which single precision may put before them."""
+
+
 def check_problem(problem: Any) -> None:
     """Raise unless it is a `Problem`; names are for `optctl.make`."""
     hint = f"; `optctl.make({problem!r})` makes one" if isinstance(problem, str) else ""
@@ -193,6 +199,8 @@ class Problem:
     """finite: the end is the end (`terminated`, terminal cost paid); infinite: `steps` is only a time limit (`truncated`)."""
     params: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Nominal parameter values."""
+    data: Mapping[str, Sequence[float] | Held] = dataclasses.field(default_factory=dict)
+    """Values that hold over each interval, one for each of the `steps`; read as `p.<name>` like parameters."""
     dynamics: Callable[..., Expression] | None = None
     """ẋ = f(x, u, p, t)."""
     transition: Callable[..., Expression] | None = None
@@ -264,6 +272,7 @@ class Problem:
             require(
                 _is_number(value) and np.isfinite(value), "params", f"be finite numbers (`{name}`)", f"is {value!r}"
             )
+        self._check_data()
         for field, names in (
             ("control_bounds", self.control), ("state_bounds", self.state), ("param_ranges", self.params),
         ):  # fmt: skip
@@ -304,6 +313,25 @@ class Problem:
         )  # fmt: skip
         self._check_functions()
 
+    def _check_data(self) -> None:
+        require(isinstance(self.data, Mapping), "data", "map names to sequences of numbers", f"is {self.data!r}")
+        object.__setattr__(self, "data", {name: Held.of(name, values, self.dt) for name, values in self.data.items()})
+        rounding = 1 + 1e-9
+        for name, held in self._held.items():
+            require(name not in self.params, "data", "be named otherwise than `params`", f"names `{name}`")
+            require(
+                held.duration * rounding >= self.duration,
+                "data", f"go on for {self.duration:g} s (`{name}`)", f"end at {held.duration:g} s",
+            )  # fmt: skip
+            require(
+                self.dt <= held.interval * rounding,
+                "data", f"hold for at least `dt` = {self.dt:g} s (`{name}`)", f"hold for {held.interval:g} s",
+            )  # fmt: skip
+
+    @property
+    def _held(self) -> Mapping[str, Held]:
+        return self.data  # type: ignore[return-value]  # made so above
+
     def _check_bounds(self, field: str, names: tuple[str, ...]) -> None:
         bounds = getattr(self, field)
         require(
@@ -342,7 +370,7 @@ class Problem:
             function = self._point_function(field, field)
             require(
                 function is None or not re.search(r"= -?nan;", function.str(True)),  # its instructions
-                field, "hold no constant NaN", "holds one: `math.sin(x[0])` and its like give NaN, `casadi.sin(x[0])` does not",
+                field, "hold no constant NaN", "holds one: `math` functions, float() and arrays of floats turn symbols into NaN",
             )  # fmt: skip
         try:
             _ = [getattr(self, name) for name in _TRAVELLING]
@@ -510,7 +538,10 @@ class Problem:
         """Call the user's function with named parameters and as many arguments as it takes; a column (or matrix) of SX."""
         function = getattr(self, field)
         *point, p, t = arguments
-        values = (*point, Parameters(tuple(self.params), p), t)
+        named = Parameters(tuple(self.params), p)
+        between = field in ("dynamics", "stage_cost") and not self.discrete
+        named.__dict__.update({name: held.at(t, 1e-9 if between else _EARLY) for name, held in self._held.items()})
+        values = (*point, named, t)
         try:
             taken = _positional_arguments(function)
         except (TypeError, ValueError):
@@ -549,6 +580,13 @@ class Problem:
     def dynamics_function(self) -> ca.Function | None:
         """(x, u, p, t) → ẋ; `None` for a discrete problem."""
         return self._point_function("xdot", "dynamics")
+
+    @once
+    def rate_function(self) -> ca.Function:
+        """(x, u, p, t) → (ẋ, l) of a continuous problem."""
+        symbols = self._x, self._u, self._p, self._t
+        rates = [self._evaluate("dynamics", *symbols), self._evaluate("stage_cost", *symbols)]
+        return ca.Function("rates", list(symbols), rates, ["x", "u", "p", "t"], ["xdot", "stage_cost"])
 
     @once
     def stage_cost_function(self) -> ca.Function:
@@ -611,17 +649,26 @@ class Problem:
         if self.discrete:
             after, cost = self._evaluate("transition", x, u, p, t), self._evaluate("stage_cost", x, u, p, t)
         else:
+            held = hold(self.rate_function)
 
             def rate(x_: ca.SX, t_: ca.SX) -> tuple[ca.SX, ca.SX]:
-                values = ca.Function(
-                    "rate", [x, u, p, t],
-                    [self._evaluate("dynamics", x, u, p, t), self._evaluate("stage_cost", x, u, p, t)],
-                )(x_, u, p, t_)  # fmt: skip
-                return values[0], values[1]
+                return held(x_, u, p, t_, t + 0.5 * h)  # type: ignore[return-value]
 
-            after, cost = integrate(self.integrator, rate, x, t, h, self.substeps)
+            after, cost = integrate(self.integrator, rate, x, t, h, self.substeps, self._ranges(u, p))
         names = ["x", "u", "p", "t", "h"][: len(inputs)]
         return ca.Function(name, inputs, [after, cost], names, ["x_next", "cost"])
+
+    def _ranges(self, u: ca.SX, p: ca.SX) -> Ranges:
+        """What the controls, the parameters and an interval may be."""
+        nominal = self.param_values
+        join = lambda a, b: np.concatenate([a, b])
+        return Ranges(
+            symbols=ca.vertcat(u, p),
+            low=join(self.control_low, np.minimum(self.param_low, nominal)),
+            high=join(self.control_high, np.maximum(self.param_high, nominal)),
+            scale=join(np.maximum(np.abs(self.action_low), np.abs(self.action_high)), np.abs(nominal)),
+            longest=max(self.dt, self.final_time[1] / self.steps if self.final_time else 0.0),
+        )
 
     @once
     def fingerprint(self) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
+from optctl.held import hold
 from optctl.problem import Problem
 from optctl.shared import kept
 from optctl.solvers.batch import Batched
@@ -39,16 +40,15 @@ _OFFSET = 1e-6
 
 @kept
 def _rates(problem: Problem) -> tuple[Batched, Batched | None]:
-    """(x, u, p, t) → [ẋ, l], and → [A, b] where ẋ = A(u, p) x + b(u, p)."""
-    x, u, p, t = problem._x, problem._u, problem._p, problem._t
-    assert problem.dynamics_function is not None  # not discrete
-    f, cost = problem.dynamics_function(x, u, p, t), problem.stage_cost_function(x, u, p, t)
+    """(x, u, p, t, s) → [ẋ, l], and (u, p, s) → [A, b] where ẋ = A x + b; s is the middle of the interval, where data are read."""
+    x, u, p, t, middle = problem._x, problem._u, problem._p, problem._t, ca.SX.sym("middle")
+    f, cost = hold(problem.rate_function)(x, u, p, t, middle)
     a = ca.jacobian(f, x)
     affine = not (ca.depends_on(ca.vec(a), x) or ca.depends_on(f, t))
     parts = [ca.densify(a), ca.densify(ca.substitute(f, x, ca.SX.zeros(problem.n_x)))]
     return (
-        Batched(ca.Function("rates", [x, u, p, t], [ca.densify(ca.vertcat(f, cost))])),
-        Batched(ca.Function("affine", [u, p], parts), sequences=(0,)) if affine else None,
+        Batched(ca.Function("rates", [x, u, p, t, middle], [ca.densify(ca.vertcat(f, cost))])),
+        Batched(ca.Function("affine", [u, p, middle], parts), sequences=(0,)) if affine else None,
     )
 
 
@@ -108,7 +108,7 @@ def _again(problem: Problem, x: np.ndarray, u: np.ndarray, p: np.ndarray, times:
         nonlocal calls
         calls += 1
         y = flat.reshape(n, n_x + 1) * unit
-        value = h * rate(y[:, :n_x], held, parameters, begin + s * h)[0] / unit
+        value = h * rate(y[:, :n_x], held, parameters, begin + s * h, begin + 0.5 * h)[0] / unit
         if calls > most or not np.isfinite(value).all():
             raise Hopeless
         return value.ravel()
@@ -127,7 +127,8 @@ def _propagated(problem: Problem, x: np.ndarray, u: np.ndarray, p: np.ndarray, t
     affine, n_x, steps = _rates(problem)[1], problem.n_x, u.shape[1]
     if affine is None:
         return None
-    a, b = affine(u.reshape(steps, -1), np.repeat(p, steps, axis=0))
+    middle = 0.5 * (times[0, :-1] + times[0, 1:])[:, None]
+    a, b = affine(u.reshape(steps, -1), np.repeat(p, steps, axis=0), middle)
     block = np.zeros((steps, n_x + 1, n_x + 1))
     block[:, :n_x, :n_x], block[:, :n_x, n_x] = np.swapaxes(a, 1, 2), b
     with np.errstate(all="ignore"):

@@ -17,6 +17,7 @@ import casadi as ca
 import numpy as np
 
 from optctl.errors import require
+from optctl.held import hold
 from optctl.problem import Bounds, Problem
 from optctl.shared import in_turn, kept
 from optctl.solvers.certificates import accumulated, cost_scale
@@ -93,18 +94,16 @@ class Collocation:
         final = final if self.free_time else problem.duration
         h = final * widths
         assert problem.dynamics_function is not None  # not discrete
-        point = ca.Function(
-            "rates", [problem._x, problem._u, problem._p, problem._t],
-            [problem.dynamics_function(problem._x, problem._u, problem._p, problem._t),
-             problem.stage_cost_function(problem._x, problem._u, problem._p, problem._t)],
-        )  # fmt: skip
+        point = hold(problem.rate_function)
         x, y = ca.SX.sym("x", n_x), ca.SX.sym("y", n_x)
         inner, u = ca.SX.sym("inner", n_x * self.inner), ca.SX.sym("u", n_u * s)
         q, t, hs = problem._p, problem._t, ca.SX.sym("h")
         between = list(ca.horzsplit(ca.reshape(inner, n_x, self.inner))) if self.inner else []
         xs = [x, *between, y] if method.shares_start else [*between, y]
         us = ca.horzsplit(ca.reshape(u, n_u, s))
-        f, costs = zip(*(point(xs[j], us[j], q, t + float(method.c[j]) * hs) for j in range(s)), strict=True)
+        f, costs = zip(
+            *(point(xs[j], us[j], q, t + float(method.c[j]) * hs, t + 0.5 * hs) for j in range(s)), strict=True
+        )
         rows = [i for i in range(s) if not (method.shares_start and i == 0)]
         defects = [xs[i] - x - hs * sum((float(method.a[i, j]) * f[j] for j in range(s)), ca.SX(0)) for i in rows]
         cost = hs * sum((float(method.b[j]) * costs[j] for j in range(s)), ca.SX(0))
@@ -137,25 +136,26 @@ class Collocation:
         """The path constraints at every point and at t = 0, where the polynomial of the first interval has the control; held controls
         meet them at both ends of their intervals."""
         problem, n, c = self.problem, self.intervals, self.method.c
-        path, n_x, n_u = problem.path_constraint_function, problem.n_x, problem.n_u
-        assert path is not None
-        at = ca.repmat(starts, len(c), 1) + ca.DM(c) @ h
+        assert problem.path_constraint_function is not None
+        path, n_x, n_u = hold(problem.path_constraint_function), problem.n_x, problem.n_u
+        at, middles = ca.repmat(starts, len(c), 1) + ca.DM(c) @ h, starts + 0.5 * h
         held = [controls[j * n_u : (j + 1) * n_u, :] for j in range(len(c))]
         inside = [ca.reshape(stages, n_x, n * self.inner)[:, j :: self.inner] for j in range(self.inner)]
         begun = [nodes[:, :-1]] if self.method.shares_start else []
         states = [*begun, *inside, nodes[:, 1:]]
-        along = lambda j: path.map(n)(states[j], held[j], ca.repmat(p, 1, n), at[j, :])
+        along = lambda j: path.map(n)(states[j], held[j], ca.repmat(p, 1, n), at[j, :], middles)
         if self.held:
             x, u, t = problem._x, problem._u, problem._t
-            moves = ca.which_depends(
-                path(x, u, problem._p, t), ca.vertcat(x, t), 1, True
-            )  # the others hold or not as a whole
+            values = problem.path_constraint_function(x, u, problem._p, t)
+            moves = ca.which_depends(values, ca.vertcat(x, t), 1, True)  # the others hold or not as a whole
             rows = [i for i, moving in enumerate(moves) if moving]
-            first = path.map(n)(nodes[:, :-1], held[0], ca.repmat(p, 1, n), starts)
+            first = path.map(n)(nodes[:, :-1], held[0], ca.repmat(p, 1, n), starts, middles)
             return ca.vertcat(ca.vec(first), *(ca.vec(along(j)[rows, :]) for j in range(len(begun), len(c))))
         zero = sum((float(v) * held[j][:, 0] for j, v in enumerate(_lagrange(c, 0.0))), ca.MX(n_u, 1))
         # a point that two intervals share belongs to the one that it ends
-        return ca.vertcat(path(nodes[:, 0], zero, p, 0.0), *(ca.vec(along(j)) for j in range(len(begun), len(c))))
+        return ca.vertcat(
+            path(nodes[:, 0], zero, p, 0.0, middles[0]), *(ca.vec(along(j)) for j in range(len(begun), len(c)))
+        )
 
     def _split(self, w):
         ends = np.cumsum(self.sizes)
@@ -319,6 +319,7 @@ def _solution(
     problem, n = c.problem, c.intervals
     motion = problem.dynamics_function
     assert motion is not None  # not discrete
+    both = hold(problem.rate_function)
     nodes, stages, controls, final = c._split(result.w)
     nodes, controls = nodes.reshape(n + 1, problem.n_x), _continued(problem, controls.reshape(c.columns, problem.n_u))
     stages = stages.reshape(n, c.inner, problem.n_x)
@@ -346,7 +347,7 @@ def _solution(
 
     def rate(fraction: float, flat: np.ndarray) -> np.ndarray:
         arguments = flat.reshape(n, -1)[:, :-1].T, at(fraction).T, p, (times[:-1] + fraction * h)[None]
-        f, cost = np.asarray(motion(*arguments)), np.asarray(problem.stage_cost_function(*arguments))
+        f, cost = (np.asarray(v) for v in both(*arguments, (times[:-1] + 0.5 * h)[None]))
         return (h[:, None] * np.concatenate([f, np.broadcast_to(cost, (1, n))]).T).ravel()
 
     begin = np.column_stack([nodes[:-1], np.zeros(n)])

@@ -16,6 +16,7 @@ import casadi as ca
 import numpy as np
 from scipy import sparse
 
+from optctl.held import dependence
 from optctl.problem import Problem
 from optctl.shared import kept
 from optctl.solvers.batch import Batched
@@ -78,9 +79,13 @@ _KINKS = (
 
 
 def kinked(function: ca.Function) -> bool:
-    """Holds an operation with a kink or a jump, which no derivative shows."""
+    """Holds an operation with a kink or a jump, which no derivative shows; of parameters `p` and the time `t` alone it may."""
     kinks = {getattr(ca, f"OP_{name}") for name in _KINKS}
-    return any(function.instruction_id(i) in kinks for i in range(function.n_instructions()))
+    moving = {i for i in range(function.n_in()) if function.name_in(i) not in ("p", "t")}
+    for operation, depends in dependence(function, moving):
+        if operation in kinks and (depends[0] if operation == ca.OP_IF_ELSE_ZERO else any(depends)):
+            return True
+    return False
 
 
 def smooth(problem: Problem) -> bool:

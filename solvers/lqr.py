@@ -95,7 +95,7 @@ def _expansion(problem: Problem, discretised: bool) -> tuple[ca.Function, bool]:
     fixed = ca.vertcat(ca.vec(jacobian), ca.vec(hessian), ca.vec(end_hessian))
     outputs = [motion, jacobian, cost, gradient, hessian, end, end_gradient, end_hessian]
     linear = not ca.depends_on(ca.simplify(fixed), z) if fixed.numel() else True
-    linear = linear and not kinked(ca.Function("pieces", [x, u, p, t], [motion, cost, end]))
+    linear = linear and not kinked(ca.Function("pieces", [x, u, p, t], [motion, cost, end], list("xupt"), list("mce")))
     return ca.Function("expansion", [x, u, p, t], [ca.densify(o) for o in outputs]), linear
 
 
@@ -174,7 +174,7 @@ def convex(problem: Problem, params: np.ndarray) -> bool:
         for k in stages if shapes else []:
             out = paths(values, k * problem.dt)
             matrices += [np.asarray(m) for m in (out if isinstance(out, (tuple, list)) else [out])]
-        if any(not np.isfinite(m).all() or np.linalg.eigvalsh(m)[0] < -1e-12 * (1 + np.abs(m).max()) for m in matrices):
+        if any(not np.isfinite(m).all() or np.linalg.eigvalsh(m)[0] < -1e-12 * np.abs(m).max() for m in matrices):
             return False
     return True
 
@@ -183,30 +183,55 @@ def convex(problem: Problem, params: np.ndarray) -> bool:
 
 
 def _check_definite(R: np.ndarray, what: str) -> None:
-    least = np.linalg.eigvalsh(R)[0]
-    if least <= 1e-13 * max(1.0, np.abs(R).max()):
+    least, unit = np.linalg.eigvalsh(R)[0], np.sqrt(np.abs(np.diag(R)))
+    if least <= 0 or np.linalg.eigvalsh(R / np.outer(unit, unit))[0] <= 1e-13:  # whatever the units of the controls
         raise ArgumentError(
             f"Argument `stage_cost` must be positive definite in the controls ({what}), but its smallest eigenvalue is "
             f"{least:.3g}: add a small cost on every control."
         )
 
 
-def _check_stabilisable(A: np.ndarray, B: np.ndarray, discrete: bool) -> None:
-    """Popov–Belevitch–Hautus test on the modes that do not decay by themselves."""
-    for value in np.linalg.eigvals(A):
-        margin = abs(value) - 1 if discrete else value.real
-        if margin >= -1e-10:
-            singular = np.linalg.svd(np.hstack([value * np.eye(len(A)) - A, B]), compute_uv=False)
-            if singular[-1] < 1e-9 * max(1.0, singular[0]):
-                raise ArgumentError(
-                    f"Argument `problem` must be stabilisable, but the mode with eigenvalue {value:.4g} does not decay and "
-                    "no control reaches it: the infinite-horizon cost is unbounded."
-                )
+def unreached(A: np.ndarray, B: np.ndarray, discrete: bool) -> complex | None:
+    """The eigenvalue of a mode of A that does not decay and that B does not reach, if there is one.
+
+    By the rank of [λ − A, B] (Popov, Belevitch, Hautus). Rows and columns are brought to the same size first, which changes no rank:
+    so the units of states, controls and time do not matter.
+    """
+    values = np.linalg.eigvals(A)
+    largest = np.abs(values).max()
+    for value in values:
+        decays = abs(value) - 1 < -1e-10 if discrete else value.real < -1e-10 * largest
+        if decays:
+            continue
+        difference = value - np.diag(A)
+        difference[np.abs(difference) <= 1e-12 * abs(value)] = 0  # rounding only, which would be made large
+        shifted = np.diag(difference) - A + np.diag(np.diag(A))
+        if np.linalg.svd(equilibrated(np.hstack([shifted, B])), compute_uv=False)[-1] < 1e-9:
+            return complex(value)
+    return None
+
+
+def equilibrated(matrix: np.ndarray) -> np.ndarray:
+    """The matrix between diagonal ones that make the largest entry of every row and column about 1.
+
+    Ruiz, A scaling algorithm to equilibrate both rows and columns norms in matrices (2001).
+    """
+    scaled = np.array(matrix)
+    for _ in range(20):  # halves the logarithms' distance to 0 each time
+        for axis in (1, 0):
+            size = np.abs(scaled).max(axis=axis, keepdims=True)
+            scaled = scaled / np.sqrt(np.where(size > 0, size, 1.0))
+    return scaled
 
 
 def riccati_infinite(m: LinearQuadratic) -> tuple[np.ndarray, np.ndarray]:
     """(K, P) of the stationary problem."""
-    _check_stabilisable(m.A, m.B, m.discrete)
+    mode = unreached(m.A, m.B, m.discrete)
+    if mode is not None:
+        raise ArgumentError(
+            f"Argument `problem` must be stabilisable, but the mode with eigenvalue {mode:.4g} does not decay and no control reaches "
+            "it: the infinite-horizon cost is unbounded."
+        )
     if not m.discrete:
         _check_definite(m.R, "R")
     try:
