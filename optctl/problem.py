@@ -370,7 +370,7 @@ class Problem:
             function = self._point_function(field, field)
             require(
                 function is None or not re.search(r"= -?nan;", function.str(True)),  # its instructions
-                field, "hold no constant NaN", "holds one: `math.sin(x[0])` and its like give NaN, `casadi.sin(x[0])` does not",
+                field, "hold no constant NaN", "holds one: `math` functions, float() and arrays of floats turn symbols into NaN",
             )  # fmt: skip
         try:
             _ = [getattr(self, name) for name in _TRAVELLING]

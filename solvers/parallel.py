@@ -92,7 +92,8 @@ def solve_one(
     if guess is not None:
         best = function(problem, x0, params=p, guess=guess, tolerance=tolerance, **options)
         return _refined(function, problem, x0, p, best, tolerance, options, finish)
-    deadline = started + options.get("time_limit", 60.0)
+    seconds = options.get("time_limit", 60.0)
+    deadline, enough_time = started + seconds, started + seconds * (_GUESSING if finish.get("resimulation") else 1.0)
     rest = lambda share=1.0: {"time_limit": share * max(0.0, deadline - time.perf_counter())}
     enough = num_starts or (1 if convex else 3)
     limit = max(enough, 1 if convex else 12)
@@ -104,7 +105,7 @@ def solve_one(
         check()
         if best is not None:
             settled = best.ok and (num_starts or convex or met(best.value) > 2)
-            if n >= limit or (n >= enough and settled) or time.perf_counter() > deadline:
+            if n >= limit or (n >= enough and settled) or time.perf_counter() > enough_time:
                 break
         # a guess that takes much longer than the best one did leads nowhere better
         most = options.get("max_iterations", 500)
@@ -138,16 +139,22 @@ _FINE = 1e-6
 """Defect of an interval, integrated again, up to which collocation refines unasked."""
 
 
+_GUESSING = 0.5
+"""Share of the time limit that guesses may take where a grid is to be refined afterwards."""
+
+
 def _refined(function, problem, x0, p, best: Solution, tolerance, options, finish) -> Solution:
     """The solution on a finer grid where `finish` asks for one; with a limit of its own, as fine as it gets."""
     c, wanted = best.certificate, finish.get("resimulation")
     defect = None if c.resimulation is None else max(c.resimulation, c.cost_defect or 0.0)
-    if not best.ok or wanted is None or (defect is not None and defect <= wanted):
+    if not best.ok or wanted is None:
+        return best
+    if defect is not None and defect <= wanted and best.verdict is Verdict.EXTREMAL:
         return best
     fine = function(problem, x0, params=p, guess=best.trajectory, tolerance=tolerance, **options | finish)
     if "max_intervals" in finish and fine.status is Status.ACCEPTABLE and fine.message.startswith("re-simulated"):
         return fine.replace(status=Status.CONVERGED)  # nobody asked for more
-    return fine if fine.ok or "max_intervals" not in finish else best
+    return fine if fine.status.certifiable or "max_intervals" not in finish else best
 
 
 def _rank(found: Solution) -> tuple[bool, bool, bool, float]:

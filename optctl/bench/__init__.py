@@ -17,7 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from optctl.bench.cases import cases
 from optctl.bench.envs import envs
+from optctl.bench.equality import equal
+from optctl.bench.fuzz import fuzz
 from optctl.bench.grape import bench_grape
 from optctl.bench.hjb import hjb
 from optctl.bench.optima import optima
@@ -362,6 +365,9 @@ BENCHES: dict[str, Callable[..., int]] = {
     "thermodynamics": thermodynamics,
     "quantum": quantum,
     "shooting": shooting,
+    "cases": cases,
+    "fuzz": fuzz,
+    "equal": equal,
     "threads": threads,
     "all": everything,
     "page": page,
