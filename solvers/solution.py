@@ -213,6 +213,8 @@ class Solution:
     """The optimum is global by convexity."""
     basins: int | None = None
     """How many distinct local optima a multi-start saw."""
+    search: str = ""
+    """How many guesses a multi-start tried, what it met, and by which rule it stopped."""
     arcs: tuple[tuple[str, float], ...] | None = None
     """(kind, duration [s]) of each arc, where the solver has a switching structure."""
     message: str = ""
@@ -294,7 +296,8 @@ class Solution:
             f"  {self.certificate}",
         ]
         if self.basins is not None:
-            lines.insert(1, f"  {self.basins} basin{'s' if self.basins != 1 else ''} seen, T = {self.final_time:.6g} s")
+            seen = self.search or f"{self.basins} basin{'s' if self.basins != 1 else ''} seen"
+            lines.insert(1, f"  {seen}; T = {self.final_time:.6g} s")
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -435,6 +438,8 @@ def violation(problem: Problem, states: np.ndarray, controls: np.ndarray, p: np.
     if problem.path_constraint_function is not None:
         c = problem.path_constraint_function(states[:-1].T, controls.T, p, times[None, :-1])
         worst.append(float(np.max(np.asarray(c), initial=0.0)))
+    if problem.last_constraint_function is not None:
+        worst.append(float(np.max(np.asarray(problem.last_constraint_function(states[-1], p, times[-1])))))
     if problem.terminal_constraint_function is not None:
         e = problem.terminal_constraint_function(states[-1], p, times[-1])
         worst.append(float(np.max(np.abs(np.asarray(e)), initial=0.0)))
