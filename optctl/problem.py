@@ -214,7 +214,7 @@ class Problem:
     control_scale: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """For an unbounded control: the control that action = 1 stands for (default 1)."""
     path_constraints: Callable[..., Expression] | None = None
-    """c(x, u, p, t) ≤ 0 at the start of every interval."""
+    """c(x, u, p, t) ≤ 0 at the start of every interval; components without controls at the end of the last one, too."""
     terminal_constraints: Callable[..., Expression] | None = None
     """e(x, p) = 0 at the end."""
     final_time: tuple[float, float] | None = None
@@ -370,7 +370,7 @@ class Problem:
             function = self._point_function(field, field)
             require(
                 function is None or not re.search(r"= -?nan;", function.str(True)),  # its instructions
-                field, "hold no constant NaN", "holds one: `math.sin(x[0])` and its like give NaN, `casadi.sin(x[0])` does not",
+                field, "hold no constant NaN", "holds one: `math` functions, float() and arrays of floats turn symbols into NaN",
             )  # fmt: skip
         try:
             _ = [getattr(self, name) for name in _TRAVELLING]
@@ -484,13 +484,20 @@ class Problem:
 
     @once
     def action_low(self) -> np.ndarray:
-        """The control of action −1: the lower bound, or −control_scale where there is none."""
-        return np.where(np.isfinite(self.control_low), self.control_low, -self._control_scale)
+        """The control of action −1: the lower bound, or −control_scale where there is none, from the upper bound on where it lies below."""
+        far = np.where(self.control_high > -self._control_scale, 0.0, self.control_high) - self._control_scale
+        return np.where(np.isfinite(self.control_low), self.control_low, far)
 
     @once
     def action_high(self) -> np.ndarray:
-        """The control of action +1: the upper bound, or control_scale where there is none."""
-        return np.where(np.isfinite(self.control_high), self.control_high, self._control_scale)
+        """The control of action +1: the upper bound, or control_scale where there is none, from the lower bound on where it lies above."""
+        far = np.where(self.control_low < self._control_scale, 0.0, self.control_low) + self._control_scale
+        return np.where(np.isfinite(self.control_high), self.control_high, far)
+
+    @once
+    def resting_control(self) -> np.ndarray:
+        """Zero, or the nearest control within the bounds, (n_u,)."""
+        return np.clip(np.zeros(self.n_u), self.control_low, self.control_high)
 
     def to_control(self, action: Any) -> Any:
         """Action in [−1, 1] → control in units. The one place where actions are scaled on the host."""
@@ -606,6 +613,19 @@ class Problem:
         return self._point_function("path_constraints", "path_constraints")
 
     @once
+    def last_constraint_function(self) -> ca.Function | None:
+        """(x, p, t) → the components of c that mention no control, to be ≤ 0 at the last state too; `None` where there are none."""
+        if self.path_constraint_function is None:
+            return None
+        c = ca.vec(ca.densify(self.path_constraint_function(self._x, self._u, self._p, self._t)))
+        free = [row for row in ca.vertsplit(c) if not ca.depends_on(row, self._u)]
+        return (
+            ca.Function("last", [self._x, self._p, self._t], [ca.vertcat(*free)], ["x", "p", "t"], ["last"])
+            if free
+            else None
+        )
+
+    @once
     def terminal_constraint_function(self) -> ca.Function | None:
         """(x, p, t) → e, to be 0."""
         return self._point_function("terminal_constraints", "terminal_constraints")
@@ -697,7 +717,8 @@ _FUNCTIONS = (
     "dynamics", "transition", "stage_cost", "terminal_cost", "diffusion", "path_constraints", "terminal_constraints", "observation",
 )  # fmt: skip
 _TRAVELLING = (
-    "step_function", "observation_function", "terminal_cost_function", "path_constraint_function", "terminal_constraint_function",
+    "step_function", "observation_function", "terminal_cost_function", "path_constraint_function", "last_constraint_function",
+    "terminal_constraint_function",
 )  # fmt: skip
 """Built with the problem, and pickled with it: built again from expressions, they could differ by a rounding."""
 

@@ -40,8 +40,8 @@ _ROUNDS = 10
 """Rounds of neighbours at most."""
 _GRID_WORK = 3e8
 """Node values that HJB's sweep may look up: about a third of a second on one core."""
-_ROLLOUT_WORK = 1e6
-"""Controls that HJB's rollouts may try: about two seconds on one core."""
+_ROLLOUT_WORK = 4e5
+"""Controls that HJB's rollouts may try: about a second on one core. Neighbours spread what they find."""
 _HOLD = 2
 """Intervals a stage of HJB's grid."""
 _LEVELS = {1: 15, 2: 5}

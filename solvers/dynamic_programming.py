@@ -60,6 +60,9 @@ def time_invariant(problem: Problem) -> bool:
     return not any(ca.depends_on(output, symbols[3]) for output in f(*symbols))
 
 
+_HOPELESS = 1e12
+"""What an interval or an end costs that has no finite cost."""
+
 _KINKS = (
     "FMIN",
     "FMAX",
@@ -127,7 +130,8 @@ class GridPolicy:
             after, cost = self.held(np.repeat(x, m, axis=0), np.tile(self.levels, (num, 1)), self.p[None])
             hopeless = ~(np.abs(after) < 1e9).all(axis=1)
             after[hopeless] = self.low
-            total = np.where(hopeless, np.inf, cost[:, 0] + self.interpolate(stage + 1, after)).reshape(num, m)
+            total = cost[:, 0] + self.interpolate(stage + 1, after)
+            total = np.where(hopeless | np.isnan(total), np.inf, total).reshape(num, m)
             best = np.argmin(total, axis=1) if stage or first is None else first
             x = after.reshape(num, m, -1)[np.arange(num), best]
             chosen.append(self.levels[best])
@@ -220,19 +224,20 @@ def _solve_on(
     )  # fmt: skip
     size = len(grid)
     arrived, costs = held(np.tile(grid, (len(controls), 1)), np.repeat(controls, size, axis=0), p[None])
-    hopeless = ~(np.abs(arrived) < 1e9).all(axis=1) | ~(np.abs(costs[:, 0]) < 1e12)
+    hopeless = ~(np.abs(arrived) < 1e9).all(axis=1) | ~(np.abs(costs[:, 0]) < _HOPELESS)
     arrived[hopeless] = low
     index, weight = interpolation(arrived, low, spacing, counts, wrapped)
     row_ends = np.arange(0, index.size + 1, len(index))
     transition = sparse.csr_matrix((weight.T.ravel(), index.T.ravel(), row_ends), shape=(len(arrived), size))
-    paid = np.where(hopeless, 1e12, costs[:, 0])
+    paid = np.where(hopeless, _HOPELESS, costs[:, 0])
     if leaving:
         outside = ((arrived < low - spacing / 2) | (arrived > high + spacing / 2)) & ~wrapped
         outside = outside.any(axis=1)
         paid += leaving * np.abs(paid[~outside & ~hopeless]).max(initial=0.0) * outside
     values = np.empty((stages + 1, size))
     if problem.horizon == "finite":
-        values[-1] = np.asarray(problem.terminal_cost_function(grid.T, p, problem.duration)).ravel()
+        end = np.asarray(problem.terminal_cost_function(grid.T, p, problem.duration)).ravel()
+        values[-1] = np.where(np.abs(end) < _HOPELESS, end, _HOPELESS)
     else:
         values[-1] = 0.0
     for stage in reversed(range(stages)):

@@ -147,6 +147,8 @@ class Pulses:
     duration: float
     wall_time: float
     """[s]."""
+    search: str = ""
+    """What a search over durations leaves open."""
 
     @property
     def best(self) -> int:
@@ -335,6 +337,10 @@ def _lasting(task: Transfer | Problem, duration: float) -> Any:
     return task.replace(duration=duration) if isinstance(task, Transfer) else task.replace(dt=duration / task.steps)
 
 
+_CONFIDENCE = 0.95
+"""Of the statement how rare successful guesses are where none was met: (1 − share)^guesses = 1 − confidence."""
+
+
 @in_turn
 def least_time(
     task: Transfer | Problem, low: float, high: float, *, infidelity: float = 1e-8, accuracy: float = 1e-3, restarts: int = 4,
@@ -342,7 +348,8 @@ def least_time(
 ) -> Pulses:  # fmt: skip
     """The pulse of the least duration between `low` and `high` that still reaches 1 − F (or a cost) ≤ `infidelity`, by bisection.
 
-    Each duration is tried from the best pulses so far, then from `restarts` random guesses. Raises ArgumentError where not even `high`
+    Each duration is tried from the best pulses so far, then from `restarts` random guesses. That the next shorter one failed proves
+    nothing: `Pulses.search` says how rare the guesses can be that reach it all the same. Raises ArgumentError where not even `high`
     suffices.
     """
     require(0 < low < high, "low", "be positive and below `high`", f"is {low!r} with high {high!r}")
@@ -359,14 +366,18 @@ def least_time(
     best = attempt(high, None)
     reached = best.infidelity[best.best]
     require(reached <= infidelity, "high", f"suffice for an infidelity of {infidelity:g}", f"reaches {reached:.3g}")
+    tried = False
     while high - low > accuracy:
         middle = 0.5 * (low + high)
         found = attempt(middle, best)
         if found.infidelity[found.best] <= infidelity:
             best, high = found, middle
         else:
-            low = middle
-    return best
+            low, tried = middle, True
+    rare = 1 - (1 - _CONFIDENCE) ** (1 / restarts)
+    failed = f"{restarts} random guesses and the pulses of the next longer duration fell short at {low:.6g} s: with {_CONFIDENCE:.0%} "
+    failed += f"confidence fewer than {rare:.0%} of such guesses reach it there"
+    return replace(best, search=failed if tried else f"every duration tried was reached, down to {high:.6g} s")
 
 
 def best_sequence(task: Transfer, levels: Any) -> tuple[np.ndarray, float]:

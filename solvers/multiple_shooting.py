@@ -116,11 +116,13 @@ class Transcription:
         if problem.horizon == "finite":
             objective += problem.terminal_cost_function(xs[:, -1], p, end_time)
         g = [ca.vec(after - xs[:, 1:])]
-        self.n_path = self.n_end = 0
+        self.n_end = 0
         if problem.path_constraint_function is not None:
             c = problem.path_constraint_function.map(steps)(xs[:, :-1], us, p_all, ts)
-            self.n_path = c.numel()
             g.append(ca.vec(c))
+        if problem.last_constraint_function is not None:
+            g.append(problem.last_constraint_function(xs[:, -1], p, end_time))
+        self.n_path = sum(part.numel() for part in g[1:])
         if problem.terminal_constraint_function is not None:
             e = problem.terminal_constraint_function(xs[:, -1], p, end_time)
             self.n_end = e.numel()
@@ -211,7 +213,8 @@ class Transcription:
         else:  # path multipliers enter both: the whole KKT residual says it
             stationarity = costate_defect = result.gradient
         transversality = result.gradient
-        if self.n_end == 0 and not np.isfinite([problem.state_low, problem.state_high]).any():
+        unmet = self.n_end or problem.last_constraint_function is not None  # their multipliers enter
+        if not unmet and not np.isfinite([problem.state_low, problem.state_high]).any():
             phi_x = np.asarray(end(states[-1], p, final)).ravel() if problem.horizon == "finite" else 0.0
             transversality = float(np.max(np.abs(y[-1] - phi_x)))
         defect = float(np.max(np.abs(after - states[1:])))
@@ -266,12 +269,11 @@ def solve_multiple_shooting(
     started = time.perf_counter()
     p = problem.param_values if params is None else params
     if guess is None:
-        control = np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)
-        guess = Guess(np.tile(x0, (problem.steps + 1, 1)), np.tile(control, (problem.steps, 1)))
+        guess = Guess(np.tile(x0, (problem.steps + 1, 1)), np.tile(problem.resting_control, (problem.steps, 1)))
     guess = (Guess.of(guess) if isinstance(guess, Trajectory) else guess).fitted(problem)
     program = transcription(problem)
     result = program.solve(
-        x0, p, guess, tolerance=tolerance, max_iterations=max_iterations, time_limit=time_limit, scale=scale,
-        free_start=free_start, damped=damped,
+        x0, p, guess, tolerance=tolerance, max_iterations=max_iterations,
+        time_limit=time_limit - (time.perf_counter() - started), scale=scale, free_start=free_start, damped=damped,
     )  # fmt: skip
     return program.solution(result, p, time.perf_counter() - started)

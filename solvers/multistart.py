@@ -27,6 +27,7 @@ from optctl.solvers import ddp, dynamic_programming, sweeps
 from optctl.solvers.bilinear import bilinear
 from optctl.solvers.ddp import DdpResult, solve_ddp
 from optctl.solvers.guesses import Neighbours
+from optctl.solvers.idle import awake
 from optctl.solvers.lqr import convex
 from optctl.solvers.multiple_shooting import Guess, solve_multiple_shooting
 from optctl.solvers.parallel import collect, solve_each, solve_list
@@ -114,7 +115,7 @@ def _regulated(best: _Best) -> tuple[np.ndarray, np.ndarray]:
     p, one = np.broadcast_to(best.p, (num, problem.n_p)), np.ones((1, 1))
     low, high = (b[None].clip(-1e20, 1e20) for b in (problem.control_low, problem.control_high))
     rest = np.zeros((num, problem.steps + 1, problem.n_x))
-    middle = np.tile(np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high), (num, problem.steps, 1))
+    middle = np.tile(problem.resting_control, (num, problem.steps, 1))
     _, _, feed, gains, _, _ = f.clamped(rest, middle, p, 0 * one, 0 * low - 1e20, 0 * high + 1e20, one)
     gain = gains.reshape(num, problem.steps, problem.n_x, problem.n_u)[:, 0]
     feed[:, 0] -= np.einsum("nxu,nx->nu", gain, best.x0)  # `forward` measures deviations from its own start
@@ -289,6 +290,8 @@ def _neighbour_round(best: _Best, candidates: int, tries: int, only: np.ndarray 
     problem, result = best.problem, best.result
     assert result is not None
     solved = np.flatnonzero(np.isfinite(best.values))
+    if not len(solved):
+        return 0
     index = np.arange(len(best.x0)) if only is None else only
     near = Neighbours(problem, result.states[solved], result.controls[solved])
     states, controls = near.references(best.x0[index], candidates)
@@ -579,6 +582,12 @@ def solve_many(
     require(tolerance is None or tolerance > 0, "tolerance", "be positive", f"is {tolerance!r}")
     whole = num_starts is None or (isinstance(num_starts, (int, np.integer)) and num_starts > 0)
     require(whole, "num_starts", "be a positive integer", f"is {num_starts!r}")
+    if (busy := awake(problem)) is not None:
+        inside = solve_many(
+            busy.problem, x0, method=method, params=p, guess=busy.guess(guess), num_starts=num_starts, seed=seed,
+            tolerance=tolerance, rounds=rounds, processes=processes, progress=progress, **options,
+        )  # fmt: skip
+        return busy.restored(problem, inside)
     if (units := natural(problem)) is not None:
         inside = solve_many(
             units.problem, x0 / units.state, method=method, params=p, guess=units.guess(guess), num_starts=num_starts, seed=seed,

@@ -80,6 +80,8 @@ UNTRUE = 1e-2
 """Fraction of a state's range by which the integrator may displace it over the horizon in a certified solution."""
 _COST_DEFECT = 1e-2
 """Relative error of a cost up to which it is certified."""
+DRIFT = 1e-2
+"""Largest drift of the Hamiltonian beside its terms in a certified solution: a switch inside an interval of a sound grid makes less."""
 FLAT = 1e-10
 """A relative curvature up to this is rounding."""
 _COUPLED = 1e-7
@@ -123,6 +125,8 @@ class Certificate:
     """Mismatch of the costate recursion, or of the costate equation."""
     hamiltonian_drift: float | None = None
     """max H − min H for autonomous continuous dynamics."""
+    hamiltonian_size: float | None = None
+    """What it is compared with: the largest |l| + Σ|λ_i f_i|."""
     transversality: float | None = None
     """Violation of the end condition on the costate (and of H(T) = 0 when the final time is free)."""
     constraint_violation: float | None = None
@@ -147,6 +151,11 @@ class Certificate:
         return ", ".join(f"{name} {value:.1e}" for name, value in parts if value is not None)
 
 
+def drift_allowed(size: np.ndarray | float, scale: np.ndarray | float) -> np.ndarray | float:
+    """How far H may drift beside its terms and `cost_scale`."""
+    return np.maximum(DRIFT * size, _ACCEPTABLE * scale)
+
+
 def judge(
     statuses: Sequence[Status],
     residuals: dict[str, np.ndarray],
@@ -157,9 +166,9 @@ def judge(
     """The verdicts of solutions with these residuals, (B,) each by its name in `Certificate`, and costs `values` (B,).
 
     Certified: converged (or short of the requested tolerance by less than `_ACCEPTABLE`), first-order residuals within
-    tolerance · cost_scale, feasible, true to the plant (`accumulated`, `cost_defect`), and no second-order condition violated.
-    Proved: certified, and the problem convex. Best found: feasible and finite. A residual that is missing is not looked at; one
-    that is NaN passes no test.
+    tolerance · cost_scale, feasible, true to the plant (`accumulated`, `cost_defect`), H constant where it must be, and no
+    second-order condition violated. Proved: certified, and the problem convex. Best found: feasible and finite. A residual that is
+    missing is not looked at; one that is NaN passes no test.
     """
     num = len(statuses)
     known = lambda names: [residuals[name] for name in names if name in residuals]
@@ -170,6 +179,8 @@ def judge(
     with np.errstate(invalid="ignore"):
         feasible = np.isfinite(values) & (worst("defect", "constraint_violation") <= _FEASIBLE)
         true = (worst("accumulated") <= UNTRUE) & (worst("cost_defect") <= _COST_DEFECT)
+        if "hamiltonian_size" in residuals:
+            true &= residuals["hamiltonian_drift"] <= drift_allowed(residuals["hamiltonian_size"], scale)
         saddle = residuals.get("curvature", np.zeros(num)) < -FLAT
         sure = np.array([status.certifiable for status in statuses]) & feasible & true & ~saddle
         sure &= worst(*FIRST_ORDER) <= allowed
@@ -202,6 +213,8 @@ class Solution:
     """The optimum is global by convexity."""
     basins: int | None = None
     """How many distinct local optima a multi-start saw."""
+    search: str = ""
+    """How many guesses a multi-start tried, what it met, and by which rule it stopped."""
     arcs: tuple[tuple[str, float], ...] | None = None
     """(kind, duration [s]) of each arc, where the solver has a switching structure."""
     message: str = ""
@@ -259,6 +272,11 @@ class Solution:
             return f"the integrator's errors add up to {c.accumulated:.2g} of the range of a state: {remedy}"
         if c.cost_defect is not None and not c.cost_defect <= _COST_DEFECT:
             return f"the integrator's errors change the cost by {c.cost_defect:.2g} of its size: {remedy}"
+        if c.hamiltonian_size is not None and not (c.hamiltonian_drift or 0.0) <= drift_allowed(
+            c.hamiltonian_size, scale
+        ):
+            found = f"{c.hamiltonian_drift:.2g} beside terms of {c.hamiltonian_size:.2g}"
+            return f"the Hamiltonian, which must be constant, drifts by {found}: more intervals, or `switching`"
         if max(c.defect or 0.0, c.constraint_violation or 0.0) > _FEASIBLE:
             return f"constraints are violated by {c.constraint_violation or 0.0:.2g}, the dynamics by {c.defect or 0.0:.2g}"
         if self._stationary:
@@ -278,7 +296,8 @@ class Solution:
             f"  {self.certificate}",
         ]
         if self.basins is not None:
-            lines.insert(1, f"  {self.basins} basin{'s' if self.basins != 1 else ''} seen, T = {self.final_time:.6g} s")
+            seen = self.search or f"{self.basins} basin{'s' if self.basins != 1 else ''} seen"
+            lines.insert(1, f"  {seen}; T = {self.final_time:.6g} s")
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -419,6 +438,8 @@ def violation(problem: Problem, states: np.ndarray, controls: np.ndarray, p: np.
     if problem.path_constraint_function is not None:
         c = problem.path_constraint_function(states[:-1].T, controls.T, p, times[None, :-1])
         worst.append(float(np.max(np.asarray(c), initial=0.0)))
+    if problem.last_constraint_function is not None:
+        worst.append(float(np.max(np.asarray(problem.last_constraint_function(states[-1], p, times[-1])))))
     if problem.terminal_constraint_function is not None:
         e = problem.terminal_constraint_function(states[-1], p, times[-1])
         worst.append(float(np.max(np.abs(np.asarray(e)), initial=0.0)))

@@ -1,14 +1,16 @@
 """Data that hold over an interval: every stage of every scheme reads the value of its own interval."""
 
+import pickle
+
 import casadi as ca
 import numpy as np
 import pytest
-import torch
 
 import optctl
 import optctl.solvers
 from optctl.errors import ArgumentError
 from optctl.problem import Fixed, Problem, Uniform
+from optctl.simulation.program import build_program
 from optctl.solvers.dynamic_programming import kinked
 
 STEPS, DT = 10, 0.1
@@ -61,14 +63,10 @@ def test_every_scheme_steps_with_the_value_of_its_own_interval(integrator):
     assert np.array(after).ravel() == pytest.approx(-DT * values, abs=1e-14)
 
 
-def test_environments_read_the_same_values():
-    env = optctl.make_vec(store(control_scale={"u": 1.0}), 1)
-    env.reset(seed=0)
-    states = []
-    for _ in range(STEPS - 1):
-        env.step(torch.zeros(1, 1))
-        states.append(env.state.item())
-    assert states == pytest.approx((-DT * np.cumsum(DEMAND))[:-1], abs=1e-6)
+def test_kernels_can_be_generated_and_another_process_reads_the_same():
+    assert build_program(store().step_function).depends_on("t")
+    again = pickle.loads(pickle.dumps(store()))
+    assert [float(again.step_function(0, 0, [], k * DT)[0]) for k in (0, 1)] == pytest.approx([0, -DT])
 
 
 def test_what_wraps_a_problem_still_reads_its_interval():

@@ -27,7 +27,7 @@ from typing import Any
 
 import warp as wp
 
-from optctl.shared import in_turn
+from optctl.shared import TURN, in_turn
 from optctl.simulation.warp_source import GENERATOR_VERSION
 
 
@@ -63,7 +63,7 @@ def init_warp() -> None:
     if wp.config.kernel_cache_dir is None and "WARP_CACHE_PATH" not in os.environ:
         wp.config.kernel_cache_dir = str(cache_dir() / "kernels")
     wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
-    with contextlib.nullcontext() if _has_cuda_driver() else _silent_stderr():
+    with TURN, contextlib.nullcontext() if _has_cuda_driver() else _silent_stderr():
         wp.init()
 
 

@@ -174,7 +174,8 @@ def constrained(problem: Problem) -> bool:
 
 
 def violation_function(problem: Problem) -> ca.Function:
-    """(x, u, p, t, x_next) → the largest violation of a step, 0 where all is kept: c(x, u, p, t) at its start, the bounds at its end."""
+    """(x, u, p, t, x_next) → the largest violation of a step, 0 where all is kept: c(x, u, p, t) at its start; the bounds, and c without
+    controls again, at its end."""
     sizes = {"x": problem.n_x, "u": problem.n_u, "p": problem.n_p, "t": 1, "x_next": problem.n_x}
     symbols = {name: ca.SX.sym(name, size) for name, size in sizes.items()}
     after, worst = symbols["x_next"], ca.SX(0)
@@ -183,6 +184,8 @@ def violation_function(problem: Problem) -> ca.Function:
     if problem.path_constraint_function is not None:
         path = problem.path_constraint_function(*(symbols[name] for name in ("x", "u", "p", "t")))
         excess += ca.vertsplit(ca.densify(path))
+    if problem.last_constraint_function is not None:
+        excess += ca.vertsplit(problem.last_constraint_function(after, symbols["p"], symbols["t"] + problem.dt))
     for value in excess:
         worst = ca.fmax(worst, value)
     return ca.Function("violation", list(symbols.values()), [worst], list(symbols), ["violation"])

@@ -1,6 +1,7 @@
 """Batched DDP under state bounds, path and terminal constraints: the augmented Lagrangian, each member with its own multipliers.
 
     min Σ l(x_k, u_k) + φ(x_N)   subject to   x⁺ = F(x, u),  bounds on u,  c(x_k, u_k) ≤ 0,  x_low ≤ x_k ≤ x_high,  e(x_N) = 0
+    and c(x_N) ≤ 0 for the components that mention no control
 
 A round minimises J + Σ ([y + ρc]₊² − y²)/2ρ + Σ (νe + ρe²/2) by `solve_ddp` from where the last one ended; then y ← [y + ρc]₊,
 ν ← ν + ρe, and the weight ρ of a constraint whose violation has not fallen to a quarter grows tenfold. A member is solved when
@@ -55,7 +56,7 @@ class ConstrainedResult(DdpResult):
     multipliers: np.ndarray
     """y (B, N, n_c): path constraints, then upper and lower state bounds where they are finite."""
     end_multipliers: np.ndarray
-    """(B, n_e): state bounds likewise, then terminal constraints."""
+    """(B, n_e): state bounds likewise, path constraints without controls, then terminal constraints."""
     violation: np.ndarray
     """(B,): largest max(c, 0), |e|; infinite where there is no trajectory."""
 
@@ -113,9 +114,9 @@ class _Functions:
         low, high = self.problem.control_low, self.problem.control_high
         worst = lambda a: np.abs(a).reshape(num, -1).max(axis=1, initial=0.0)
         c, e, _ = self.evaluate(r.states, r.controls, p, zero)
-        bounds = slice(None, self.limits.n_bound)
-        slack = np.concatenate([np.where(np.isneginf(c), 0.0, c).reshape(num, -1), e[:, bounds]], axis=1)
-        force = np.concatenate([r.multipliers.reshape(num, -1), r.end_multipliers[:, bounds]], axis=1)
+        unequal = slice(None, self.limits.n_last)
+        slack = np.concatenate([np.where(np.isneginf(c), 0.0, c).reshape(num, -1), e[:, unequal]], axis=1)
+        force = np.concatenate([r.multipliers.reshape(num, -1), r.end_multipliers[:, unequal]], axis=1)
         return {
             "defect": worst(after - r.states[:, 1:]),
             "stationarity": worst(r.controls - np.clip(r.controls - l_u, low, high)),
@@ -178,7 +179,7 @@ def solve_constrained(
     before = np.full_like(stage_weight, np.inf), np.full_like(end_weight, np.inf)
     result: ConstrainedResult | None = None
     failures = np.zeros(num, dtype=int)
-    equality = np.arange(f.limits.n_end) >= f.limits.n_bound
+    equality = np.arange(f.limits.n_end) >= f.limits.n_last
     i = np.arange(num)
     for n in range(rounds):
         found = solve_ddp(
@@ -329,8 +330,8 @@ def softened(problem: Problem, p: np.ndarray) -> Problem:
 
     def terminal_cost(x, q, t):
         e = limits.end(x, vector(q), t)
-        low, equal = ca.vertsplit(e, [0, limits.n_bound, e.numel()])  # slices of one row may be 1 × 0
-        e = ca.vertcat(ca.fmax(low, 0), equal)
+        unequal, equal = ca.vertsplit(e, [0, limits.n_last, e.numel()])  # slices of one row may be 1 × 0
+        e = ca.vertcat(ca.fmax(unequal, 0), equal)
         return problem.terminal_cost_function(x, vector(q), t) + ca.dot(end_weight, e**2)
 
     end = {"terminal_cost": terminal_cost} if problem.horizon == "finite" else {}
@@ -373,8 +374,7 @@ def solve_many_constrained(
         controls = np.broadcast_to(guess.controls, (total, *guess.controls.shape[-2:]))
         best.run(everyone, states, controls, follow=True, barrier=1e-3, tolerance=tolerance)
     elif soft is None:
-        control = np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)
-        controls = np.tile(control, (total, problem.steps, 1))
+        controls = np.tile(problem.resting_control, (total, problem.steps, 1))
         states = sweeps(problem).rollout(x0, controls, np.broadcast_to(p, (total, problem.n_p)))[0]
         best.run(everyone, states, controls, tolerance=tolerance)
     elif dynamic_programming.applies(soft):

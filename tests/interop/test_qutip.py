@@ -156,9 +156,8 @@ def test_without_bounds_no_pulse_makes_the_motion_other_than_unitary():
 
 
 def test_infinite_bounds_are_no_bounds():
-    short = TRANSFER | {"dt": 0.25, "steps": 2}
-    free = from_qutip(SZ, {"c": SX}, **short, control_bounds={"c": (-np.inf, np.inf)})
-    assert optctl.solve(free, free.initial_state.location, method="grape").value == pytest.approx(0.0158082, abs=1e-7)
+    free = from_qutip(SZ, {"c": SX}, **TRANSFER, control_bounds={"c": (-np.inf, np.inf)})
+    assert free.task_fingerprint == from_qutip(SZ, {"c": SX}, **TRANSFER).task_fingerprint
 
 
 def test_larger_systems_without_bounds_are_no_number_rather_than_wrong_far_outside_of_their_scale():
