@@ -35,8 +35,8 @@ def _rounded(problem: Problem) -> bool:
     """
     x, u, p, t = problem._x, problem._u, problem._p, problem._t
     path = problem.path_constraint_function
-    groups: list[ca.SX] = [ca.vertcat(*problem.step_function(x, u, p, t))]
-    groups += [] if path is None else [ca.vec(path(x, u, p, t))]
+    after, cost = problem.step_function(x, u, p, t)
+    groups = [ca.vertcat(after, cost), *([] if path is None else [ca.vec(path(x, u, p, t))])]
     for control in ca.vertsplit(u):
         mentioning = next((group for group in groups if ca.depends_on(group, control)), None)
         if mentioning is not None and not ca.sparsify(ca.jacobian(mentioning, control)).nnz():
