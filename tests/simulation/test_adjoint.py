@@ -54,7 +54,7 @@ def case(problem):
     return [a.astype(np.float32).astype(float) for a in (x, u, problem.param_values[None])]
 
 
-@pytest.mark.parametrize("name", SMOOTH)
+@pytest.mark.parametrize("name", cases(SMOOTH))
 def test_gradient_of_a_rollout_equals_casadi(name):
     """To 1e-10 relative to the largest entry of each gradient."""
     problem = make(name)
