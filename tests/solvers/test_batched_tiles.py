@@ -31,7 +31,9 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module", params=list(SMALL))
+@pytest.fixture(
+    scope="module", params=[pytest.param("cartpole", marks=pytest.mark.prove), "pendulum", "chain, three forces"]
+)
 def trajectory(request):
     """Of a small system, random: (problem, x, u, p), with some controls on a tenth of their bounds."""
     problem, rng = SMALL[request.param](), np.random.default_rng(1)
