@@ -245,7 +245,6 @@ def beam(
         shape = shapes(places, p)
         return ca.vertcat(shape @ (x[:modes] / frequencies(p)), shape @ x[modes:])
 
-    fastest = 1.2 * (modes * np.pi) ** 2  # [rad/s], over the parameter ranges
     return Problem(
         name="flexible-beam",
         description=f"A lightly damped beam between two hinges, {modes} bending modes, calmed by one point force.",
@@ -264,5 +263,4 @@ def beam(
         steps=steps,
         horizon="infinite",
         integrator="exponential",
-        substeps=int(np.ceil(fastest * dt)),
     )

@@ -53,24 +53,13 @@ def _pulses(*, duration: float, steps: int, energy: float, running=lambda x: 0, 
     require(0 < duration < math.inf, "duration", "be positive", f"is {duration!r}")
     require(0 <= energy < math.inf, "energy", "not be negative", f"is {energy!r}")
     scale = ca.DM([max(abs(low), abs(high)) for low, high in fields["control_bounds"].values()])
-    problem = Problem(
+    return Problem(
         **fields,
         stage_cost=lambda x, u, p: running(x) + energy / duration * ca.sumsqr(u / scale),
         dt=duration / steps,
         steps=steps,
         integrator="exponential",
     )
-    return problem.replace(substeps=max(1, math.ceil(0.5 * problem.dt * _largest_rate(problem, scale))))
-
-
-def _largest_rate(problem: Problem, scale: ca.DM) -> float:
-    """A bound of ‖A(u)‖ over the controls, ẋ = A(u) x + b: the Taylor series of the step is exact to 4e-12 up to dt ‖A‖ = 2."""
-    x, u, p, rate = problem._x, problem._u, problem._p, problem.dynamics_function
-    assert rate is not None  # not discrete
-    generator = ca.Function("A", [u, p], [ca.jacobian(rate(x, u, p, 0), x)])
-    drift = np.array(generator(0, problem.param_values))
-    driven = [np.array(generator(column, problem.param_values)) - drift for column in ca.horzsplit(ca.diag(scale))]
-    return float(np.linalg.norm([drift, *driven], 2, axis=(1, 2)).sum())
 
 
 def _time_optimal(problem: Problem, target: np.ndarray, final_time: tuple[float, float]) -> Problem:

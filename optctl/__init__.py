@@ -1,11 +1,13 @@
 """optctl: one symbolic problem definition, its batched environment, its exact optimum, and the gap between.
 
-Public names are resolved on first use, so that `import optctl` loads neither casadi, torch, warp nor matplotlib.
+Public names, and the packages and modules below (`optctl.solvers`), are resolved on first use, so that `import optctl` loads neither
+casadi, torch, warp nor matplotlib.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -45,11 +47,17 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module 'optctl' has no attribute {name!r}")
+        if name.startswith("_") or name not in _modules():
+            raise AttributeError(f"module 'optctl' has no attribute {name!r}")
+        return import_module(f"optctl.{name}")
     value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value
 
 
+def _modules() -> list[str]:
+    return [module.name for module in iter_modules(__path__)]
+
+
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_modules()})

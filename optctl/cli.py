@@ -149,9 +149,18 @@ def train_command(arguments: list[str]) -> int:
 
     from optctl.envs import make
     from optctl.settings import settings
+    from optctl.training import TrainingRun
     from optctl.training import train as run_training
 
-    defaults = settings(agent, make(problem), warm_start="--warm-start" in arguments)
+    seed, warm = 0, "--warm-start" in arguments
+    defaults = settings(agent, make(problem), warm_start=warm)
+    if (stored := _resumed(arguments)) is not None:  # what is not said is as it was
+        run = TrainingRun.load(stored, make(problem))
+        seed, warm = run.seed, run.warm_config is not None
+        defaults = dataclasses.replace(
+            defaults, agent=run.agent_config if run.name == agent else defaults.agent, loop=run.loop_config, train=run.config,
+            warm=run.warm_config or defaults.warm,
+        )  # fmt: skip
 
     def train(settings: Any, warm_start: bool, seed: int, device: str, out: Path | None, resume: bool) -> int:
         """Train an agent on a problem; Ctrl-C saves, --resume continues."""
@@ -186,8 +195,18 @@ def train_command(arguments: list[str]) -> int:
         "resume": Annotated[bool, arg(help="Continue the run found in --out.")],
         "return": int,
     }
-    train.__defaults__ = (options(), False, 0, "cpu", None, False)
+    train.__defaults__ = (options(), warm and stored is not None, seed, "cpu", None, False)
     return _parse(f"train {agent} {problem}", train, arguments[2:])
+
+
+def _resumed(arguments: list[str]) -> Path | None:
+    """The folder of the run that `optctl train … --out FOLDER --resume` continues; `None` where it begins one."""
+    from optctl.training import CHECKPOINT
+
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    after = words[words.index("--out") + 1 :] if "--out" in words else []
+    known = "--resume" in words and after and (Path(after[0]) / CHECKPOINT).exists()
+    return Path(after[0]) if known else None
 
 
 def evaluate_command(arguments: list[str]) -> int:

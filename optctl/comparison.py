@@ -31,6 +31,9 @@ from optctl.trajectory import Trajectory
 BEATEN = 1e-6
 """A controller undercuts another where its cost is lower by more than this fraction: below it is rounding and truncation."""
 
+NEGLIGIBLE = 1e-2
+"""A best cost below this fraction of what is measured against it is no unit: a relative gap then says nothing."""
+
 UNDEFINED = GapIntervals(Interval(np.nan, np.nan, np.nan), Interval(np.nan, np.nan, np.nan))
 
 
@@ -48,10 +51,14 @@ class Reference:
     """Largest violation (S,) per kind of constraint."""
     wall_time: float = 0.0
     """Solving all of them took [s]."""
-    verdicts: dict[str, int] = field(default_factory=dict)
-    """How much the solver claims, and for how many starts."""
+    claims: tuple[str, ...] = ()
+    """How much is claimed of each start: the values of `solvers.Verdict`."""
     defect: float = 0.0
     """Largest relative defect |F(x, u) − x⁺| / (1 + |x⁺|) of the trajectories."""
+    search: str = ""
+    """When the search for better ones ended."""
+    checks: tuple[str, ...] = ()
+    """Second opinions: what else was tried to undercut it, and what came of it."""
 
     def __post_init__(self) -> None:
         costs = np.asarray(self.costs, dtype=np.float64)
@@ -64,6 +71,18 @@ class Reference:
         """ "bound" where every start that has a cost is proved optimal, else "reference"."""
         solved = np.isfinite(self.costs)
         return "bound" if solved.any() and bool(np.all(np.asarray(self.proved)[solved])) else "reference"
+
+    @property
+    def verdicts(self) -> dict[str, int]:
+        """How much is claimed, and of how many starts."""
+        return {claim: self.claims.count(claim) for claim in dict.fromkeys(self.claims)}
+
+    def admissible(self, tolerance: float) -> np.ndarray:
+        """The costs (S,), infinite where there is none or a constraint is broken by more than `tolerance`."""
+        kept = np.isfinite(self.costs)
+        for value in self.violations.values():
+            kept &= value <= tolerance
+        return np.where(kept, self.costs, np.inf)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,7 +103,9 @@ class Result:
     trajectories: Any
     """Of the run with the median mean cost: a batched Trajectory, a tuple with one per start, or `None`."""
     gap: GapIntervals = UNDEFINED
-    """To the best known solution."""
+    """To the best known solution, relative to its cost."""
+    normalised: GapIntervals = UNDEFINED
+    """(mean cost − mean best) / (mean cost of the resting control − mean best): 0 at the best known, 1 for doing nothing."""
     gap_of_rest: float = float("nan")
     """The same mean gap over the episodes that did not fail."""
     gap_to_reference: Interval = UNDEFINED.mean
@@ -165,6 +186,8 @@ class Comparison:
     """(S,) lowest admissible cost known from each start; NaN where there is none."""
     best_by: list[str]
     """Whose it is."""
+    resting: np.ndarray
+    """(S,) cost of doing nothing: of `ZeroController` from each start; +∞ where it failed."""
     tolerance: float
     notes: list[str]
 
@@ -176,13 +199,11 @@ class Comparison:
         num, seed, notes = len(rest["starts"]), rest["seed"], list(notes)
         best, best_by = np.full(num, np.inf), np.full(num, "", dtype=object)
         if reference is not None:
-            kept = np.isfinite(reference.costs)
-            for value in reference.violations.values():
-                kept &= value <= rest["tolerance"]
-            best[kept], best_by[kept] = reference.costs[kept], reference.name
+            best = reference.admissible(rest["tolerance"])
+            best_by[np.isfinite(best)] = reference.name
         for result in results:
             costs = np.where(result.admissible, result.costs, np.inf).min(axis=0)
-            best_by[_lower(costs, best)] = result.name  # rounding alone does not take the title
+            best_by[undercuts(costs, best)] = result.name  # rounding alone does not take the title
             best = np.minimum(best, costs)
         known = np.isfinite(best)
         if reference is None and len(results) == 1:
@@ -193,17 +214,14 @@ class Comparison:
             notes.append(
                 f"{int((~known).sum())} of {num} starts have no admissible solution: no gap is measured there."
             )
-        assessed = [_with_gaps(r, best, reference, repetitions, seed) for r in results]
+        assessed = [_with_gaps(r, best, rest["resting"], reference, repetitions, seed) for r in results]
         if reference is not None:
             solved = np.isfinite(reference.costs)
             if not solved.all():
                 notes.append(f"The reference is missing for {int((~solved).sum())} of {num} starts.")
-            beaten = solved & known & _lower(best, reference.costs)
+            beaten = solved & known & undercuts(best, reference.costs)
             if beaten.any() and reference.kind == "bound":
-                notes.append(
-                    f"{int(beaten.sum())} starts have costs below a bound that was called proved: the bound is wrong for them "
-                    "(check horizon, constraints and step), so read every gap with care."
-                )  # fmt: skip
+                notes.append(contradiction(int(beaten.sum())))
             elif beaten.any():
                 by = ", ".join(dict.fromkeys(best_by[beaten]))
                 notes.append(
@@ -231,6 +249,16 @@ class Comparison:
         if not (solved.any() and same.all()):
             return "best known solution"
         return "proved optimum" if reference.kind == "bound" else "reference"
+
+    def relative(self, result: Result) -> bool:
+        """Whether the relative gap of a result says something: the mean best cost is not negligible beside what doing nothing costs more
+        and beside what the controller does."""
+        known = np.isfinite(self.best)
+        best = self.best[known]
+        if not known.any() or not np.isfinite(self.resting[known]).all():
+            return True
+        large = abs(result.gap_of_rest if result.failed else result.gap.mean.estimate) * NEGLIGIBLE > 1
+        return not (large and abs(best.mean()) < NEGLIGIBLE * (self.resting[known] - best).mean())
 
     def shown_starts(self, num: int = 3) -> list[int]:
         """Starts spread from easy to hard by the best known cost: what the pictures show."""
@@ -260,17 +288,30 @@ class Comparison:
         return save(self, folder, **options)
 
 
-def _lower(costs: np.ndarray, than: np.ndarray) -> np.ndarray:
+def undercuts(costs: np.ndarray, than: np.ndarray) -> np.ndarray:
+    """Where a cost is lower by more than `BEATEN`, entry by entry; what is not finite undercuts nothing and is undercut by all else."""
     margin = BEATEN * np.where(np.isfinite(than), np.abs(than), 0.0)
     return np.isfinite(costs) & ~(costs >= than - margin)
 
 
-def _with_gaps(result: Result, best: np.ndarray, reference: Reference | None, repetitions: int, seed: int) -> Result:
+def contradiction(num: int) -> str:
+    return (
+        f"{num} starts have costs below a bound that was called proved: the bound is wrong for them "
+        "(check horizon, constraints and step), so read every gap with care."
+    )
+
+
+def _with_gaps(
+    result: Result, best: np.ndarray, resting: np.ndarray, reference: Reference | None, repetitions: int, seed: int
+) -> Result:
     known = np.isfinite(best)
     changes: dict[str, Any] = {}
     if known.any():
         costs = result.costs[:, known]
         changes["gap"] = gap_intervals(costs, best[known], repetitions=repetitions, seed=seed)
+        unit = resting[known] - best[known]
+        if unit.mean() > 0:  # else doing nothing is the best there is
+            changes["normalised"] = gap_intervals(costs, best[known], unit=unit, repetitions=repetitions, seed=seed)
         kept = np.isfinite(costs)
         base = np.broadcast_to(best[known], costs.shape)[kept]
         if kept.any() and base.mean() != 0:

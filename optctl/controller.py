@@ -21,7 +21,7 @@ class Controller(Protocol):
     """What comparison needs of an LQR gain, a plan, an MPC or a trained policy.
 
     A controller with the attribute `observes = True`, as every trained policy has it, is given the problem's noisy observations
-    y (B, n_y) wherever it says states.
+    y (B, n_y) wherever it says states. One with the attribute `clips = True` can apply nothing beyond the actions −1 … 1.
     """
 
     name: str

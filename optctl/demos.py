@@ -37,7 +37,8 @@ class DemonstrationSet:
     """N certified optimal trajectories; numpy float64."""
 
     trajectory: Trajectory
-    """Times (T+1,), states (N, T+1, n_x), controls (N, T, n_u), costs, terminal cost, costates λ = ∂J*/∂x (N, T+1, n_x)."""
+    """Times (T+1,), states (N, T+1, n_x), controls (N, T, n_u), costs, terminal cost, costates λ = ∂J*/∂x (N, T+1, n_x).
+    Where a costate or a gain is not given, it is NaN."""
     values: np.ndarray
     """Cost-to-go (N, T+1) along each trajectory; `values[:, 0]` is J*."""
     gains: np.ndarray
@@ -187,8 +188,8 @@ def to_minari(
 
     Episodes as the environment gives them: observations y(x) (T+1, n_y) without noise, actions in [−1, 1] (T, n_u), rewards
     −l (T,), the last one minus the terminal cost, and `terminated` (finite horizon) or `truncated` at the end. Beyond that `infos`
-    holds `state`, `costate` and `value`, each of T+1. The problem must be the one that the set was made from. `dataset_id`:
-    default `optctl/<name>/optimal-v0`; one that exists is refused by Minari (`ValueError`).
+    holds `state`, `costate` (NaN: not given) and `value`, each of T+1. The problem must be the one that the set was made from.
+    `dataset_id`: default `optctl/<name>/optimal-v0`; one that exists is refused by Minari (`ValueError`).
     """
     from optctl.interop import library
 

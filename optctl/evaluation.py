@@ -1,12 +1,14 @@
 """`compare`: controllers × starts × seeds on the same starts, each with its gap to the best known solution.
 
-    gap = (mean cost − mean best) / |mean best|,   best(start) = min over the reference and every admissible controller
+    gap = (mean cost − mean best) / |mean best|,   normalised = (mean cost − mean best) / (mean cost of doing nothing − mean best),
+    best(start) = min over the reference and every admissible controller
 
 Every controller is charged by `optctl.rollout`: float64, the problem's own CasADi step, the same starts, parameters and noise.
 The reference is charged by the same step along its own nodes, not replayed: open loop on an unstable plant, rounding errors
 alone grow by e^{λT} (10 s of balancing a pendulum: 10¹³). Its defects say whether it is a trajectory of the problem at all.
-It is a *bound* where the solver proved it optimal and a *reference* where it is the best local optimum found. A controller that
-undercuts it is said to, and becomes the best known. An episode whose cost is NaN or infinite failed: it costs +∞.
+It is a *bound* where the solver proved it optimal and a *reference* where it is the best local optimum found. A reference that is
+solved here is polished first (`optctl.reference`), so that no controller undercuts it; a controller that undercuts a given one is said
+to, and becomes the best known. An episode whose cost is NaN or infinite failed: it costs +∞.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from optctl.controller import Controller, RandomController, ZeroController, chec
 from optctl.envs import resolve_problem
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem
+from optctl.reference import from_solutions, polished, rolled, violations
 from optctl.statistics import failures_as_worst
-from optctl.trajectory import Trajectory
 
 # --- controllers by name ------------------------------------------------------------------------------------------------
 
@@ -101,6 +103,8 @@ CONTROLLERS: dict[str, Builder] = {
 """What a name in `compare(problem, [name, …])` stands for. To add one, add a line."""
 
 
+<<<<<<< HEAD
+=======
 # --- charging -----------------------------------------------------------------------------------------------------------
 
 
@@ -124,8 +128,9 @@ def charge(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> tupl
 def violations(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> dict[str, np.ndarray]:
     """Largest violation per episode, in the constraint's own units, (B,) for each kind of constraint the problem has.
 
-    `control bounds`, `state bounds` (after the start), `path constraints` max(c, 0) at the start of every interval,
-    `terminal constraints` |e|. Zero means kept. NaN (a failed episode) counts as zero here: it is counted as a failure.
+    `control bounds`, `state bounds` (after the start), `path constraints` max(c, 0) at the start of every interval and, without
+    controls, at the end, `terminal constraints` |e|. Zero means kept. NaN (a failed episode) counts as zero here: it is counted as
+    a failure.
     """
     x, u = trajectory.states, trajectory.controls
     num, steps = u.shape[:2]
@@ -145,6 +150,9 @@ def violations(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> 
             np.repeat(p, steps, axis=0).T, times[:, :-1].reshape(1, -1),
         )  # fmt: skip
         found["path constraints"] = np.asarray(c).reshape(-1, num, steps).max(axis=(0, 2))
+    if problem.last_constraint_function is not None:
+        c = problem.last_constraint_function(x[:, -1].T, p.T, times[:, -1][None])
+        found["path constraints"] = np.maximum(found["path constraints"], np.asarray(c).reshape(-1, num).max(axis=0))
     if problem.terminal_constraint_function is not None:
         e = problem.terminal_constraint_function(x[:, -1].T, p.T, times[:, -1][None])
         found["terminal constraints"] = np.abs(np.asarray(e)).reshape(-1, num).max(axis=0)
@@ -187,6 +195,7 @@ def _batch_of_one(t: Trajectory) -> Trajectory:
     return Trajectory(t.times, t.states[None], t.controls[None], t.costs[None], np.atleast_1d(t.terminal_cost))
 
 
+>>>>>>> main
 # --- compare ------------------------------------------------------------------------------------------------------------
 
 
@@ -215,7 +224,8 @@ def compare(
     seeds: draws of process and sensor noise, shared by all controllers; the cost of a start is the mean over them. Unused without
         noise.
     params: (1, n_p) or (S, n_p); default: the nominal ones.
-    reference: "optimal" (solved), a `Reference`, a list of `Solution`s, costs (S,), or `None`.
+    reference: "optimal" (solved, then polished with what the controllers and HJB's grid offer), a `Reference`, a list of `Solution`s,
+        costs (S,), or `None`.
     tolerance: constraint violations up to this, in the constraint's units, are forgiven.
     repetitions: bootstrap samples, drawn with `seed`. `progress` is called with a line before each piece of work.
     """
@@ -263,7 +273,11 @@ def compare(
     elif reference is not None:
         plan = _as_reference(problem, reference, p, len(x0))
 
-    results, observers = [], []
+    found: dict[str, Result] = {}
+    plans: dict[str, Reference] = {}
+    rivals: list[Reference] = []
+    observers: list[str] = []
+    clipped: list[str] = []
     for name, entry in entries.items():
         built = build(entry) if isinstance(entry, str) else entry
         if _is_solved(built):
@@ -271,20 +285,60 @@ def compare(
                 not noise, "controllers", "hold feedback controllers when the problem has process noise",
                 f"`{name}` is a plan",
             )  # fmt: skip
-            results.append(_planned(name, _as_reference(problem, built, p, len(x0)), tolerance))
+            plans[name] = _as_reference(problem, built, p, len(x0))
         else:
             runs: list[Any] = list(built) if isinstance(built, Sequence) else [built]
             tell(f"evaluating {name} from {len(x0)} starts" + (f", {len(runs)} seeds" if len(runs) > 1 else ""))
+            clipped += [name] if any(getattr(c, "clips", False) for c in runs) else []
             blurred = problem.noise_std.any() and any(getattr(c, "observes", False) for c in runs)
             require(not blurred or len(draws) > 0, "seeds", "hold at least one seed", "is empty")
             observers += [name] if blurred else []
-            results.append(_evaluate(problem, name, runs, x0, p, draws if blurred else noise, tolerance))
+            found[name], paths = _evaluate(problem, name, runs, x0, p, draws if blurred else noise, tolerance)
+            rivals += paths
+    at_rest, nothing = _evaluate(problem, "zero", [ZeroController(problem)], x0, p, noise, tolerance)
+    if plan is not None and isinstance(reference, str):
+        tell("polishing the reference")
+        rivals += [other for other in plans.values() if other is not plan and other.trajectories is not None]
+        if not any(np.array_equal(result.costs, at_rest.costs) for result in found.values()):
+            rivals += nothing
+        better, told = polished(problem, x0, p, plan, rivals, tolerance=tolerance)
+        plans = {name: better if other is plan else other for name, other in plans.items()}
+        plan, notes = better, notes + told
+    found |= {name: _planned(name, other, tolerance) for name, other in plans.items()}
+    if clipped and plan is not None:
+        notes += _beyond_actions(problem, plan, clipped)
     if observers:
         notes.append(f"Through noisy sensors, the mean over {_draws(draws)}: {', '.join(observers)}.")
     return Comparison.assess(
-        problem=problem, starts=x0, params=p, seed=seed, noise_seeds=draws if observers else noise, reference=plan, results=results,
-        notes=notes, tolerance=tolerance, repetitions=repetitions,
+        problem=problem, starts=x0, params=p, seed=seed, noise_seeds=draws if observers else noise, reference=plan,
+        results=[found[name] for name in entries], resting=at_rest.costs[0], notes=notes, tolerance=tolerance, repetitions=repetitions,
     )  # fmt: skip
+
+
+def _beyond_actions(problem: Problem, plan: Reference, names: Sequence[str]) -> list[str]:
+    """A note on each control of the reference that leaves the range of the actions, −1 … 1, of controllers that have no others."""
+    low, high = problem.action_low, problem.action_high
+    notes = []
+    for j, control in enumerate(problem.control):
+        values = np.concatenate([np.ravel(t.controls[..., j]) for t in plan.trajectories or ()] or [low[:0]])
+        values = values[np.isfinite(values)]
+        least, most = values.min(initial=low[j]), values.max(initial=high[j])
+        room = _ROUNDING * (high[j] - low[j])
+        if least < low[j] - room or most > high[j] + room:
+            sides = [
+                -least if problem.control_low[j] == -np.inf else 0.0,
+                most if problem.control_high[j] == np.inf else 0.0,
+            ]
+            notes.append(
+                f"The reference's `{control}` covers {least:.4g} … {most:.4g}, actions only {low[j]:.4g} … {high[j]:.4g}: "
+                f'part of the gap of {", ".join(names)} is that difference. `control_scale={{"{control}": {max(sides):.2g}}}` gives '
+                "actions the range."
+            )  # fmt: skip
+    return notes
+
+
+_ROUNDING = 1e-6
+"""Of the range of an action: what a reference exceeds it by no policy would notice."""
 
 
 def _draws(seeds: Sequence[int]) -> str:
@@ -361,8 +415,9 @@ def _evaluate(
     p: np.ndarray,
     noise: tuple[int, ...],
     tol: float,
-) -> Result:
-    costs, broken, seconds, trajectories = [], [], [], []
+) -> tuple[Result, list[Reference]]:
+    """What a method costs from every start, and its rollouts."""
+    costs, broken, seconds, trajectories, paths = [], [], [], [], []
     for controller in runs:
         trained_on = getattr(controller, "problem", problem)
         require(
@@ -375,14 +430,16 @@ def _evaluate(
             costs.append(np.mean([failures_as_worst(d.total_cost) for d in draws], axis=0))
         seconds.append(time.perf_counter() - began)
         each = [violations(problem, d, p) for d in draws]
+        paths += [rolled(name, d, v) for d, v in zip(draws, each, strict=True)]
         broken.append({kind: np.max([v[kind] for v in each], axis=0) for kind in each[0]})
         trajectories.append(draws[0])
-    return Result.of(
+    result = Result.of(
         name=name, costs=np.array(costs), trajectories=trajectories, tolerance=tol,
         violations={kind: np.array([v[kind] for v in broken]) for kind in broken[0]},
         prepare_time=np.array([float(getattr(c, "wall_time", 0.0) or 0.0) for c in runs]),
         run_time=np.array(seconds),
     )  # fmt: skip
+    return result, paths
 
 
 def _planned(name: str, plan: Reference, tolerance: float) -> Result:

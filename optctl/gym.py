@@ -2,14 +2,46 @@
 
 So does `gymnasium.make("optctl.gym:optctl/cartpole-v0")`. Gymnasium has loaded no plugins by itself since 1.0.
 Importing this loads casadi, which the catalogue is written in, but neither torch nor warp: those wait for `gymnasium.make`.
+
+The step limit is Gymnasium's own (`TimeLimit`) where the horizon is infinite: `max_episode_steps` of the spec is the problem's `steps`,
+and that of `gymnasium.make` lengthens or shortens the episode. A finite horizon ends by itself (`terminated`) after `steps`: its spec in
+the registry has no limit, that of an environment says `steps`, and a smaller limit truncates earlier. `gymnasium.make_vec` refuses other
+limits for it.
 """
 
 from __future__ import annotations
 
 import re
+from functools import cached_property
+from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
+
+
+class CatalogueSpec(EnvSpec):
+    """The spec of a problem of the catalogue, which is built when its step limit is first asked for."""
+
+    def __init__(self, id: str, name: str, **fields: Any) -> None:
+        self._name = name
+        self._given: int | None = None
+        super().__init__(id=id, kwargs={"problem": name}, **fields)
+
+    @cached_property
+    def _limit(self) -> int | None:
+        from optctl.envs import make
+
+        problem = make(self._name)
+        return problem.steps if problem.horizon == "infinite" else None
+
+    @property  # type: ignore[override]
+    def max_episode_steps(self) -> int | None:
+        """`steps` of an infinite horizon, unless it has been set."""
+        return self._limit if self._given is None else self._given
+
+    @max_episode_steps.setter
+    def max_episode_steps(self, steps: int | None) -> None:
+        self._given = steps
 
 
 def register() -> None:
@@ -18,11 +50,11 @@ def register() -> None:
 
     for name in CATALOGUE:
         name_id = gym_id(name)
-        gymnasium.registry[name_id] = EnvSpec(
-            id=name_id,
-            entry_point="optctl.simulation.gym_adapter:GymEnv",
+        gymnasium.registry[name_id] = CatalogueSpec(
+            name_id,
+            name,
+            entry_point="optctl.simulation.gym_adapter:RegisteredEnv",
             vector_entry_point="optctl.simulation.gym_adapter:GymVectorEnv",
-            kwargs={"problem": name},
         )
 
 

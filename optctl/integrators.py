@@ -3,20 +3,19 @@
 Each scheme advances the state and integrates the cost ∫ l dt with the same stages, so the cost of a trajectory has the same
 order of accuracy as the trajectory. `INTEGRATORS` gives each scheme with its order of convergence, which the tests measure.
 
-Sources: Hairer, Lubich, Wanner, Geometric Numerical Integration (2006), I.1 and II.1; Al-Mohy and Higham, SIAM J. Sci. Comput.
-33 (2011) 488 for the Taylor evaluation of the action of the matrix exponential.
+Source: Hairer, Lubich, Wanner, Geometric Numerical Integration (2006), I.1 and II.1. The exact scheme is in `optctl.exponential`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import casadi as ca
-import numpy as np
 
-Rate = Callable[[ca.SX, ca.SX], tuple[ca.SX, ca.SX]]
-"""(x, t) -> (ẋ, l), with the control and the parameters already fixed."""
+from optctl.exponential import Ranges, Rate, exponential
+
 Step = Callable[[Rate, ca.SX, ca.SX, float | ca.SX], tuple[ca.SX, ca.SX]]
 """(rate, x, t, h) -> (x(t + h), ∫ l dt)."""
 
@@ -69,39 +68,6 @@ def rk4(rate: Rate, x: ca.SX, t: ca.SX, h: float | ca.SX) -> tuple[ca.SX, ca.SX]
     return x + h / 6 * (f1 + 2 * f2 + 2 * f3 + f4), h / 6 * (l1 + 2 * l2 + 2 * l3 + l4)
 
 
-_TAYLOR_DEGREE = 18  # 1/19! = 8e-18: below float64 rounding while the norm of h A is at most one
-_GAUSS_NODES, _GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(5)
-
-
-def exponential(rate: Rate, x: ca.SX, t: ca.SX, h: float | ca.SX) -> tuple[ca.SX, ca.SX]:
-    """x(t + h) = exp(h A) x + ∫ exp(s A) ds b for ẋ = A x + b with A and b constant over the step.
-
-    That covers linear systems and bilinear ones (quantum: A depends on the control). The exponential acts through its Taylor
-    polynomial of degree 18, exact to float64 rounding while ‖h A‖ ≤ 1: choose `substeps` so. The cost is integrated along the
-    exact solution by Gauss–Legendre quadrature with five nodes (order 10; exact for costs quadratic in x up to that order).
-    """
-    symbol, clock = ca.SX.sym("x", x.numel()), ca.SX.sym("t")
-    affine, _ = rate(symbol, clock)
-    a = ca.jacobian(affine, symbol)
-    if ca.depends_on(ca.vec(a), symbol) or ca.depends_on(affine, clock):
-        raise ValueError("The exponential integrator needs dynamics that are affine in the state and free of time.")
-    terms = [x, h * rate(x, t)[0]]  # h^k x^(k) / k!
-    for k in range(2, _TAYLOR_DEGREE + 1):
-        terms.append(h / k * (a @ terms[-1]))
-
-    def at(fraction: float) -> ca.SX:
-        value = terms[-1]
-        for term in reversed(terms[:-1]):
-            value = value * fraction + term
-        return value
-
-    cost = ca.SX(0)
-    for node, weight in zip(_GAUSS_NODES, _GAUSS_WEIGHTS, strict=True):
-        fraction = float(0.5 * (node + 1))
-        cost += 0.5 * float(weight) * h * rate(at(fraction), t + fraction * h)[1]
-    return at(1.0), cost
-
-
 INTEGRATORS = {
     scheme.name: scheme
     for scheme in (
@@ -114,10 +80,17 @@ INTEGRATORS = {
 }
 
 
-def integrate(name: str, rate: Rate, x: ca.SX, t: ca.SX, h: float | ca.SX, substeps: int) -> tuple[ca.SX, ca.SX]:
-    """`substeps` equal steps of the named scheme over h: (x(t + h), cost)."""
+def integrate(
+    name: str, rate: Rate, x: ca.SX, t: ca.SX, h: float | ca.SX, substeps: int, ranges: Ranges | None = None
+) -> tuple[ca.SX, ca.SX]:
+    """`substeps` equal steps of the named scheme over h: (x(t + h), cost). The exponential is built for the `ranges` of its
+    symbols, and for any values where none are given."""
     cost = ca.SX(0)
-    step = INTEGRATORS[name].step
+    step = (
+        partial(exponential, ranges=ranges and ranges.shortened(substeps))
+        if name == "exponential"
+        else INTEGRATORS[name].step
+    )
     for k in range(substeps):
         x, part = step(rate, x, t + k * h / substeps, h / substeps)
         cost += part

@@ -13,16 +13,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import casadi as ca
 import numpy as np
 
 from optctl.errors import ProblemError, require
+from optctl.exponential import Ranges
+from optctl.held import Held, hold
 from optctl.integrators import INTEGRATORS, integrate
+from optctl.shared import once
 
 Bounds = Mapping[str, tuple[float, float]]
 Expression = Any
@@ -132,6 +135,10 @@ class Fixed(_Initial):
         return np.zeros_like(self.location)
 
 
+_EARLY = 1e-3
+"""Of an interval: so much too soon are data read at the nodes t = k · dt, which single precision may put before them."""
+
+
 def check_problem(problem: Any) -> None:
     """Raise unless it is a `Problem`; names are for `optctl.make`."""
     hint = f"; `optctl.make({problem!r})` makes one" if isinstance(problem, str) else ""
@@ -152,6 +159,17 @@ class Parameters:
         raise ProblemError(f"Parameter `{name}` is used but not declared; declared parameters: {known}.")
 
 
+class _Stated:
+    """A function of a problem by its CasADi function: what its copy in another process has in place of the user's Python."""
+
+    def __init__(self, function: ca.Function, params: Sequence[str]) -> None:
+        self.function, self.params = function, tuple(params)
+
+    def __call__(self, *arguments: Any) -> Any:
+        *point, p, t = arguments if len(arguments) == self.function.n_in() else (*arguments, 0.0)
+        return self.function(*point, ca.vertcat(*(getattr(p, name) for name in self.params)), t)
+
+
 # --- the problem --------------------------------------------------------------------------------------------------------
 
 
@@ -160,6 +178,9 @@ class Problem:
     """An optimal control problem in symbols. Exactly one of `dynamics` and `transition` is given.
 
     Functions are called as `f(x, u, p)` or `f(x, u, p, t)`, those of the end and the observation as `f(x, p)` or `f(x, p, t)`.
+
+    A problem cannot be changed, so `copy` and `deepcopy` return it itself. It can be pickled whatever its functions are (lambdas,
+    closures): what travels is their expressions, so the copy has the same `fingerprint` and steps to the same bits.
     """
 
     name: str
@@ -178,6 +199,8 @@ class Problem:
     """finite: the end is the end (`terminated`, terminal cost paid); infinite: `steps` is only a time limit (`truncated`)."""
     params: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Nominal parameter values."""
+    data: Mapping[str, Sequence[float] | Held] = dataclasses.field(default_factory=dict)
+    """Values that hold over each interval, one for each of the `steps`; read as `p.<name>` like parameters."""
     dynamics: Callable[..., Expression] | None = None
     """ẋ = f(x, u, p, t)."""
     transition: Callable[..., Expression] | None = None
@@ -191,11 +214,11 @@ class Problem:
     control_scale: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """For an unbounded control: the control that action = 1 stands for (default 1)."""
     path_constraints: Callable[..., Expression] | None = None
-    """c(x, u, p, t) ≤ 0 at the start of every interval."""
+    """c(x, u, p, t) ≤ 0 at the start of every interval; components without controls at the end of the last one, too."""
     terminal_constraints: Callable[..., Expression] | None = None
     """e(x, p) = 0 at the end."""
     final_time: tuple[float, float] | None = None
-    """Free final time between these bounds [s]; environments then run with `dt`. `None`: fixed, steps · dt."""
+    """Free final time between these bounds [s], for solvers; environments refuse it. `None`: fixed, steps · dt."""
     param_ranges: Bounds = dataclasses.field(default_factory=dict)
     """Ranges for randomised plants, uniform."""
     observation: Callable[..., Expression] | None = None
@@ -249,6 +272,7 @@ class Problem:
             require(
                 _is_number(value) and np.isfinite(value), "params", f"be finite numbers (`{name}`)", f"is {value!r}"
             )
+        self._check_data()
         for field, names in (
             ("control_bounds", self.control), ("state_bounds", self.state), ("param_ranges", self.params),
         ):  # fmt: skip
@@ -289,6 +313,25 @@ class Problem:
         )  # fmt: skip
         self._check_functions()
 
+    def _check_data(self) -> None:
+        require(isinstance(self.data, Mapping), "data", "map names to sequences of numbers", f"is {self.data!r}")
+        object.__setattr__(self, "data", {name: Held.of(name, values, self.dt) for name, values in self.data.items()})
+        rounding = 1 + 1e-9
+        for name, held in self._held.items():
+            require(name not in self.params, "data", "be named otherwise than `params`", f"names `{name}`")
+            require(
+                held.duration * rounding >= self.duration,
+                "data", f"go on for {self.duration:g} s (`{name}`)", f"end at {held.duration:g} s",
+            )  # fmt: skip
+            require(
+                self.dt <= held.interval * rounding,
+                "data", f"hold for at least `dt` = {self.dt:g} s (`{name}`)", f"hold for {held.interval:g} s",
+            )  # fmt: skip
+
+    @property
+    def _held(self) -> Mapping[str, Held]:
+        return self.data  # type: ignore[return-value]  # made so above
+
     def _check_bounds(self, field: str, names: tuple[str, ...]) -> None:
         bounds = getattr(self, field)
         require(
@@ -323,9 +366,14 @@ class Problem:
         if self.diffusion is not None:
             rows = self._evaluate("diffusion", *self._symbols("diffusion")).shape[0]
             require(rows == self.n_x, "diffusion", f"return {self.n_x} rows, one per state", f"returns {rows}")
+        for field in _FUNCTIONS:
+            function = self._point_function(field, field)
+            require(
+                function is None or not re.search(r"= -?nan;", function.str(True)),  # its instructions
+                field, "hold no constant NaN", "holds one: `math` functions, float() and arrays of floats turn symbols into NaN",
+            )  # fmt: skip
         try:
-            _ = self.step_function, self.observation_function, self.terminal_cost_function
-            _ = self.path_constraint_function, self.terminal_constraint_function
+            _ = [getattr(self, name) for name in _TRAVELLING]
         except ProblemError:
             raise
         except (RuntimeError, ValueError) as error:
@@ -340,6 +388,20 @@ class Problem:
                 len(self.observation_names) == self.n_y,
                 "observation_names", f"have {self.n_y} entries", f"has {len(self.observation_names)}",
             )  # fmt: skip
+
+    def __copy__(self) -> Problem:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Problem:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for field in _FUNCTIONS:
+            function = self._point_function(field, field)
+            if function is not None and not isinstance(given[field], _Stated):
+                given[field] = _Stated(function, tuple(self.params))
+        return _restored, (type(self), given | {name: getattr(self, name) for name in _TRAVELLING})
 
     def replace(self, **changes: Any) -> Problem:
         """A copy with some fields changed: `problem.replace(dt=0.01, steps=1000)`."""
@@ -359,12 +421,12 @@ class Problem:
     def n_p(self) -> int:
         return len(self.params)
 
-    @cached_property
+    @once
     def n_w(self) -> int:
         """Number of independent noises."""
         return 0 if self.diffusion_function is None else self.diffusion_function.size2_out(0)
 
-    @cached_property
+    @once
     def n_y(self) -> int:
         return self.observation_function.size1_out(0)
 
@@ -383,7 +445,7 @@ class Problem:
         """steps · dt [s]."""
         return self.steps * self.dt
 
-    @cached_property
+    @once
     def y_names(self) -> tuple[str, ...]:
         """One name per observation."""
         if self.observation_names:
@@ -392,7 +454,7 @@ class Problem:
             return (*self.state, "elapsed")[: self.n_y]
         return tuple(f"y{i}" for i in range(self.n_y))
 
-    @cached_property
+    @once
     def noise_std(self) -> np.ndarray:
         """Observation noise, shape (n_y,)."""
         return np.broadcast_to(np.asarray(self.observation_noise, dtype=float), (self.n_y,)).copy()
@@ -400,35 +462,42 @@ class Problem:
     def _limits(self, names: Mapping[str, str] | Sequence[str], bounds: Bounds, side: int) -> np.ndarray:
         return np.array([bounds.get(name, (-np.inf, np.inf))[side] for name in names], dtype=float)
 
-    @cached_property
+    @once
     def control_low(self) -> np.ndarray:
         return self._limits(self.control, self.control_bounds, 0)
 
-    @cached_property
+    @once
     def control_high(self) -> np.ndarray:
         return self._limits(self.control, self.control_bounds, 1)
 
-    @cached_property
+    @once
     def state_low(self) -> np.ndarray:
         return self._limits(self.state, self.state_bounds, 0)
 
-    @cached_property
+    @once
     def state_high(self) -> np.ndarray:
         return self._limits(self.state, self.state_bounds, 1)
 
-    @cached_property
+    @once
     def _control_scale(self) -> np.ndarray:
         return np.array([self.control_scale.get(name, 1.0) for name in self.control], dtype=float)
 
-    @cached_property
+    @once
     def action_low(self) -> np.ndarray:
-        """The control of action −1: the lower bound, or −control_scale where there is none."""
-        return np.where(np.isfinite(self.control_low), self.control_low, -self._control_scale)
+        """The control of action −1: the lower bound, or −control_scale where there is none, from the upper bound on where it lies below."""
+        far = np.where(self.control_high > -self._control_scale, 0.0, self.control_high) - self._control_scale
+        return np.where(np.isfinite(self.control_low), self.control_low, far)
 
-    @cached_property
+    @once
     def action_high(self) -> np.ndarray:
-        """The control of action +1: the upper bound, or control_scale where there is none."""
-        return np.where(np.isfinite(self.control_high), self.control_high, self._control_scale)
+        """The control of action +1: the upper bound, or control_scale where there is none, from the lower bound on where it lies above."""
+        far = np.where(self.control_low < self._control_scale, 0.0, self.control_low) + self._control_scale
+        return np.where(np.isfinite(self.control_high), self.control_high, far)
+
+    @once
+    def resting_control(self) -> np.ndarray:
+        """Zero, or the nearest control within the bounds, (n_u,)."""
+        return np.clip(np.zeros(self.n_u), self.control_low, self.control_high)
 
     def to_control(self, action: Any) -> Any:
         """Action in [−1, 1] → control in units. The one place where actions are scaled on the host."""
@@ -438,33 +507,33 @@ class Problem:
         """Control in units → action in [−1, 1]."""
         return np.clip(2.0 * (control - self.action_low) / (self.action_high - self.action_low) - 1.0, -1.0, 1.0)
 
-    @cached_property
+    @once
     def param_values(self) -> np.ndarray:
         return np.array(list(self.params.values()), dtype=float)
 
-    @cached_property
+    @once
     def param_low(self) -> np.ndarray:
         return np.array([self.param_ranges.get(k, (v, v))[0] for k, v in self.params.items()], dtype=float)
 
-    @cached_property
+    @once
     def param_high(self) -> np.ndarray:
         return np.array([self.param_ranges.get(k, (v, v))[1] for k, v in self.params.items()], dtype=float)
 
     # --- symbols and functions ------------------------------------------------------------------------------------------
 
-    @cached_property
+    @once
     def _x(self) -> ca.SX:
         return ca.SX.sym("x", self.n_x)
 
-    @cached_property
+    @once
     def _u(self) -> ca.SX:
         return ca.SX.sym("u", self.n_u)
 
-    @cached_property
+    @once
     def _p(self) -> ca.SX:
         return ca.SX.sym("p", self.n_p)
 
-    @cached_property
+    @once
     def _t(self) -> ca.SX:
         return ca.SX.sym("t")
 
@@ -476,7 +545,10 @@ class Problem:
         """Call the user's function with named parameters and as many arguments as it takes; a column (or matrix) of SX."""
         function = getattr(self, field)
         *point, p, t = arguments
-        values = (*point, Parameters(tuple(self.params), p), t)
+        named = Parameters(tuple(self.params), p)
+        between = field in ("dynamics", "stage_cost") and not self.discrete
+        named.__dict__.update({name: held.at(t, 1e-9 if between else _EARLY) for name, held in self._held.items()})
+        values = (*point, named, t)
         try:
             taken = _positional_arguments(function)
         except (TypeError, ValueError):
@@ -511,41 +583,61 @@ class Problem:
         names = ["x", "p", "t"] if len(symbols) == 3 else ["x", "u", "p", "t"]
         return ca.Function(name, list(symbols), [self._evaluate(field, *symbols)], names, [name])
 
-    @cached_property
+    @once
     def dynamics_function(self) -> ca.Function | None:
         """(x, u, p, t) → ẋ; `None` for a discrete problem."""
         return self._point_function("xdot", "dynamics")
 
-    @cached_property
+    @once
+    def rate_function(self) -> ca.Function:
+        """(x, u, p, t) → (ẋ, l) of a continuous problem."""
+        symbols = self._x, self._u, self._p, self._t
+        rates = [self._evaluate("dynamics", *symbols), self._evaluate("stage_cost", *symbols)]
+        return ca.Function("rates", list(symbols), rates, ["x", "u", "p", "t"], ["xdot", "stage_cost"])
+
+    @once
     def stage_cost_function(self) -> ca.Function:
         """(x, u, p, t) → l."""
         function = self._point_function("stage_cost", "stage_cost")
         assert function is not None
         return function
 
-    @cached_property
+    @once
     def diffusion_function(self) -> ca.Function | None:
         """(x, u, p, t) → G, shape (n_x, n_w)."""
         return self._point_function("diffusion", "diffusion")
 
-    @cached_property
+    @once
     def path_constraint_function(self) -> ca.Function | None:
         """(x, u, p, t) → c, to be ≤ 0."""
         return self._point_function("path_constraints", "path_constraints")
 
-    @cached_property
+    @once
+    def last_constraint_function(self) -> ca.Function | None:
+        """(x, p, t) → the components of c that mention no control, to be ≤ 0 at the last state too; `None` where there are none."""
+        if self.path_constraint_function is None:
+            return None
+        c = ca.vec(ca.densify(self.path_constraint_function(self._x, self._u, self._p, self._t)))
+        free = [row for row in ca.vertsplit(c) if not ca.depends_on(row, self._u)]
+        return (
+            ca.Function("last", [self._x, self._p, self._t], [ca.vertcat(*free)], ["x", "p", "t"], ["last"])
+            if free
+            else None
+        )
+
+    @once
     def terminal_constraint_function(self) -> ca.Function | None:
         """(x, p, t) → e, to be 0."""
         return self._point_function("terminal_constraints", "terminal_constraints")
 
-    @cached_property
+    @once
     def terminal_cost_function(self) -> ca.Function:
         """(x, p, t) → φ; zero where there is none."""
         symbols = [self._x, self._p, self._t]
         cost = ca.SX(0) if self.terminal_cost is None else self._evaluate("terminal_cost", *symbols)
         return ca.Function("terminal_cost", symbols, [cost], ["x", "p", "t"], ["terminal_cost"])
 
-    @cached_property
+    @once
     def observation_function(self) -> ca.Function:
         """(x, p, t) → y."""
         symbols = [self._x, self._p, self._t]
@@ -557,13 +649,13 @@ class Problem:
             y = self._x
         return ca.Function("observation", symbols, [y], ["x", "p", "t"], ["y"])
 
-    @cached_property
+    @once
     def interval_function(self) -> ca.Function:
         """(x, u, p, t, h) → (x(t + h), cost over the interval): `step_function` for an interval of any length h."""
         h = ca.SX.sym("h")
         return self._step("interval", [self._x, self._u, self._p, self._t, h], h)
 
-    @cached_property
+    @once
     def step_function(self) -> ca.Function:
         """(x, u, p, t) → (x_next, cost): one control interval `dt`."""
         return self._step("step", [self._x, self._u, self._p, self._t], float(self.dt))
@@ -577,26 +669,35 @@ class Problem:
         if self.discrete:
             after, cost = self._evaluate("transition", x, u, p, t), self._evaluate("stage_cost", x, u, p, t)
         else:
+            held = hold(self.rate_function)
 
             def rate(x_: ca.SX, t_: ca.SX) -> tuple[ca.SX, ca.SX]:
-                values = ca.Function(
-                    "rate", [x, u, p, t],
-                    [self._evaluate("dynamics", x, u, p, t), self._evaluate("stage_cost", x, u, p, t)],
-                )(x_, u, p, t_)  # fmt: skip
-                return values[0], values[1]
+                return held(x_, u, p, t_, t + 0.5 * h)  # type: ignore[return-value]
 
-            after, cost = integrate(self.integrator, rate, x, t, h, self.substeps)
+            after, cost = integrate(self.integrator, rate, x, t, h, self.substeps, self._ranges(u, p))
         names = ["x", "u", "p", "t", "h"][: len(inputs)]
         return ca.Function(name, inputs, [after, cost], names, ["x_next", "cost"])
 
-    @cached_property
+    def _ranges(self, u: ca.SX, p: ca.SX) -> Ranges:
+        """What the controls, the parameters and an interval may be."""
+        nominal = self.param_values
+        join = lambda a, b: np.concatenate([a, b])
+        return Ranges(
+            symbols=ca.vertcat(u, p),
+            low=join(self.control_low, np.minimum(self.param_low, nominal)),
+            high=join(self.control_high, np.maximum(self.param_high, nominal)),
+            scale=join(np.maximum(np.abs(self.action_low), np.abs(self.action_high)), np.abs(nominal)),
+            longest=max(self.dt, self.final_time[1] / self.steps if self.final_time else 0.0),
+        )
+
+    @once
     def fingerprint(self) -> str:
         """A hash of what a policy depends on: step, cost, observation, action scale and horizon. Checkpoints carry it."""
         parts = [f.serialize() for f in (self.step_function, self.observation_function, self.terminal_cost_function)]
         parts += [repr((self.action_low.tolist(), self.action_high.tolist(), self.dt, self.steps, self.horizon))]
         return _digest(parts)
 
-    @cached_property
+    @once
     def task_fingerprint(self) -> str:
         """A hash of what a set of optima depends on: beyond `fingerprint` bounds, constraints, starts and parameters."""
         drawn, constraints = self.initial_state, (self.path_constraint_function, self.terminal_constraint_function)
@@ -610,6 +711,22 @@ class Problem:
             f"Problem({self.name!r}, n_x={self.n_x}, n_u={self.n_u}, {self.horizon} horizon, "
             f"{self.steps} steps of {self.dt} s)"
         )
+
+
+_FUNCTIONS = (
+    "dynamics", "transition", "stage_cost", "terminal_cost", "diffusion", "path_constraints", "terminal_constraints", "observation",
+)  # fmt: skip
+_TRAVELLING = (
+    "step_function", "observation_function", "terminal_cost_function", "path_constraint_function", "last_constraint_function",
+    "terminal_constraint_function",
+)  # fmt: skip
+"""Built with the problem, and pickled with it: built again from expressions, they could differ by a rounding."""
+
+
+def _restored(kind: type[Problem], contents: dict[str, Any]) -> Problem:
+    problem = object.__new__(kind)
+    problem.__dict__.update(contents)
+    return problem
 
 
 def _digest(parts: Sequence[str]) -> str:

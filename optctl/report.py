@@ -24,7 +24,7 @@ from optctl.equations import equations
 from optctl.errors import ArgumentError
 from optctl.files import file_error
 from optctl.problem import Problem
-from optctl.wording import as_dict, headline, summary, table
+from optctl.wording import as_dict, headline, remarks, summary, table
 
 FORMAT = "optctl-report"
 """Written into results.json: only a folder that says so is ever replaced."""
@@ -202,7 +202,7 @@ def page(comparison: Comparison, pictures: Pictures, *, command: str | None = No
         mark = "var(--ink)" if mark == INK else mark
         lines.append(f'<li style="--mark:{mark}"><b>{e(result.name)}</b>: {e(said)}</li>')
     heads, rows = table(comparison)
-    notes = "".join(f'<p class="note">{e(note)}</p>' for note in comparison.notes)
+    notes = "".join(f'<p class="note">{e(note)}</p>' for note in remarks(comparison))
     figures = "".join(
         f'<figure><div class="frame"><img alt="{e(name)}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
         f"</div><figcaption>{caption}</figcaption></figure>"
@@ -232,7 +232,9 @@ def page(comparison: Comparison, pictures: Pictures, *, command: str | None = No
 <thead><tr>{"".join(f"<th>{e(h)}</th>" for h in heads)}</tr></thead>
 <tbody>{"".join("<tr>" + "".join(f"<td>{e(cell)}</td>" for cell in row) + "</tr>" for row in rows)}</tbody>
 </table></div>
-<p class="soft">Gap = (mean cost − mean best known cost) / |mean best known cost| over the same starts. The interval is a
+<p class="soft">Gap = (mean cost − mean best known cost) / |mean best known cost| over the same starts; normalised gap = the same
+excess / (mean cost of doing nothing − mean best known cost): 0 % is the best known, 100 % doing nothing. A gap to a best cost
+that is nearly zero says nothing: there it is a dash. The interval is a
 bootstrap over starts{" and seeds" if any(r.runs > 1 for r in comparison.results) else ""}. Failed: the cost is NaN or infinite,
 and counts as infinite. Violated: a bound or constraint is broken by more than {comparison.tolerance:g}. Time: solving or
 training, and rolling out, per run.</p>

@@ -83,36 +83,45 @@ def stratified_bootstrap(
 
 
 class GapIntervals(NamedTuple):
-    """Relative gaps of the mean: over all runs, and the interquartile mean over the runs."""
+    """Gaps of the mean: over all runs, and the interquartile mean over the runs."""
 
     mean: Interval
     iqm: Interval
 
 
 def gap_intervals(
-    costs: object, best: object, *, repetitions: int = 2000, confidence: float = 0.95, seed: int = 0
+    costs: object,
+    best: object,
+    *,
+    unit: object = None,
+    repetitions: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> GapIntervals:
-    """gap = (mean cost − mean best) / |mean best|, paired by start, with a bootstrap over starts and over runs.
+    """gap = (mean cost − mean best) / |mean unit|, paired by start, with a bootstrap over starts and over runs.
 
-    `costs` (runs, starts), `best` (starts,). Starts are drawn again together with their best cost, so what makes a start hard
-    for everybody cancels; runs are drawn again apart from them, both with replacement (crossed data: Owen 2007, slightly
-    conservative). The same `seed` draws the same starts for every controller. NaN where |mean best| is zero.
+    `costs` (runs, starts), `best` (starts,), `unit` (starts,): what a gap is measured in, by default `best`. Starts are drawn again
+    together with their best cost and unit, so what makes a start hard for everybody cancels; runs are drawn again apart from them,
+    both with replacement (crossed data: Owen 2007, slightly conservative). The same `seed` draws the same starts for every
+    controller. NaN where the mean unit is zero or infinite.
     """
     values, best = _runs_by_tasks(costs), np.asarray(best, dtype=np.float64)
     runs, starts = values.shape
     require(best.shape == (starts,), "best", f"have shape ({starts},)", f"has shape {best.shape}")
     require(bool(np.isfinite(best).all()), "best", "be finite", "holds NaN or infinity")
+    units = best if unit is None else np.asarray(unit, dtype=np.float64)
+    require(units.shape == (starts,), "unit", f"have shape ({starts},)", f"has shape {units.shape}")
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(starts, np.full(starts, 1 / starts), size=repetitions) / starts
     drawn = rng.integers(runs, size=(repetitions, runs))
     failed = ~np.isfinite(values)
     excess = np.where(failed, 0.0, values - best)  # 0 · ∞ would be NaN: failures are put back below
-    scale = abs(best.mean())
-    if scale == 0.0:
+    scale = abs(units.mean())
+    if scale == 0.0 or not np.isfinite(scale):
         undefined = Interval(np.nan, np.nan, np.nan)
         return GapIntervals(undefined, undefined)
     gap = np.where(failed.any(axis=1), np.inf, excess.mean(axis=1) / scale)  # (runs,)
-    scales = np.abs(weights @ best)[:, None]
+    scales = np.abs(weights @ units)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         samples = np.where(weights @ failed.T > 0, np.inf, weights @ excess.T / scales)  # (repetitions, runs)
     samples = np.take_along_axis(samples, drawn, axis=1)

@@ -70,6 +70,7 @@ class Policy:
     """An agent of a run as a controller: observations → controls, deterministic, in physical units, batched."""
 
     observes = True
+    clips = True
 
     def __init__(self, run: TrainingRun, agent: Any) -> None:
         self.run, self.problem, self.agent, self.name = run, run.problem, agent, run.label
@@ -112,9 +113,7 @@ class TrainingRun:
         self.warm_config = WarmStartConfig() if warm_start is True else (warm_start or None)
         agent_class, config_class = AGENTS[agent]
         self.agent_config = agent_config or config_class()
-        self.loop_config = loop_config or OffPolicyConfig()
-        if self.warm_config is not None and self.warm_config.clone:
-            self.loop_config = dataclasses.replace(self.loop_config, warmup_steps=0)  # the clone acts from the start
+        self.loop_config = _within(loop_config or OffPolicyConfig(), self.warm_config)
         self.env = make_vec(problem, self.config.num_envs, device=device, randomize=self.config.randomize)
         sizes = (self.env.obs_dim, self.env.action_dim)
         self.agent = agent_class(*sizes, self.agent_config, device=device, dtype=self.env.dtype, seed=seed)
@@ -263,6 +262,24 @@ class TrainingRun:
         return run
 
 
+def _within(loop: OffPolicyConfig, warm: WarmStartConfig | None) -> OffPolicyConfig:
+    """The loop of a run with that warm start: a clone acts from the start."""
+    return loop if warm is None or not warm.clone else dataclasses.replace(loop, warmup_steps=0)
+
+
+_EXTENT = ("iterations", "budget_seconds", "checkpoint_seconds")
+"""Fields of `TrainConfig` that a resumed run may change: how far it goes, not where."""
+
+
+def _check_same(name: str, given: Any, own: Any) -> None:
+    """Raise unless what is asked of a resumed run is what it was begun with."""
+    if type(given) is type(own) and dataclasses.is_dataclass(own):
+        for field in dataclasses.fields(own):
+            _check_same(f"{name}.{field.name}", getattr(given, field.name), getattr(own, field.name))
+    else:
+        require(given == own, name, f"be {own!r}, as in the run that is resumed, or absent", f"is {given!r}")
+
+
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
 
@@ -291,12 +308,12 @@ def train(
     agent: str,
     problem: Problem | str,
     *,
-    warm_start: WarmStartConfig | bool = False,
+    warm_start: WarmStartConfig | bool | None = None,
     agent_config: Any = None,
     loop_config: OffPolicyConfig | None = None,
     config: TrainConfig | None = None,
     budget_seconds: float | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     device: str = "cpu",
     out: str | Path | None = None,
     resume: bool = False,
@@ -305,10 +322,14 @@ def train(
 ) -> Policy:
     """Train `agent` (a name in `optctl.rl.agents.AGENTS`) on `problem` and return it as a controller.
 
-    What is not given comes from `optctl.settings`; `budget_seconds` only ends a run earlier, after the warm start at
-    the soonest. With `out`, checkpoints go to `out/checkpoint.safetensors`, and `resume` continues the run found there (if there
-    is one) up to the iterations of `config`. Ctrl-C finishes the step, saves and returns what there is: `policy.run.finished` is
-    then False. `starts` (S, n_x) are those of the learning curve; `policy.run` is the run (learning curve, timings).
+    What is not given comes from `optctl.settings` (no warm start, seed 0); `budget_seconds` only ends a run earlier, after the warm
+    start at the soonest. With `out`, checkpoints go to `out/checkpoint.safetensors`. Ctrl-C finishes the step, saves and returns what
+    there is: `policy.run.finished` is then False. `starts` (S, n_x) are those of the learning curve; `policy.run` is the run (learning
+    curve, timings).
+
+    `resume` continues the run found in `out`, if there is one. What is not given is then that run's own. Of what is given,
+    `budget_seconds`, `device`, `starts` and the fields `iterations`, `budget_seconds` and `checkpoint_seconds` of `config` may differ; an
+    `ArgumentError` names the first other one that does.
     """
     from optctl.settings import settings
 
@@ -319,35 +340,41 @@ def train(
             f"`{problem.name}` has constraints beyond its control bounds: {agent} does not know them, `compare` reports violations.",
             stacklevel=2,
         )
-    defaults = settings(agent, problem, warm_start=bool(warm_start))
-    config = config or defaults.train
-    if budget_seconds is not None:
-        config = dataclasses.replace(config, budget_seconds=budget_seconds)
     path = Path(out) / CHECKPOINT if out is not None else None
     require(path is not None or not resume, "resume", "come with `out`, the folder of the run", "`out` was not given")
     if path is not None:
         check_writable(path.parent)
         require(resume or not path.exists(), "out", "hold no other run, or come with `resume`", f"{path} exists")
     if resume and path is not None and path.exists():
-        extent = {"iterations": config.iterations, "budget_seconds": config.budget_seconds}
-        run = TrainingRun.load(path, problem, device=device, **extent)
-        given = agent_config or run.agent_config
-        require(
-            given in (run.agent_config, defaults.agent),
-            "agent_config",
-            "be that of the run that is resumed",
-            f"is {given}",
-        )
-        require(agent == run.name, "agent", f"be `{run.name}`, which the run in {path.parent} trains", f"is {agent!r}")
+        changes = {} if config is None else {name: getattr(config, name) for name in _EXTENT}
+        changes |= {} if budget_seconds is None else {"budget_seconds": budget_seconds}
+        run = TrainingRun.load(path, problem, device=device, **changes)
+        if loop_config is not None:
+            loop_config = _within(loop_config, run.warm_config)
+        if config is not None:
+            config = dataclasses.replace(config, **{name: getattr(run.config, name) for name in _EXTENT})
+        own_warm = run.warm_config or False
+        asked = {
+            "agent": (agent, run.name), "seed": (seed, run.seed), "agent_config": (agent_config, run.agent_config),
+            "loop_config": (loop_config, run.loop_config), "config": (config, run.config),
+            "warm_start": (warm_start, bool(own_warm) if isinstance(warm_start, bool) else own_warm),
+        }  # fmt: skip
+        for name, (given, own) in asked.items():
+            if given is not None:
+                _check_same(name, given, own)
     else:
+        defaults = settings(agent, problem, warm_start=bool(warm_start))
+        config = config or defaults.train
+        if budget_seconds is not None:
+            config = dataclasses.replace(config, budget_seconds=budget_seconds)
         run = TrainingRun(
             agent,
             problem,
-            warm_start=defaults.warm if warm_start is True else warm_start,
+            warm_start=defaults.warm if warm_start is True else warm_start or False,
             agent_config=agent_config or defaults.agent,
             loop_config=loop_config or defaults.loop,
             config=config,
-            seed=seed,
+            seed=0 if seed is None else seed,
             device=device,
         )
     if starts is not None:

@@ -15,7 +15,8 @@ from optctl.errors import require
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """States [units of the problem], controls, cost of each step, and where known the costates λ = ∂J*/∂x."""
+    """States [units of the problem], controls, cost of each step, and where known the costates λ = ∂J*/∂x, NaN where they are not:
+    before an instant at which the trajectory is no extremal, V_x is no gradient of the optimal cost."""
 
     times: np.ndarray
     """(T + 1,) or (*batch, T + 1) [s]."""
@@ -28,7 +29,7 @@ class Trajectory:
     terminal_cost: np.ndarray
     """(*batch,)."""
     costates: np.ndarray | None = None
-    """(*batch, T + 1, n_x)."""
+    """(*batch, T + 1, n_x); a row of NaN is not given."""
 
     def __post_init__(self) -> None:
         for field in ("times", "states", "controls", "costs", "terminal_cost", "costates"):

@@ -28,16 +28,20 @@ def _vector(problem: Problem, p: Any) -> ca.SX:
     return ca.SX(ca.vertcat(*[getattr(p, name) for name in problem.params]))
 
 
-def _resting_control(problem: Problem) -> np.ndarray:
-    """Zero, or the nearest admissible control."""
-    return np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)
-
-
 def _rounded(problem: Problem) -> bool:
-    """Whether the derivative of a step by some control is identically zero."""
+    """Whether the step, or else the path constraints, mention some control, and all their derivatives by it are identically zero.
+
+    A control that nothing mentions is not rounded: it is idle.
+    """
     x, u, p, t = problem._x, problem._u, problem._p, problem._t
-    slope = ca.sparsify(ca.jacobian(ca.vertcat(*problem.step_function(x, u, p, t)), u))
-    return not all(slope[:, j].nnz() for j in range(problem.n_u))
+    path = problem.path_constraint_function
+    after, cost = problem.step_function(x, u, p, t)
+    groups = [ca.vertcat(after, cost), *([] if path is None else [ca.vec(path(x, u, p, t))])]
+    for control in ca.vertsplit(u):
+        mentioning = next((group for group in groups if ca.depends_on(group, control)), None)
+        if mentioning is not None and not ca.sparsify(ca.jacobian(mentioning, control)).nnz():
+            return True
+    return False
 
 
 def _flat(problem: Problem) -> bool:
@@ -190,7 +194,7 @@ def delayed(problem: Problem, steps: int) -> Problem:
         name=f"{problem.name}-delayed",
         transition=shift,
         stage_cost=lambda x, u, p, t: cost(x[:n], arriving(x, u), _vector(plant, p), t),
-        **_augmented(plant, names, np.tile(_resting_control(plant), steps)),
+        **_augmented(plant, names, np.tile(plant.resting_control, steps)),
         **_noise(plant, arriving, queue),
     )
 
@@ -205,7 +209,7 @@ def with_actuator_lag(problem: Problem, time_constant: float | Mapping[str, floa
     tau = _by_control(problem, time_constant, "time_constant")
     n, names = problem.n_x, [_unused(f"{name}_applied", problem.state) for name in problem.control]
     added = dict(zip(names, _units(problem.control).values(), strict=True))
-    fields = _augmented(problem, added, _resting_control(problem))
+    fields = _augmented(problem, added, problem.resting_control)
     if problem.discrete:
         keep, step = ca.DM(np.exp(-problem.dt / tau)), problem.step_function
 
@@ -285,7 +289,7 @@ def slew_limited(problem: Problem, rates: float | Mapping[str, float], *, weight
         stage_cost=lambda x, u, p, t: (
             step(x[:n], applied(x, u), _vector(plant, p), t)[1] + weight * dt * ca.sumsqr(u)
         ),
-        **_augmented(plant, added, _resting_control(plant)),
+        **_augmented(plant, added, plant.resting_control),
         **_noise(plant, applied, plant.n_u),
     )  # fmt: skip
 
@@ -433,7 +437,7 @@ def sparse(problem: Problem, tolerance: float, *, smoothing: float = 0.0) -> Pro
         require(
             number and (value > 0 or (value == 0 and least != "positive")), argument, f"be {least}", f"is {value!r}"
         )
-    cost, rest = problem.stage_cost_function, ca.DM(_resting_control(problem))
+    cost, rest = problem.stage_cost_function, ca.DM(problem.resting_control)
     unit = problem.dt if problem.discrete else 1.0
 
     def outside(x, u, p, t):

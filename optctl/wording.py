@@ -66,6 +66,11 @@ def headline(comparison: Comparison, result: Result) -> str:
         yardstick = f"the {comparison.yardstick}"
         if math.isnan(value):
             said = f"mean cost {number(result.mean_cost)}, gap undefined"
+        elif not comparison.relative(result):
+            share = result.normalised.mean
+            said = f"{percent(share.estimate)} {interval(share)} of the way from {yardstick} to doing nothing".replace(
+                "  ", " "
+            )
         elif percent(value) == "0 %":
             said = f"at {yardstick}"
         else:
@@ -94,7 +99,7 @@ def headline(comparison: Comparison, result: Result) -> str:
 def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Column heads, and one row of strings per controller, best first."""
     several = any(r.runs > 1 for r in comparison.results)
-    heads = ["controller", "mean cost", "gap", "95 % interval [%]"]
+    heads = ["controller", "mean cost", "gap", "95 % interval [%]", "normalised gap"]
     heads += ["IQM gap", "seeds"] if several else []
     heads += ["failed", "violated", "time"]
     rows = []
@@ -106,7 +111,14 @@ def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
             gap = "inadmissible"
         elif r.violated:
             gap += " (not admissible)"
-        row = [r.name, number(r.mean_cost), gap, interval(r.gap.mean) if not r.failed else ""]
+        bracket = interval(r.gap.mean) if not r.failed else ""
+        if not comparison.relative(r):
+            gap, bracket = (
+                gap.replace(percent(r.gap_of_rest if r.failed else r.gap.mean.estimate), percent(math.nan)),
+                "",
+            )
+        share = r.normalised.mean
+        row = [r.name, number(r.mean_cost), gap, bracket, f"{percent(share.estimate)} {interval(share)}".rstrip()]
         row += [percent(r.gap.iqm.estimate) if r.runs > 1 else "", str(r.runs)] if several else []
         rows.append([*row, f"{r.failed}/{r.costs.size}", f"{r.violated}/{r.costs.size}", seconds(r.wall_time)])
     return heads, rows
@@ -129,6 +141,13 @@ def summary(comparison: Comparison) -> str:
     return said + f'The reference "{reference.name}" is the best local optimum found{extra}, not a proved bound.'
 
 
+def remarks(comparison: Comparison) -> list[str]:
+    """When the search for the reference ended, what it was checked against, and every note."""
+    reference = comparison.reference
+    searched = [] if reference is None else [said for said in (reference.search, *reference.checks) if said]
+    return [*searched, *comparison.notes]
+
+
 def text(comparison: Comparison) -> str:
     """The table as plain text, for terminals, logs and pipes."""
     heads, rows = table(comparison)
@@ -139,8 +158,8 @@ def text(comparison: Comparison) -> str:
 
     parts = [f"{comparison.problem.name}: {summary(comparison)}", "", line(heads).rstrip()]
     parts += ["  ".join("─" * w for w in widths), *(line(row).rstrip() for row in rows)]
-    if comparison.notes:
-        parts += ["", *comparison.notes]
+    if said := remarks(comparison):
+        parts += ["", *said]
     return "\n".join(parts)
 
 
@@ -161,10 +180,12 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
         "params": comparison.params.tolist(),
         "yardstick": comparison.yardstick,
         "best": {"costs": comparison.best.tolist(), "by": comparison.best_by},
+        "resting_costs": comparison.resting.tolist(),
         "reference": None if reference is None else {
             "name": reference.name, "kind": reference.kind, "costs": reference.costs.tolist(),
             "proved": np.asarray(reference.proved).tolist(), "wall_time_s": reference.wall_time,
             "largest_defect": reference.defect, "verdicts": reference.verdicts,
+            "search": reference.search, "checks": list(reference.checks),
         },
         "controllers": [_result_dict(comparison, r) for r in comparison.results],
         "notes": comparison.notes,
@@ -181,6 +202,9 @@ def _result_dict(comparison: Comparison, r: Result) -> dict[str, Any]:
         "iqm_cost": r.iqm_cost,
         "gap": r.gap.mean._asdict(),
         "gap_iqm": r.gap.iqm._asdict(),
+        "gap_says_something": comparison.relative(r),
+        "normalised_gap": r.normalised.mean._asdict(),
+        "normalised_gap_iqm": r.normalised.iqm._asdict(),
         "gap_of_episodes_that_did_not_fail": r.gap_of_rest,
         "gap_to_reference": r.gap_to_reference._asdict(),
         "difference_to_reference": None if against is None else against.mean._asdict() | {

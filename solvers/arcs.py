@@ -14,7 +14,6 @@ Control (1975), §3.9 to §3.11 and §8.3; Hartl, Sethi, Vickson, SIAM Review 37
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -22,6 +21,7 @@ import casadi as ca
 import numpy as np
 
 from optctl.problem import Problem
+from optctl.shared import kept
 from optctl.solvers.pontryagin import descended, minimiser, spread
 
 Mode = tuple[str, ...]
@@ -83,23 +83,18 @@ class Arc:
         return ", ".join("singular" if m == "free" and self.singular else m for m in self.mode)
 
 
-_BOUNDS: weakref.WeakKeyDictionary[Problem, dict[str, Bound]] = weakref.WeakKeyDictionary()
-_BUILT: weakref.WeakKeyDictionary[Problem, dict[tuple[Mode, bool], Arc]] = weakref.WeakKeyDictionary()
-
-
+@kept
 def bounds(problem: Problem) -> dict[str, Bound]:
     """All bounds on states and components of the path constraints by name: "x0 low", "x0 high", "path 0"."""
-    if problem not in _BOUNDS:
-        x, found = problem._x, {}
-        for i, name in enumerate(problem.state):
-            for side, limit, sign in (("low", problem.state_low[i], -1.0), ("high", problem.state_high[i], 1.0)):
-                if np.isfinite(limit):
-                    found[f"{name} {side}"] = sign * (x[i] - float(limit))
-        if problem.path_constraint_function is not None:
-            c = ca.densify(problem.path_constraint_function(x, problem._u, problem._p, 0.0))
-            found |= {f"path {i}": c[i] for i in range(c.numel())}
-        _BOUNDS[problem] = {name: _bound(problem, name, value) for name, value in found.items()}
-    return _BOUNDS[problem]
+    x, found = problem._x, {}
+    for i, name in enumerate(problem.state):
+        for side, limit, sign in (("low", problem.state_low[i], -1.0), ("high", problem.state_high[i], 1.0)):
+            if np.isfinite(limit):
+                found[f"{name} {side}"] = sign * (x[i] - float(limit))
+    if problem.path_constraint_function is not None:
+        c = ca.densify(problem.path_constraint_function(x, problem._u, problem._p, 0.0))
+        found |= {f"path {i}": c[i] for i in range(c.numel())}
+    return {name: _bound(problem, name, value) for name, value in found.items()}
 
 
 def _bound(problem: Problem, name: str, value: ca.SX) -> Bound:
@@ -114,15 +109,9 @@ def _bound(problem: Problem, name: str, value: ca.SX) -> Bound:
     return Bound(name, ca.Function("bound", [x, u, p], [value]), chain, top)
 
 
+@kept
 def arc(problem: Problem, mode: Mode, normal: bool = True) -> Arc:
     """The functions of one kind of arc, built once; H without the cost where the extremal is not `normal`."""
-    built = _BUILT.setdefault(problem, {})
-    if (mode, normal) not in built:
-        built[mode, normal] = _build(problem, mode, normal)
-    return built[mode, normal]
-
-
-def _build(problem: Problem, mode: Mode, normal: bool) -> Arc:
     n, x, u, p, t = problem.n_x, problem._x, problem._u, problem._p, problem._t
     assert problem.dynamics_function is not None  # not discrete
     lam = ca.SX.sym("costate", n)

@@ -21,6 +21,7 @@ from scipy.linalg import eigh
 from optctl.controller import check_params, check_states
 from optctl.errors import require
 from optctl.problem import Problem, check_problem
+from optctl.shared import in_turn
 from optctl.solvers import sweeps
 from optctl.solvers.certificates import checked_one
 from optctl.solvers.solution import Certificate, Solution, Status, gradient_functions, violation
@@ -207,6 +208,7 @@ def newton(
     return (z * half).reshape(shape), float(cost), float(np.abs(z - project(z - slope)).max())
 
 
+@in_turn
 def solve_grape(
     problem: Problem,
     x0: np.ndarray,

@@ -15,14 +15,14 @@ batches, independently of the solver that found it:
 
 from __future__ import annotations
 
-import weakref
-
 import casadi as ca
 import numpy as np
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
+from optctl.held import hold
 from optctl.problem import Problem
+from optctl.shared import kept
 from optctl.solvers.batch import Batched
 from optctl.trajectory import Trajectory
 
@@ -37,23 +37,19 @@ _SMALLEST = 1e-9
 _OFFSET = 1e-6
 """… and as at least this fraction of its own size: rounding of a state that hardly moves."""
 
-_RATES: weakref.WeakKeyDictionary[Problem, tuple[Batched, Batched | None]] = weakref.WeakKeyDictionary()
 
-
+@kept
 def _rates(problem: Problem) -> tuple[Batched, Batched | None]:
-    """(x, u, p, t) → [ẋ, l], and → [A, b] where ẋ = A(u, p) x + b(u, p)."""
-    if problem not in _RATES:
-        x, u, p, t = problem._x, problem._u, problem._p, problem._t
-        assert problem.dynamics_function is not None  # not discrete
-        f, cost = problem.dynamics_function(x, u, p, t), problem.stage_cost_function(x, u, p, t)
-        a = ca.jacobian(f, x)
-        affine = not (ca.depends_on(ca.vec(a), x) or ca.depends_on(f, t))
-        parts = [ca.densify(a), ca.densify(ca.substitute(f, x, ca.SX.zeros(problem.n_x)))]
-        _RATES[problem] = (
-            Batched(ca.Function("rates", [x, u, p, t], [ca.densify(ca.vertcat(f, cost))])),
-            Batched(ca.Function("affine", [u, p], parts), sequences=(0,)) if affine else None,
-        )
-    return _RATES[problem]
+    """(x, u, p, t, s) → [ẋ, l], and (u, p, s) → [A, b] where ẋ = A x + b; s is the middle of the interval, where data are read."""
+    x, u, p, t, middle = problem._x, problem._u, problem._p, problem._t, ca.SX.sym("middle")
+    f, cost = hold(problem.rate_function)(x, u, p, t, middle)
+    a = ca.jacobian(f, x)
+    affine = not (ca.depends_on(ca.vec(a), x) or ca.depends_on(f, t))
+    parts = [ca.densify(a), ca.densify(ca.substitute(f, x, ca.SX.zeros(problem.n_x)))]
+    return (
+        Batched(ca.Function("rates", [x, u, p, t, middle], [ca.densify(ca.vertcat(f, cost))])),
+        Batched(ca.Function("affine", [u, p, middle], parts), sequences=(0,)) if affine else None,
+    )
 
 
 def mismatches(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -112,7 +108,7 @@ def _again(problem: Problem, x: np.ndarray, u: np.ndarray, p: np.ndarray, times:
         nonlocal calls
         calls += 1
         y = flat.reshape(n, n_x + 1) * unit
-        value = h * rate(y[:, :n_x], held, parameters, begin + s * h)[0] / unit
+        value = h * rate(y[:, :n_x], held, parameters, begin + s * h, begin + 0.5 * h)[0] / unit
         if calls > most or not np.isfinite(value).all():
             raise Hopeless
         return value.ravel()
@@ -131,7 +127,8 @@ def _propagated(problem: Problem, x: np.ndarray, u: np.ndarray, p: np.ndarray, t
     affine, n_x, steps = _rates(problem)[1], problem.n_x, u.shape[1]
     if affine is None:
         return None
-    a, b = affine(u.reshape(steps, -1), np.repeat(p, steps, axis=0))
+    middle = 0.5 * (times[0, :-1] + times[0, 1:])[:, None]
+    a, b = affine(u.reshape(steps, -1), np.repeat(p, steps, axis=0), middle)
     block = np.zeros((steps, n_x + 1, n_x + 1))
     block[:, :n_x, :n_x], block[:, :n_x, n_x] = np.swapaxes(a, 1, 2), b
     with np.errstate(all="ignore"):
@@ -158,9 +155,6 @@ def accumulated(gaps: np.ndarray, states: np.ndarray) -> np.ndarray:
 def resting_control(problem: Problem) -> np.ndarray:
     """The admissible control nearest to zero (n_u,)."""
     return np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)
-
-
-_REST: weakref.WeakKeyDictionary[Problem, ca.Function] = weakref.WeakKeyDictionary()
 
 
 def cost_scale(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> np.ndarray:

@@ -11,19 +11,28 @@ conditions. Sources: Betts (2010), §4; Kelly, SIAM Review 59 (2017); Hairer and
 from __future__ import annotations
 
 import time
-import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import casadi as ca
 import numpy as np
 
 from optctl.errors import require
+from optctl.held import hold
 from optctl.problem import Bounds, Problem
-from optctl.solvers.certificates import accumulated
+from optctl.shared import in_turn, kept
+from optctl.solvers.certificates import accumulated, cost_scale
+from optctl.solvers.hamiltonian import autonomous, hamiltonian
 from optctl.solvers.multiple_shooting import Guess, control_bounds, start_bounds
 from optctl.solvers.nonlinear_program import NonlinearProgram
-from optctl.solvers.solution import Certificate, Solution, Status, integrated, ruled_out
+from optctl.solvers.solution import Certificate, Solution, Status, drift_allowed, integrated, ruled_out
 from optctl.trajectory import Trajectory
+
+_COST = 1e-4
+"""Relative error of the cost up to which a grid is fine enough."""
+_IDLE = 0.7
+"""Finer grids end where what is worst is not better by this factor than before."""
+_WIGGLE = 2.0
+"""A control oscillates where it varies, over all points, by more than so many times what its means over the intervals do."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +73,17 @@ def scheme(name: str, degree: int = 3) -> Scheme:
 
 class Collocation:
     """The program of one problem and scheme; unknowns: node states, stage states, controls, T. The intervals' shares of the whole
-    time (their widths) are parameters, so that one program serves every grid of as many intervals."""
+    time (their widths) are parameters, so that one program serves every grid of as many intervals. With `held`, the control is
+    constant on every interval."""
 
-    def __init__(self, problem: Problem, method: Scheme, intervals: int) -> None:
-        self.problem, self.method, self.intervals = problem, method, intervals
+    def __init__(self, problem: Problem, method: Scheme, intervals: int, held: bool = False) -> None:
+        self.problem, self.method, self.intervals, self.held = problem, method, intervals, held
         n_x, n_u, s, n = problem.n_x, problem.n_u, len(method.c), intervals
         self.free_time = problem.final_time is not None
         # control columns: shared interval ends for Lobatto points, all points for Radau
         per = s - 1 if method.shares_start else s
-        self.columns = n * per + (1 if method.shares_start else 0)
-        self.index = np.array([[k * per + j for j in range(s)] for k in range(n)])
+        self.columns = n if held else n * per + (1 if method.shares_start else 0)
+        self.index = np.array([[k if held else k * per + j for j in range(s)] for k in range(n)])
         self.inner = s - 2 if method.shares_start else s - 1  # stage states besides the nodes
         self.sizes = (n_x * (n + 1), n_x * n * self.inner, n_u * self.columns, int(self.free_time))
         w, p, x0 = ca.MX.sym("w", sum(self.sizes)), ca.MX.sym("p", problem.n_p), ca.MX.sym("x0", n_x)
@@ -84,18 +94,16 @@ class Collocation:
         final = final if self.free_time else problem.duration
         h = final * widths
         assert problem.dynamics_function is not None  # not discrete
-        point = ca.Function(
-            "rates", [problem._x, problem._u, problem._p, problem._t],
-            [problem.dynamics_function(problem._x, problem._u, problem._p, problem._t),
-             problem.stage_cost_function(problem._x, problem._u, problem._p, problem._t)],
-        )  # fmt: skip
+        point = hold(problem.rate_function)
         x, y = ca.SX.sym("x", n_x), ca.SX.sym("y", n_x)
         inner, u = ca.SX.sym("inner", n_x * self.inner), ca.SX.sym("u", n_u * s)
         q, t, hs = problem._p, problem._t, ca.SX.sym("h")
-        held = list(ca.horzsplit(ca.reshape(inner, n_x, self.inner))) if self.inner else []
-        xs = [x, *held, y] if method.shares_start else [*held, y]
+        between = list(ca.horzsplit(ca.reshape(inner, n_x, self.inner))) if self.inner else []
+        xs = [x, *between, y] if method.shares_start else [*between, y]
         us = ca.horzsplit(ca.reshape(u, n_u, s))
-        f, costs = zip(*(point(xs[j], us[j], q, t + float(method.c[j]) * hs) for j in range(s)), strict=True)
+        f, costs = zip(
+            *(point(xs[j], us[j], q, t + float(method.c[j]) * hs, t + 0.5 * hs) for j in range(s)), strict=True
+        )
         rows = [i for i in range(s) if not (method.shares_start and i == 0)]
         defects = [xs[i] - x - hs * sum((float(method.a[i, j]) * f[j] for j in range(s)), ca.SX(0)) for i in rows]
         cost = hs * sum((float(method.b[j]) * costs[j] for j in range(s)), ca.SX(0))
@@ -116,15 +124,7 @@ class Collocation:
         self.interval_values = ca.Function("interval_values", [w, p, widths, y_all], [costs_all, start(*ends, y_all)])
         constraints, self.n_path, self.n_end = [ca.vec(g)], 0, 0
         if problem.path_constraint_function is not None:
-            if method.shares_start:
-                inside = ca.reshape(ca.vertcat(nodes[:, :-1], stages), n_x, n * per)
-                points = ca.horzcat(inside, nodes[:, -1])
-            else:
-                points = ca.reshape(ca.vertcat(stages, nodes[:, 1:]), n_x, n * per)
-            at = ca.reshape(ca.repmat(starts, per, 1) + ca.DM(method.c[:per]) @ h, 1, n * per)
-            at = ca.horzcat(at, final) if method.shares_start else at
-            path = problem.path_constraint_function.map(self.columns)
-            constraints.append(ca.vec(path(points, controls, ca.repmat(p, 1, self.columns), at)))
+            constraints.append(self._path(nodes, stages, gathered, p, starts, h))
             self.n_path = constraints[-1].numel()
         if problem.terminal_constraint_function is not None:
             constraints.append(problem.terminal_constraint_function(nodes[:, -1], p, final))
@@ -132,14 +132,42 @@ class Collocation:
         self.n_defect = g.numel()
         self.program = NonlinearProgram(w, ca.vertcat(x0, p, widths.T), objective, ca.vertcat(*constraints))
 
+    def _path(self, nodes: ca.MX, stages: ca.MX, controls: ca.MX, p: ca.MX, starts: ca.MX, h: ca.MX) -> ca.MX:
+        """The path constraints at every point and at t = 0, where the polynomial of the first interval has the control; held controls
+        meet them at both ends of their intervals."""
+        problem, n, c = self.problem, self.intervals, self.method.c
+        assert problem.path_constraint_function is not None
+        path, n_x, n_u = hold(problem.path_constraint_function), problem.n_x, problem.n_u
+        at, middles = ca.repmat(starts, len(c), 1) + ca.DM(c) @ h, starts + 0.5 * h
+        held = [controls[j * n_u : (j + 1) * n_u, :] for j in range(len(c))]
+        inside = [ca.reshape(stages, n_x, n * self.inner)[:, j :: self.inner] for j in range(self.inner)]
+        begun = [nodes[:, :-1]] if self.method.shares_start else []
+        states = [*begun, *inside, nodes[:, 1:]]
+        along = lambda j: path.map(n)(states[j], held[j], ca.repmat(p, 1, n), at[j, :], middles)
+        if self.held:
+            x, u, t = problem._x, problem._u, problem._t
+            values = problem.path_constraint_function(x, u, problem._p, t)
+            moves = ca.which_depends(values, ca.vertcat(x, t), 1, True)  # the others hold or not as a whole
+            rows = [i for i, moving in enumerate(moves) if moving]
+            first = path.map(n)(nodes[:, :-1], held[0], ca.repmat(p, 1, n), starts, middles)
+            return ca.vertcat(ca.vec(first), *(ca.vec(along(j)[rows, :]) for j in range(len(begun), len(c))))
+        zero = sum((float(v) * held[j][:, 0] for j, v in enumerate(_lagrange(c, 0.0))), ca.MX(n_u, 1))
+        # a point that two intervals share belongs to the one that it ends
+        return ca.vertcat(
+            path(nodes[:, 0], zero, p, 0.0, middles[0]), *(ca.vec(along(j)) for j in range(len(begun), len(c)))
+        )
+
     def _split(self, w):
         ends = np.cumsum(self.sizes)
         return w[: int(ends[0])], w[int(ends[0]) : int(ends[1])], w[int(ends[1]) : int(ends[2])], w[int(ends[2]) :]
 
     def times(self, h: np.ndarray) -> np.ndarray:
         """Times of the control columns, for intervals of lengths h."""
+        starts = np.cumsum(h) - h
+        if self.held:
+            return starts + h / 2
         columns = np.empty(self.columns)
-        columns[self.index] = (np.cumsum(h) - h)[:, None] + h[:, None] * self.method.c
+        columns[self.index] = starts[:, None] + h[:, None] * self.method.c
         return columns
 
     def pack(self, guess: Guess, final: float, widths: np.ndarray) -> np.ndarray:
@@ -163,9 +191,13 @@ class Collocation:
         return sides[0], sides[1]
 
 
-_BUILT: weakref.WeakKeyDictionary[Problem, dict] = weakref.WeakKeyDictionary()
+@kept
+def transcription(problem: Problem, scheme_name: str, degree: int, intervals: int, held: bool) -> Collocation:
+    """The problem's program, built once."""
+    return Collocation(problem, scheme(scheme_name, degree), intervals, held)
 
 
+@in_turn
 def solve_collocation(
     problem: Problem,
     x0: np.ndarray,
@@ -183,13 +215,16 @@ def solve_collocation(
     resimulation: float | None = None,
     max_intervals: int = 3200,
     damped: bool = False,
+    held: bool = False,
 ) -> Solution:
-    """One local solve, or with `resimulation` several on ever finer grids: intervals whose independently integrated defect is
-    larger, relative to max(1, max |x_i|), are split, each grid starting from the solution on the one before. `free_start` and
-    `damped` as in multiple shooting.
+    """One local solve, or with `resimulation` several on ever finer grids: intervals are split whose independently integrated defect,
+    relative to max(1, max |x_i|), is larger, or where the Hamiltonian of an autonomous problem is not that of the others; each grid
+    starts from the solution on the one before. Where the control oscillates inside the intervals to live on their errors, as it
+    does on singular arcs, it is held constant on every interval from then on, or with `held` from the beginning. Refining ends
+    where it is of no use, or the time is up. `free_start` and `damped` as in multiple shooting.
 
     The trajectory lists node states and costates; `controls` are the controls at the middle of each interval (interpolated), `costs`
-    the interval costs."""
+    the interval costs. An unbounded control that enters as an angle is continued from point to point."""
     require(not problem.discrete, "problem", "have continuous dynamics", "is discrete")
     require(resimulation is None or resimulation > 0, "resimulation", "be positive", f"is {resimulation!r}")
     started = time.perf_counter()
@@ -205,40 +240,72 @@ def solve_collocation(
     final, iterations = problem.duration, 0
     if problem.final_time is not None:
         final = float(np.mean(problem.final_time)) if guess.final_time is None else guess.final_time
+    best, name = None, f"collocation ({scheme_name})"
     while True:
-        built = _BUILT.setdefault(problem, {})
-        key = (scheme_name, degree, len(widths))
-        if key not in built:
-            built[key] = Collocation(problem, method, len(widths))
-        c: Collocation = built[key]
+        begun = time.perf_counter()
+        c = transcription(problem, scheme_name, degree, len(widths), held)
         low = np.concatenate([np.zeros(c.n_defect), np.full(c.n_path, -np.inf), np.zeros(c.n_end)])
-        left = time_limit - (time.perf_counter() - started)
         result = c.program.solve(
             c.pack(guess, final, widths), np.concatenate([x0, p, widths]),
             c.bounds(np.asarray(x0), scale, free_start or {}), (low, np.zeros(len(low))),
-            tolerance=tolerance, max_iterations=max_iterations, time_limit=max(left, 0.0),
+            tolerance=tolerance, max_iterations=max_iterations, time_limit=max(time_limit - (begun - started), 0.0),
             damped=damped,
         )  # fmt: skip
         iterations += result.iterations
-        name, seconds = f"collocation ({scheme_name})", time.perf_counter() - started
-        found, defects = _solution(c, result, widths, p, seconds, name)
-        found = found.replace(iterations=iterations)
-        if resimulation is None or not found.ok or np.max(defects) <= resimulation:
+        found, errors = _solution(c, result, widths, p, 0.0, name)
+        now = time.perf_counter()
+        found = found.replace(iterations=iterations, wall_time=now - started)
+        if resimulation is None or (best is None and not found.ok):
             return found
-        if len(widths) >= max_intervals or seconds > time_limit:
-            status = Status.TIME_LIMIT if seconds > time_limit else Status.ACCEPTABLE
-            message = f"re-simulated defect {np.max(defects):.1e} with {len(widths)} intervals"
-            return found.replace(status=status, message=message)
-        widths = _refined(widths, defects, resimulation, method.order, max_intervals)
-        guess = Guess.of(found.trajectory)
-        final = found.final_time
+        worse = best is not None and not found.ok  # the finer grid is not done
+        if worse:
+            assert best is not None
+            found, errors = best[0].replace(iterations=iterations, wall_time=now - started), best[1]
+        elif errors.worst(resimulation) <= 1:
+            return found
+        idle = best is not None and best[2] == held and errors.worst(resimulation) > _IDLE * best[1].worst(resimulation)
+        wiggles = errors.wiggles and not held and (idle or errors.cost > _COST)
+        finer = widths if wiggles else _refined(widths, errors, resimulation, method.order, max_intervals)
+        left = time_limit - (now - started) - (now - begun) * len(finer) / len(widths)
+        if worse or left < 0 or (not wiggles and (idle or len(widths) >= max_intervals)):
+            message = f"{errors.said(resimulation)} with {len(found.trajectory.controls)} intervals"
+            return found.replace(status=Status.ACCEPTABLE, message=message)
+        best = found, errors, held
+        held, widths = held or wiggles, finer
+        guess, final = Guess.of(found.trajectory), found.final_time
 
 
-def _refined(widths: np.ndarray, defects: np.ndarray, wanted: float, order: int, most: int) -> np.ndarray:
-    """Split every interval whose defect, which falls as h^(order + 1), is larger than wanted; the worst first, up to `most`."""
-    pieces = np.ceil((2 * np.nan_to_num(defects, nan=np.inf) / wanted) ** (1 / (order + 1)))
-    extra = np.where(defects <= wanted, 0, np.clip(pieces, 2, 4) - 1).astype(int)
-    worst = np.argsort(-defects, kind="stable")
+@dataclass(frozen=True)
+class _Errors:
+    """What a grid gets wrong."""
+
+    defects: np.ndarray
+    """Of each interval integrated again, in states and cost, relative (n,)."""
+    drift: np.ndarray
+    """|H − median H| at each interval's end, relative to half the drift that is allowed (n,)."""
+    cost: float
+    """What the defects change in the cost, relative."""
+    wiggles: bool
+    """The control oscillates inside the intervals."""
+
+    def worst(self, wanted: float) -> float:
+        """Up to 1 where all is well."""
+        return float(max(np.max(self.defects) / wanted, np.max(self.drift), self.cost / _COST))
+
+    def said(self, wanted: float) -> str:
+        if np.max(self.drift) > 1:
+            return f"the Hamiltonian drifts by {np.max(self.drift):.1g} times what is allowed"
+        return f"re-simulated defect {np.max(self.defects):.1e}"
+
+
+def _refined(widths: np.ndarray, errors: _Errors, wanted: float, order: int, most: int) -> np.ndarray:
+    """Split every interval whose defect, which falls as h^(order + 1), or drift, which falls as h, is larger than wanted; the worst
+    first, up to `most`."""
+    ratio = np.nan_to_num(errors.defects, nan=np.inf) / wanted
+    pieces = np.maximum(np.ceil((2 * ratio) ** (1 / (order + 1))), np.ceil(2 * errors.drift))
+    ratio = np.maximum(ratio, errors.drift)
+    extra = np.where(ratio <= 1, 0, np.clip(pieces, 2, 4) - 1).astype(int)
+    worst = np.argsort(-ratio, kind="stable")
     extra[worst[np.cumsum(extra[worst]) > most - len(widths)]] = 0
     if not extra.any():
         extra[worst[0]] = 1
@@ -247,13 +314,14 @@ def _refined(widths: np.ndarray, defects: np.ndarray, wanted: float, order: int,
 
 def _solution(
     c: Collocation, result, widths: np.ndarray, p: np.ndarray, wall_time: float, name: str
-) -> tuple[Solution, np.ndarray]:
-    """The solution, and the relative defect of each interval, in states and cost, when it is integrated again."""
+) -> tuple[Solution, _Errors]:
+    """The solution, and what the grid gets wrong."""
     problem, n = c.problem, c.intervals
     motion = problem.dynamics_function
     assert motion is not None  # not discrete
+    both = hold(problem.rate_function)
     nodes, stages, controls, final = c._split(result.w)
-    nodes, controls = nodes.reshape(n + 1, problem.n_x), controls.reshape(c.columns, problem.n_u)
+    nodes, controls = nodes.reshape(n + 1, problem.n_x), _continued(problem, controls.reshape(c.columns, problem.n_u))
     stages = stages.reshape(n, c.inner, problem.n_x)
     final = float(final[0]) if c.free_time else problem.duration
     h, method = final * widths, c.method
@@ -265,7 +333,8 @@ def _solution(
     interior_end = result.bound_multipliers[problem.n_x * n : problem.n_x * (n + 1)]
     costates[-1] = _end_costate(c, nodes[-1], p, final, result, interior_end)
     u = controls[c.index]  # (n, s, n_u)
-    middle = np.einsum("kju,j->ku", u, _lagrange(method.c, 0.5))
+    at = lambda fraction: np.einsum("kju,j->ku", u, _lagrange(method.c, fraction))
+    middle = np.clip(at(0.5), u.min(axis=1), u.max(axis=1))  # polynomials overshoot, controls have bounds
     end = float(problem.terminal_cost_function(nodes[-1], p, final)) if problem.horizon == "finite" else 0.0
     trajectory = Trajectory(
         times=times,
@@ -277,28 +346,27 @@ def _solution(
     )
 
     def rate(fraction: float, flat: np.ndarray) -> np.ndarray:
-        held = np.einsum("kju,j->ku", u, _lagrange(method.c, fraction))
-        arguments = flat.reshape(n, -1)[:, :-1].T, held.T, p, (times[:-1] + fraction * h)[None]
-        f, cost = np.asarray(motion(*arguments)), np.asarray(problem.stage_cost_function(*arguments))
+        arguments = flat.reshape(n, -1)[:, :-1].T, at(fraction).T, p, (times[:-1] + fraction * h)[None]
+        f, cost = (np.asarray(v) for v in both(*arguments, (times[:-1] + 0.5 * h)[None]))
         return (h[:, None] * np.concatenate([f, np.broadcast_to(cost, (1, n))]).T).ravel()
 
     begin = np.column_stack([nodes[:-1], np.zeros(n)])
     again = integrated(rate, begin.ravel()).reshape(n, -1)
-    gaps, misses = np.abs(again[:, :-1] - nodes[1:]), (again[:, -1] - costs.ravel()) / (1.0 + abs(result.cost))
-    defects = np.maximum((gaps / np.maximum(1.0, np.abs(nodes).max(axis=0))).max(axis=1), np.abs(misses))
-    drift = None
-    x, uu, pp, t = problem._x, problem._u, problem._p, problem._t
-    if not (ca.depends_on(motion(x, uu, pp, t), t) or ca.depends_on(problem.stage_cost_function(x, uu, pp, t), t)):
-        k = slice(1, n) if method.shares_start else slice(0, n)
-        if method.shares_start:
-            f = np.asarray(motion(nodes[k].T, u[k, 0].T, p, 0.0)).T
-            cost = np.asarray(problem.stage_cost_function(nodes[k].T, u[k, 0].T, p, 0.0)).ravel()
-            hamiltonian = cost + (costates[k] * f).sum(axis=1)
-        else:  # Radau controls belong to the end of the interval
-            f = np.asarray(motion(nodes[1:].T, u[:, -1].T, p, 0.0)).T
-            cost = np.asarray(problem.stage_cost_function(nodes[1:].T, u[:, -1].T, p, 0.0)).ravel()
-            hamiltonian = cost + (costates[1:] * f).sum(axis=1)
-        drift = float(np.ptp(hamiltonian)) if len(hamiltonian) else 0.0
+    gaps, misses = again[:, :-1] - nodes[1:], again[:, -1] - costs.ravel()
+    unit = float(cost_scale(problem, Trajectory.stack([trajectory]), p[None])[0])
+    change = float(abs(misses.sum() + np.sum(costates[1:] * gaps))) / unit
+    sizes = np.maximum(1.0, np.abs(nodes).max(axis=0))
+    defects = np.maximum((np.abs(gaps) / sizes).max(axis=1), np.abs(misses) / (1.0 + abs(result.cost)))
+    h_ends, terms, _ = (
+        np.asarray(v) for v in hamiltonian(problem)(nodes[1:].T, u[:, -1].T, costates[1:].T, p, times[None, 1:])
+    )
+    if method.shares_start and n > 1:  # the control at the very end is that of no interval after it
+        h_ends[0, -1] = h_ends[0, -2]
+    steady, size = autonomous(problem), float(terms.max())
+    drift = np.abs(h_ends - np.median(h_ends)).ravel() / (drift_allowed(size, unit) / 2) if steady else np.zeros(n)
+    variation = lambda v: np.abs(np.diff(v, axis=0)).sum(axis=0)
+    inside, between = variation(u.reshape(-1, problem.n_u)), variation(np.einsum("kju,j->ku", u, method.b))
+    errors = _Errors(defects, drift, change, bool((inside > _WIGGLE * between + np.ptp(u, axis=(0, 1))).any()))
     defect = float(np.abs(result.g[: c.n_defect]).max())
     worst = [0.0]
     for values, lo, hi in (
@@ -306,20 +374,55 @@ def _solution(
         (controls, problem.control_low, problem.control_high),
     ):
         worst += [float(np.max(lo - values, initial=0.0)), float(np.max(values - hi, initial=0.0))]
+    if problem.path_constraint_function is not None:
+        begun = u[:, 0] if c.held else np.concatenate([at(0.0)[:1], u[:-1, -1]])
+        starts = problem.path_constraint_function(nodes[:-1].T, begun.T, p, times[None, :-1])
+        worst.append(float(np.max(np.asarray(starts), initial=0.0)))
     rest = result.g[c.n_defect :]
     worst += [float(np.max(rest[: c.n_path], initial=0.0)), float(np.max(np.abs(rest[c.n_path :]), initial=0.0))]
     status = result.status
     if not status.ok and defect < 1e-9 and max(worst) < 1e-8 and result.gradient < 1e-6 * (1 + abs(result.cost)):
         status = Status.CONVERGED
     status, message = ruled_out(problem, nodes, controls) or (status, "" if status.ok else result.message)
+    if not status.certifiable:
+        trajectory = replace(trajectory, costates=np.full_like(costates, np.nan))  # not the gradient of anything
     certificate = Certificate(
-        defect=defect, resimulation=float(np.max(gaps)), cost_defect=float(abs(misses.sum())), stationarity=result.gradient,
-        hamiltonian_drift=drift, constraint_violation=max(worst), accumulated=float(accumulated(gaps[None], nodes[None])[0]),
+        defect=defect, resimulation=float(np.max(np.abs(gaps))), accumulated=float(accumulated(gaps[None], nodes[None])[0]),
+        cost_defect=change, cost_scale=unit, stationarity=result.gradient, constraint_violation=float(np.max(worst)),
+        hamiltonian_drift=float(np.ptp(h_ends)) if steady else None, hamiltonian_size=size if steady else None,
     )  # fmt: skip
     return Solution(
         problem=problem.name, solver=name, trajectory=trajectory, status=status, certificate=certificate,
         wall_time=wall_time, iterations=result.iterations, message=message,
-    ), defects  # fmt: skip
+    ), errors  # fmt: skip
+
+
+_TURNS = (2 * np.pi, 360.0)
+
+
+@kept
+def _periods(problem: Problem) -> list[float]:
+    """Per control the turn, in radians or degrees, after which everything is the same; 0 for others and where it is bounded. By numbers."""
+    rng, n_u, num = np.random.default_rng(0), problem.n_u, 16
+    x = (problem.initial_state.sample(rng, num) + 0.1 * rng.standard_normal((num, problem.n_x))).T
+    u, t = rng.standard_normal((n_u, num)), rng.uniform(0, problem.duration, (1, num))
+    functions = (problem.dynamics_function, problem.stage_cost_function, problem.path_constraint_function)
+    values = lambda v: [np.asarray(f(x, v, problem.param_values, t)) for f in functions if f is not None]
+    same = lambda v: all(np.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(values(u), values(v), strict=True))
+    moved = lambda i, shift: u + shift * np.eye(n_u)[:, i : i + 1]
+    bounded = np.isfinite(problem.control_low) | np.isfinite(problem.control_high)
+    free = [not bounded[i] and not same(moved(i, 1.0)) for i in range(n_u)]
+    return [next((turn for turn in _TURNS if same(moved(i, turn))), 0.0) if free[i] else 0.0 for i in range(n_u)]
+
+
+def _continued(problem: Problem, controls: np.ndarray) -> np.ndarray:
+    """Controls (M, n_u) in order: angles whole turns away, where they neither jump nor lie more than half a turn off on average."""
+    controls = controls.copy()
+    for i, turn in enumerate(_periods(problem)):
+        if turn:
+            angle = np.unwrap(controls[:, i], period=turn)
+            controls[:, i] = angle - turn * np.round(angle.mean() / turn)
+    return controls
 
 
 def _lagrange(points: np.ndarray, at: float) -> np.ndarray:

@@ -18,6 +18,10 @@ from optctl.problem import Problem
 from optctl.solvers.sweeps import Sweeps, sweeps
 
 _INFINITE = 1e20
+GAUSS_NEWTON_DAMPING = 1e-6
+"""μ where the exact model broke down: Q_uu of the convex one may be singular."""
+STATIONARY = 1e-6
+"""Projected gradient in units of 1 + |J| up to which a trajectory is an extremal, though no step improves it any more."""
 UNROLLED = 16
 """States up to which the linear algebra of a stage is unrolled (`sweeps.py`, `batched/ddp.py`); beyond, tiles (`batched/tiles.py`)."""
 
@@ -35,10 +39,11 @@ class DdpResult:
     converged: np.ndarray
     iterations: np.ndarray
     gains: np.ndarray
-    """(B, N, n_u, n_x)."""
+    """K (B, N, n_u, n_x), `expansion`."""
     costates: np.ndarray
+    """V_x (B, N+1, n_x): the gradient of the optimal cost where the trajectory is an extremal (`gradients`)."""
     hessians: np.ndarray
-    """P (B, N+1, n_x, n_x)."""
+    """P = V_xx (B, N+1, n_x, n_x)."""
 
     @property
     def value(self) -> np.ndarray:
@@ -185,16 +190,52 @@ def solve_ddp(
     if max_iterations and (high - low < 0.1 * _INFINITE).any():
         iterations += _interior(batch, barrier, max_iterations)
     gradient, converged = _clamped(batch, tolerance, polish if iterations.any() else max_iterations, iterations)
-    costates, hess, _, gain, _, _ = f.clamped(batch.x, batch.u, p, np.zeros((1, 1)), low, high, np.ones((1, 1)))
-    # V_x of the feedback sweep: the open-loop adjoint would amplify rounding on unstable arcs, but is safe where P is not
-    loose = ~converged | ~np.isfinite(costates).all(axis=(1, 2))
-    if loose.any():
-        costates[loose] = f.adjoint(batch.x[loose], batch.u[loose], p[loose])[0]
+    costates, hessians, gains = expansion(problem, batch.x, batch.u, p, low, high)
     return DdpResult(
         states=batch.x, controls=batch.u, costs=batch.c, terminal_cost=batch.e, gradient=gradient, converged=converged,
-        iterations=iterations, costates=costates, gains=np.swapaxes(gain.reshape(num, steps, n_x, n_u), -1, -2),
-        hessians=hess.reshape(num, steps + 1, n_x, n_x),
+        iterations=iterations, costates=costates, gains=gains, hessians=hessians,
     )  # fmt: skip
+
+
+def expansion(
+    problem: Problem, states: np.ndarray, controls: np.ndarray, params: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """V_x (B, N+1, n_x), V_xx (B, N+1, n_x, n_x) and K (B, N, n_u, n_x) along trajectories: the exact second-order sweep, undamped.
+
+    V_x is the derivative of the cost under the feedback, V_x = Q_x − K'Q_u with K = 0 at active bounds: what is left of Q_u, and
+    rounding, decays through the closed loop, where the open-loop adjoint amplifies them along an unstable plant. Where V_xx or K do
+    not stay finite they are those of the convex Gauss–Newton model; where V_x does not, it is the adjoint. `params`: (B, n_p).
+    """
+    (num, steps, n_u), n_x = controls.shape, problem.n_x
+    f, zero, one = bundle(problem, steps), np.zeros((1, 1)), np.ones((1, 1))
+    slopes, hessians, _, gains, _, _ = f.clamped(states, controls, params, zero, low, high, one)
+    finite = lambda array: np.isfinite(array).all(axis=(1, 2))
+    broken, lost = ~(finite(hessians) & finite(gains)), ~finite(slopes)
+    if broken.any():
+        x, u, p = states[broken], controls[broken], params[broken]
+        _, hessians[broken], _, gains[broken], _, _ = f.clamped(x, u, p, GAUSS_NEWTON_DAMPING * one, low, high, zero)
+    if lost.any():
+        slopes[lost] = f.adjoint(states[lost], controls[lost], params[lost])[0]
+    return (
+        slopes,
+        hessians.reshape(num, steps + 1, n_x, n_x),
+        np.swapaxes(gains.reshape(num, steps, n_x, n_u), -1, -2),
+    )
+
+
+def gradients(slopes: np.ndarray, stationarity: np.ndarray, tolerance: np.ndarray) -> np.ndarray:
+    """The slopes V_x (B, N+1, n_x) that are gradients of the optimal cost; NaN for the others.
+
+    What follows an instant of an extremal is an extremal from there (principle of optimality), and V_x is then the derivative of
+    its cost, whatever led there. So λ_k is given where all intervals from k on are stationary: projected gradients `stationarity`
+    (B, N) of at most `tolerance` (B,), which is NaN for none at all. At a kink that holds the controls (a clamped speed, the wrap of
+    an angle) Q_u ≠ 0, and V_x depends on the side that K belongs to: it differs by (K₁ − K₂)'Q_u, and no λ before it is given.
+    """
+    open_ = ~(stationarity <= tolerance[:, None])
+    before = np.logical_or.accumulate(open_[:, ::-1], axis=1)[:, ::-1]
+    missing = np.concatenate([before, np.zeros((len(before), 1), dtype=bool)], axis=1)
+    missing |= ~np.isfinite(slopes).all(axis=2) | np.isnan(tolerance)[:, None]
+    return np.where(missing[..., None], np.nan, slopes)
 
 
 def _by_kernels(
@@ -219,11 +260,6 @@ def _by_kernels(
         again = solve_ddp(problem, states[lost], controls[lost], p, follow=follow, **settings)
         for name, array in found.__dict__.items():
             array[lost] = again.__dict__[name]
-    loose = np.flatnonzero(~found.converged)
-    if len(loose):
-        p = np.broadcast_to(params, (len(controls), problem.n_p))[loose]
-        exact = sweeps(problem, controls.shape[1]).adjoint(found.states[loose], found.controls[loose], p)[0]
-        found.costates[loose] = exact
     return found
 
 

@@ -10,32 +10,30 @@ The result is a guess, never a solution. Source: Bellman (1957); Kushner and Dup
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
 
 import casadi as ca
 import numpy as np
 from scipy import sparse
 
+from optctl.held import dependence
 from optctl.problem import Problem
+from optctl.shared import kept
 from optctl.solvers.batch import Batched
 from optctl.solvers.sweeps import sweeps
 
-_PERIODS: weakref.WeakKeyDictionary[Problem, np.ndarray] = weakref.WeakKeyDictionary()
 
-
+@kept
 def periods(problem: Problem) -> np.ndarray:
     """Per state 2π where shifting it by a turn changes neither cost nor dynamics, else 0, shape (n_x,). Checked by numbers."""
-    if problem not in _PERIODS:
-        rng = np.random.default_rng(0)
-        x = problem.initial_state.sample(rng, 16) + 0.1 * rng.standard_normal((16, problem.n_x))
-        u = problem.to_control(rng.uniform(-1, 1, (16, problem.n_u)))
-        found = np.zeros(problem.n_x)
-        for i in range(problem.n_x):
-            shift = 2 * np.pi * np.eye(problem.n_x)[i]
-            found[i] = 2 * np.pi if _invariant(problem, x, u, shift) else 0.0
-        _PERIODS[problem] = found
-    return _PERIODS[problem]
+    rng = np.random.default_rng(0)
+    x = problem.initial_state.sample(rng, 16) + 0.1 * rng.standard_normal((16, problem.n_x))
+    u = problem.to_control(rng.uniform(-1, 1, (16, problem.n_u)))
+    found = np.zeros(problem.n_x)
+    for i in range(problem.n_x):
+        shift = 2 * np.pi * np.eye(problem.n_x)[i]
+        found[i] = 2 * np.pi if _invariant(problem, x, u, shift) else 0.0
+    return found
 
 
 def _invariant(problem: Problem, x: np.ndarray, u: np.ndarray, shift: np.ndarray) -> bool:
@@ -62,6 +60,9 @@ def time_invariant(problem: Problem) -> bool:
     return not any(ca.depends_on(output, symbols[3]) for output in f(*symbols))
 
 
+_HOPELESS = 1e12
+"""What an interval or an end costs that has no finite cost."""
+
 _KINKS = (
     "FMIN",
     "FMAX",
@@ -81,9 +82,13 @@ _KINKS = (
 
 
 def kinked(function: ca.Function) -> bool:
-    """Holds an operation with a kink or a jump, which no derivative shows."""
+    """Holds an operation with a kink or a jump, which no derivative shows; of parameters `p` and the time `t` alone it may."""
     kinks = {getattr(ca, f"OP_{name}") for name in _KINKS}
-    return any(function.instruction_id(i) in kinks for i in range(function.n_instructions()))
+    moving = {i for i in range(function.n_in()) if function.name_in(i) not in ("p", "t")}
+    for operation, depends in dependence(function, moving):
+        if operation in kinks and (depends[0] if operation == ca.OP_IF_ELSE_ZERO else any(depends)):
+            return True
+    return False
 
 
 def smooth(problem: Problem) -> bool:
@@ -125,7 +130,8 @@ class GridPolicy:
             after, cost = self.held(np.repeat(x, m, axis=0), np.tile(self.levels, (num, 1)), self.p[None])
             hopeless = ~(np.abs(after) < 1e9).all(axis=1)
             after[hopeless] = self.low
-            total = np.where(hopeless, np.inf, cost[:, 0] + self.interpolate(stage + 1, after)).reshape(num, m)
+            total = cost[:, 0] + self.interpolate(stage + 1, after)
+            total = np.where(hopeless | np.isnan(total), np.inf, total).reshape(num, m)
             best = np.argmin(total, axis=1) if stage or first is None else first
             x = after.reshape(num, m, -1)[np.arange(num), best]
             chosen.append(self.levels[best])
@@ -218,19 +224,20 @@ def _solve_on(
     )  # fmt: skip
     size = len(grid)
     arrived, costs = held(np.tile(grid, (len(controls), 1)), np.repeat(controls, size, axis=0), p[None])
-    hopeless = ~(np.abs(arrived) < 1e9).all(axis=1) | ~(np.abs(costs[:, 0]) < 1e12)
+    hopeless = ~(np.abs(arrived) < 1e9).all(axis=1) | ~(np.abs(costs[:, 0]) < _HOPELESS)
     arrived[hopeless] = low
     index, weight = interpolation(arrived, low, spacing, counts, wrapped)
     row_ends = np.arange(0, index.size + 1, len(index))
     transition = sparse.csr_matrix((weight.T.ravel(), index.T.ravel(), row_ends), shape=(len(arrived), size))
-    paid = np.where(hopeless, 1e12, costs[:, 0])
+    paid = np.where(hopeless, _HOPELESS, costs[:, 0])
     if leaving:
         outside = ((arrived < low - spacing / 2) | (arrived > high + spacing / 2)) & ~wrapped
         outside = outside.any(axis=1)
         paid += leaving * np.abs(paid[~outside & ~hopeless]).max(initial=0.0) * outside
     values = np.empty((stages + 1, size))
     if problem.horizon == "finite":
-        values[-1] = np.asarray(problem.terminal_cost_function(grid.T, p, problem.duration)).ravel()
+        end = np.asarray(problem.terminal_cost_function(grid.T, p, problem.duration)).ravel()
+        values[-1] = np.where(np.abs(end) < _HOPELESS, end, _HOPELESS)
     else:
         values[-1] = 0.0
     for stage in reversed(range(stages)):

@@ -85,7 +85,8 @@ class OptimalController:
         self._gains = None
         if self.feedback:
             gains = self.solutions.gains
-            self._gains = tvlqr(self.problem, self.solutions.trajectory, params).K if gains is None else gains
+            gains = tvlqr(self.problem, self.solutions.trajectory, params).K if gains is None else gains
+            self._gains = np.nan_to_num(gains)  # without a gain the plan stands open loop
 
     def __call__(self, states: np.ndarray, time: float) -> np.ndarray:
         require(self.solutions is not None, "states", "follow a reset", "`reset` was not called")

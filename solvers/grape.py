@@ -27,6 +27,7 @@ from scipy.optimize import minimize
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.quantum import check_hermitian, propagator, stack_gate
+from optctl.shared import in_turn
 from optctl.solvers.bilinear import Bilinear, bilinear
 from optctl.solvers.solution import Status
 
@@ -146,6 +147,8 @@ class Pulses:
     duration: float
     wall_time: float
     """[s]."""
+    search: str = ""
+    """What a search over durations leaves open."""
 
     @property
     def best(self) -> int:
@@ -156,6 +159,7 @@ class Pulses:
 # --- GRAPE --------------------------------------------------------------------------------------------------------------
 
 
+@in_turn
 def grape(
     task: Transfer | Problem,
     *,
@@ -288,6 +292,7 @@ def _side_by_side(
 # --- Krotov -------------------------------------------------------------------------------------------------------------
 
 
+@in_turn
 def krotov(
     task: Transfer, guess: np.ndarray, *, weight: float = 1.0, infidelity: float = 1e-6, max_iterations: int = 200
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -332,13 +337,19 @@ def _lasting(task: Transfer | Problem, duration: float) -> Any:
     return task.replace(duration=duration) if isinstance(task, Transfer) else task.replace(dt=duration / task.steps)
 
 
+_CONFIDENCE = 0.95
+"""Of the statement how rare successful guesses are where none was met: (1 − share)^guesses = 1 − confidence."""
+
+
+@in_turn
 def least_time(
     task: Transfer | Problem, low: float, high: float, *, infidelity: float = 1e-8, accuracy: float = 1e-3, restarts: int = 4,
     max_iterations: int = 200, seed: int = 0,
 ) -> Pulses:  # fmt: skip
     """The pulse of the least duration between `low` and `high` that still reaches 1 − F (or a cost) ≤ `infidelity`, by bisection.
 
-    Each duration is tried from the best pulses so far, then from `restarts` random guesses. Raises ArgumentError where not even `high`
+    Each duration is tried from the best pulses so far, then from `restarts` random guesses. That the next shorter one failed proves
+    nothing: `Pulses.search` says how rare the guesses can be that reach it all the same. Raises ArgumentError where not even `high`
     suffices.
     """
     require(0 < low < high, "low", "be positive and below `high`", f"is {low!r} with high {high!r}")
@@ -355,14 +366,18 @@ def least_time(
     best = attempt(high, None)
     reached = best.infidelity[best.best]
     require(reached <= infidelity, "high", f"suffice for an infidelity of {infidelity:g}", f"reaches {reached:.3g}")
+    tried = False
     while high - low > accuracy:
         middle = 0.5 * (low + high)
         found = attempt(middle, best)
         if found.infidelity[found.best] <= infidelity:
             best, high = found, middle
         else:
-            low = middle
-    return best
+            low, tried = middle, True
+    rare = 1 - (1 - _CONFIDENCE) ** (1 / restarts)
+    failed = f"{restarts} random guesses and the pulses of the next longer duration fell short at {low:.6g} s: with {_CONFIDENCE:.0%} "
+    failed += f"confidence fewer than {rare:.0%} of such guesses reach it there"
+    return replace(best, search=failed if tried else f"every duration tried was reached, down to {high:.6g} s")
 
 
 def best_sequence(task: Transfer, levels: Any) -> tuple[np.ndarray, float]:

@@ -17,9 +17,9 @@ import casadi as ca
 import numpy as np
 from scipy.linalg import solve_discrete_are
 
-from optctl.errors import require
+from optctl.errors import ArgumentError, require
 from optctl.problem import Problem
-from optctl.solvers.lqr import augmented, lqr, stage_matrices
+from optctl.solvers.lqr import augmented, lqr, stage_matrices, unreached
 
 
 class LqgController:
@@ -161,6 +161,12 @@ class Regulator:
         require(self.gain.K.ndim == 2, "problem", "have an infinite horizon", "has a finite one")
         require((np.diag(self.V) > 0).all(), "observation_noise", "be positive for a stationary filter", "is zero")
         m, P, K = self.stages[0], self.gain.P, self.gain.K
+        hidden = unreached(m.A.T, self.C.T, discrete=True)
+        if hidden is not None:
+            raise ArgumentError(
+                f"Argument `problem` must be detectable, but the mode with eigenvalue {hidden:.4g} does not decay and no "
+                "observation shows it."
+            )
         _, covariance = self._update(solve_discrete_are(m.A.T, self.C.T, self.W, self.V))
         return float(np.trace(P @ self.W) + np.trace(K.T @ (m.R + m.B.T @ P @ m.B) @ K @ covariance))
 

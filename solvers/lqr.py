@@ -12,7 +12,6 @@ Vaughan, IEEE TAC 14 (1969) for the finite horizon through the exponential of th
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from scipy.linalg import LinAlgError, expm, solve_continuous_are, solve_discrete
 from optctl.controller import FeedbackController
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem
+from optctl.shared import in_turn, kept
 from optctl.solvers.certificates import checked_one
 from optctl.solvers.dynamic_programming import kinked, periods, time_invariant
 from optctl.solvers.solution import Certificate, Solution, Status, violation
@@ -84,18 +84,9 @@ def _pieces(problem: Problem, discretised: bool) -> tuple[ca.SX, ca.SX, ca.SX]:
     return motion, cost, end
 
 
-_EXPANSIONS: weakref.WeakKeyDictionary[Problem, dict[bool, tuple[ca.Function, bool]]] = weakref.WeakKeyDictionary()
-
-
+@kept
 def _expansion(problem: Problem, discretised: bool) -> tuple[ca.Function, bool]:
     """(x, u, p, t) → the derivatives that make the matrices, and whether they are free of x and u; built once."""
-    built = _EXPANSIONS.setdefault(problem, {})
-    if discretised not in built:
-        built[discretised] = _derive(problem, discretised)
-    return built[discretised]
-
-
-def _derive(problem: Problem, discretised: bool) -> tuple[ca.Function, bool]:
     x, u, p, t = problem._x, problem._u, problem._p, problem._t
     motion, cost, end = _pieces(problem, discretised)
     z = ca.vertcat(x, u)
@@ -104,7 +95,7 @@ def _derive(problem: Problem, discretised: bool) -> tuple[ca.Function, bool]:
     fixed = ca.vertcat(ca.vec(jacobian), ca.vec(hessian), ca.vec(end_hessian))
     outputs = [motion, jacobian, cost, gradient, hessian, end, end_gradient, end_hessian]
     linear = not ca.depends_on(ca.simplify(fixed), z) if fixed.numel() else True
-    linear = linear and not kinked(ca.Function("pieces", [x, u, p, t], [motion, cost, end]))
+    linear = linear and not kinked(ca.Function("pieces", [x, u, p, t], [motion, cost, end], list("xupt"), list("mce")))
     return ca.Function("expansion", [x, u, p, t], [ca.densify(o) for o in outputs]), linear
 
 
@@ -183,7 +174,7 @@ def convex(problem: Problem, params: np.ndarray) -> bool:
         for k in stages if shapes else []:
             out = paths(values, k * problem.dt)
             matrices += [np.asarray(m) for m in (out if isinstance(out, (tuple, list)) else [out])]
-        if any(not np.isfinite(m).all() or np.linalg.eigvalsh(m)[0] < -1e-12 * (1 + np.abs(m).max()) for m in matrices):
+        if any(not np.isfinite(m).all() or np.linalg.eigvalsh(m)[0] < -1e-12 * np.abs(m).max() for m in matrices):
             return False
     return True
 
@@ -192,30 +183,55 @@ def convex(problem: Problem, params: np.ndarray) -> bool:
 
 
 def _check_definite(R: np.ndarray, what: str) -> None:
-    least = np.linalg.eigvalsh(R)[0]
-    if least <= 1e-13 * max(1.0, np.abs(R).max()):
+    least, unit = np.linalg.eigvalsh(R)[0], np.sqrt(np.abs(np.diag(R)))
+    if least <= 0 or np.linalg.eigvalsh(R / np.outer(unit, unit))[0] <= 1e-13:  # whatever the units of the controls
         raise ArgumentError(
             f"Argument `stage_cost` must be positive definite in the controls ({what}), but its smallest eigenvalue is "
             f"{least:.3g}: add a small cost on every control."
         )
 
 
-def _check_stabilisable(A: np.ndarray, B: np.ndarray, discrete: bool) -> None:
-    """Popov–Belevitch–Hautus test on the modes that do not decay by themselves."""
-    for value in np.linalg.eigvals(A):
-        margin = abs(value) - 1 if discrete else value.real
-        if margin >= -1e-10:
-            singular = np.linalg.svd(np.hstack([value * np.eye(len(A)) - A, B]), compute_uv=False)
-            if singular[-1] < 1e-9 * max(1.0, singular[0]):
-                raise ArgumentError(
-                    f"Argument `problem` must be stabilisable, but the mode with eigenvalue {value:.4g} does not decay and "
-                    "no control reaches it: the infinite-horizon cost is unbounded."
-                )
+def unreached(A: np.ndarray, B: np.ndarray, discrete: bool) -> complex | None:
+    """The eigenvalue of a mode of A that does not decay and that B does not reach, if there is one.
+
+    By the rank of [λ − A, B] (Popov, Belevitch, Hautus). Rows and columns are brought to the same size first, which changes no rank:
+    so the units of states, controls and time do not matter.
+    """
+    values = np.linalg.eigvals(A)
+    largest = np.abs(values).max()
+    for value in values:
+        decays = abs(value) - 1 < -1e-10 if discrete else value.real < -1e-10 * largest
+        if decays:
+            continue
+        difference = value - np.diag(A)
+        difference[np.abs(difference) <= 1e-12 * abs(value)] = 0  # rounding only, which would be made large
+        shifted = np.diag(difference) - A + np.diag(np.diag(A))
+        if np.linalg.svd(equilibrated(np.hstack([shifted, B])), compute_uv=False)[-1] < 1e-9:
+            return complex(value)
+    return None
+
+
+def equilibrated(matrix: np.ndarray) -> np.ndarray:
+    """The matrix between diagonal ones that make the largest entry of every row and column about 1.
+
+    Ruiz, A scaling algorithm to equilibrate both rows and columns norms in matrices (2001).
+    """
+    scaled = np.array(matrix)
+    for _ in range(20):  # halves the logarithms' distance to 0 each time
+        for axis in (1, 0):
+            size = np.abs(scaled).max(axis=axis, keepdims=True)
+            scaled = scaled / np.sqrt(np.where(size > 0, size, 1.0))
+    return scaled
 
 
 def riccati_infinite(m: LinearQuadratic) -> tuple[np.ndarray, np.ndarray]:
     """(K, P) of the stationary problem."""
-    _check_stabilisable(m.A, m.B, m.discrete)
+    mode = unreached(m.A, m.B, m.discrete)
+    if mode is not None:
+        raise ArgumentError(
+            f"Argument `problem` must be stabilisable, but the mode with eigenvalue {mode:.4g} does not decay and no control reaches "
+            "it: the infinite-horizon cost is unbounded."
+        )
     if not m.discrete:
         _check_definite(m.R, "R")
     try:
@@ -395,6 +411,7 @@ def lqr_controller(
     return FeedbackController(law, name)
 
 
+@in_turn
 def solve_lqr(problem: Problem, x0: np.ndarray, *, params: np.ndarray | None = None) -> Solution:
     """The optimum of the discretised linear-quadratic problem over its `steps` by Riccati recursion: proved where no bound
     is crossed."""

@@ -10,7 +10,6 @@ Costates λ_k = ∂J*/∂x_k come from the multipliers of the defects g_k = F(x_
 from __future__ import annotations
 
 import time
-import weakref
 from dataclasses import dataclass
 
 import casadi as ca
@@ -18,6 +17,7 @@ import numpy as np
 
 from optctl.errors import require
 from optctl.problem import Bounds, Problem
+from optctl.shared import in_turn, kept
 from optctl.solvers.certificates import checked_one
 from optctl.solvers.nonlinear_program import NlpResult, NonlinearProgram
 from optctl.solvers.solution import (
@@ -116,11 +116,13 @@ class Transcription:
         if problem.horizon == "finite":
             objective += problem.terminal_cost_function(xs[:, -1], p, end_time)
         g = [ca.vec(after - xs[:, 1:])]
-        self.n_path = self.n_end = 0
+        self.n_end = 0
         if problem.path_constraint_function is not None:
             c = problem.path_constraint_function.map(steps)(xs[:, :-1], us, p_all, ts)
-            self.n_path = c.numel()
             g.append(ca.vec(c))
+        if problem.last_constraint_function is not None:
+            g.append(problem.last_constraint_function(xs[:, -1], p, end_time))
+        self.n_path = sum(part.numel() for part in g[1:])
         if problem.terminal_constraint_function is not None:
             e = problem.terminal_constraint_function(xs[:, -1], p, end_time)
             self.n_end = e.numel()
@@ -211,7 +213,8 @@ class Transcription:
         else:  # path multipliers enter both: the whole KKT residual says it
             stationarity = costate_defect = result.gradient
         transversality = result.gradient
-        if self.n_end == 0 and not np.isfinite([problem.state_low, problem.state_high]).any():
+        unmet = self.n_end or problem.last_constraint_function is not None  # their multipliers enter
+        if not unmet and not np.isfinite([problem.state_low, problem.state_high]).any():
             phi_x = np.asarray(end(states[-1], p, final)).ravel() if problem.horizon == "finite" else 0.0
             transversality = float(np.max(np.abs(y[-1] - phi_x)))
         defect = float(np.max(np.abs(after - states[1:])))
@@ -240,16 +243,13 @@ class Transcription:
         return float(max(products.max(), np.abs(result.multipliers[path] * result.g[path]).max(initial=0.0)))
 
 
-_BUILT: weakref.WeakKeyDictionary[Problem, Transcription] = weakref.WeakKeyDictionary()
-
-
+@kept
 def transcription(problem: Problem) -> Transcription:
     """The problem's program, built once."""
-    if problem not in _BUILT:
-        _BUILT[problem] = Transcription(problem)
-    return _BUILT[problem]
+    return Transcription(problem)
 
 
+@in_turn
 def solve_multiple_shooting(
     problem: Problem,
     x0: np.ndarray,
@@ -269,12 +269,11 @@ def solve_multiple_shooting(
     started = time.perf_counter()
     p = problem.param_values if params is None else params
     if guess is None:
-        control = np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)
-        guess = Guess(np.tile(x0, (problem.steps + 1, 1)), np.tile(control, (problem.steps, 1)))
+        guess = Guess(np.tile(x0, (problem.steps + 1, 1)), np.tile(problem.resting_control, (problem.steps, 1)))
     guess = (Guess.of(guess) if isinstance(guess, Trajectory) else guess).fitted(problem)
     program = transcription(problem)
     result = program.solve(
-        x0, p, guess, tolerance=tolerance, max_iterations=max_iterations, time_limit=time_limit, scale=scale,
-        free_start=free_start, damped=damped,
+        x0, p, guess, tolerance=tolerance, max_iterations=max_iterations,
+        time_limit=time_limit - (time.perf_counter() - started), scale=scale, free_start=free_start, damped=damped,
     )  # fmt: skip
     return program.solution(result, p, time.perf_counter() - started)

@@ -22,10 +22,12 @@ import numpy as np
 from optctl.controller import check_params, check_states
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem, check_problem
+from optctl.shared import in_turn
 from optctl.solvers import ddp, dynamic_programming, sweeps
 from optctl.solvers.bilinear import bilinear
 from optctl.solvers.ddp import DdpResult, solve_ddp
 from optctl.solvers.guesses import Neighbours
+from optctl.solvers.idle import awake
 from optctl.solvers.lqr import convex
 from optctl.solvers.multiple_shooting import Guess, solve_multiple_shooting
 from optctl.solvers.parallel import collect, solve_each, solve_list
@@ -113,7 +115,7 @@ def _regulated(best: _Best) -> tuple[np.ndarray, np.ndarray]:
     p, one = np.broadcast_to(best.p, (num, problem.n_p)), np.ones((1, 1))
     low, high = (b[None].clip(-1e20, 1e20) for b in (problem.control_low, problem.control_high))
     rest = np.zeros((num, problem.steps + 1, problem.n_x))
-    middle = np.tile(np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high), (num, problem.steps, 1))
+    middle = np.tile(problem.resting_control, (num, problem.steps, 1))
     _, _, feed, gains, _, _ = f.clamped(rest, middle, p, 0 * one, 0 * low - 1e20, 0 * high + 1e20, one)
     gain = gains.reshape(num, problem.steps, problem.n_x, problem.n_u)[:, 0]
     feed[:, 0] -= np.einsum("nxu,nx->nu", gain, best.x0)  # `forward` measures deviations from its own start
@@ -288,6 +290,8 @@ def _neighbour_round(best: _Best, candidates: int, tries: int, only: np.ndarray 
     problem, result = best.problem, best.result
     assert result is not None
     solved = np.flatnonzero(np.isfinite(best.values))
+    if not len(solved):
+        return 0
     index = np.arange(len(best.x0)) if only is None else only
     near = Neighbours(problem, result.states[solved], result.controls[solved])
     states, controls = near.references(best.x0[index], candidates)
@@ -371,19 +375,66 @@ def _solve_batch(
     return _batch_solution(best, proved, time.perf_counter() - started)
 
 
-def _defects(best: _Best) -> dict[str, np.ndarray]:
-    """max |F(x_k, u_k) − x_{k+1}| and max |H_x(x_k, u_k, λ_{k+1}) − λ_k| of every member."""
+def _expanded(best: _Best) -> None:
+    """Replace what the method left of members that did not converge, and derivatives that are not finite, by `ddp.expansion`."""
+    problem, r = best.problem, best.result
+    assert r is not None
+    finite = np.isfinite(r.gains).all(axis=(1, 2, 3)) & np.isfinite(r.hessians).all(axis=(1, 2, 3))
+    loose = np.flatnonzero(~(r.converged & finite))
+    if len(loose):
+        p = np.broadcast_to(best.p, (len(r.states), problem.n_p))[loose]
+        low, high = (side[None].clip(-1e20, 1e20) for side in (problem.control_low, problem.control_high))
+        slopes, r.hessians[loose], r.gains[loose] = ddp.expansion(
+            problem, r.states[loose], r.controls[loose], p, low, high
+        )
+        open_ = ~r.converged[loose]
+        r.costates[loose[open_]] = slopes[open_]
+
+
+_BESIDE = 1e-9
+"""How far from a state its sides are, in units of 1 + |x|."""
+_ELSEWHERE = 1e-4
+"""How far from a control another one is, in units of 1 + |u|: a kink that it leaves is one of the control's, no kink of J*."""
+_JUMP = 1e-3
+"""Relative jump of a slope between both sides from which there is no gradient; of the largest slope, a thousandth of that."""
+
+
+def _kinks(states: np.ndarray, costates: np.ndarray, slope: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Where (B, N) a state lies on a kink of its own interval: `slope` H_x(x) jumps between both sides in some direction."""
+    size = np.abs(costates).max(axis=2)
+    bound = np.maximum(_JUMP * size, 1e-3 * _JUMP * (1 + size.max(axis=1, keepdims=True)))
+    found = np.zeros(size.shape, dtype=bool)
+    for j in range(states.shape[2]):
+        aside = np.zeros_like(states)
+        aside[..., j] = _BESIDE * (1 + np.abs(states[..., j]))
+        found |= np.abs(slope(states + aside) - slope(states - aside)).max(axis=2) > bound
+    return found
+
+
+def _first_order(best: _Best, statuses: list[Status]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """max |F(x_k, u_k) − x_{k+1}| and max |H_x(x_k, u_k, λ_{k+1}) − λ_k| of every member; the costates that are given, of a
+    converged member all."""
     problem, r = best.problem, best.result
     assert r is not None
     flat = lambda a: a.reshape(-1, a.shape[-1]).T
     num, steps = r.controls.shape[:2]
     p = np.repeat(np.broadcast_to(best.p, (num, problem.n_p)), steps, axis=0).T
     times = np.tile(np.arange(steps) * problem.dt, num)[None]
-    after, _, h_x, _ = gradient_functions(problem)[0](
-        flat(r.states[:, :-1]), flat(r.controls), p, times, problem.dt, flat(r.costates[:, 1:])
-    )
+    inner = gradient_functions(problem)[0]
+    at = lambda x, u: inner(flat(x), flat(u), p, times, problem.dt, flat(r.costates[:, 1:]))
+    after, _, h_x, h_u = at(r.states[:, :-1], r.controls)
     gap = lambda a, b: np.abs(np.asarray(a).T.reshape(num, steps, -1) - b).max(axis=(1, 2))
-    return {"defect": gap(after, r.states[:, 1:]), "costate_defect": gap(h_x, r.costates[:, :-1])}
+    u = flat(r.controls).T
+    projected = u - np.clip(u - np.asarray(h_u).T, problem.control_low, problem.control_high)
+    tolerance = ddp.STATIONARY * (1 + np.abs(r.value))
+    tolerance[[status.ok for status in statuses]] = np.inf
+    tolerance[[status in (Status.DIVERGED, Status.UNBOUNDED) for status in statuses]] = np.nan
+    costates = ddp.gradients(r.costates, np.abs(projected).max(axis=1).reshape(num, steps), tolerance)
+    if not dynamic_programming.smooth(problem):
+        other = r.controls + _ELSEWHERE * (1 + np.abs(r.controls))
+        slope = lambda x: np.asarray(at(x, other)[2]).T.reshape(num, steps, -1)
+        costates[:, :-1][_kinks(r.states[:, :-1], r.costates[:, :-1], slope)] = np.nan
+    return {"defect": gap(after, r.states[:, 1:]), "costate_defect": gap(h_x, r.costates[:, :-1])}, costates
 
 
 def _batch_solution(best: _Best, proved: bool, wall_time: float) -> SolutionBatch:
@@ -396,16 +447,18 @@ def _batch_solution(best: _Best, proved: bool, wall_time: float) -> SolutionBatc
         elif runs_away(problem, u):
             statuses.append(Status.UNBOUNDED)
         else:
-            near = gradient <= 1e-6 * (1 + abs(value))
+            near = gradient <= ddp.STATIONARY * (1 + abs(value))
             statuses.append(Status.CONVERGED if converged else Status.ACCEPTABLE if near else Status.STALLED)
+    _expanded(best)
+    residuals, costates = _first_order(best, statuses)
     trajectory = Trajectory(
         times=np.arange(problem.steps + 1) * problem.dt, states=r.states, controls=r.controls, costs=r.costs,
-        terminal_cost=r.terminal_cost, costates=r.costates,
+        terminal_cost=r.terminal_cost, costates=costates,
     )  # fmt: skip
     num = len(r.states)
     return SolutionBatch(
         problem, "ddp", trajectory, statuses,
-        {"stationarity": r.gradient, **_defects(best), "transversality": np.zeros(num)},
+        {"stationarity": r.gradient, **residuals, "transversality": np.zeros(num)},
         best.p, wall_time, gains=r.gains, hessians=r.hessians, iterations=r.iterations,
         basins=np.array([max(1, len(values)) for values in best.seen]), proved=proved,
     )  # fmt: skip
@@ -490,6 +543,7 @@ def pulses(problem: Problem, num: int) -> bool:
     return (num == 1 or problem.n_x > ddp.UNROLLED) and bilinear(problem) is not None
 
 
+@in_turn
 def solve_many(
     problem: Problem,
     starts: np.ndarray,
@@ -528,6 +582,12 @@ def solve_many(
     require(tolerance is None or tolerance > 0, "tolerance", "be positive", f"is {tolerance!r}")
     whole = num_starts is None or (isinstance(num_starts, (int, np.integer)) and num_starts > 0)
     require(whole, "num_starts", "be a positive integer", f"is {num_starts!r}")
+    if (busy := awake(problem)) is not None:
+        inside = solve_many(
+            busy.problem, x0, method=method, params=p, guess=busy.guess(guess), num_starts=num_starts, seed=seed,
+            tolerance=tolerance, rounds=rounds, processes=processes, progress=progress, **options,
+        )  # fmt: skip
+        return busy.restored(problem, inside)
     if (units := natural(problem)) is not None:
         inside = solve_many(
             units.problem, x0 / units.state, method=method, params=p, guess=units.guess(guess), num_starts=num_starts, seed=seed,
@@ -577,6 +637,7 @@ def solve_ddp_start(problem: Problem, x0: np.ndarray, **options: Any) -> Solutio
     return solve_many(problem, x0, method="ddp", **options)[0]
 
 
+@in_turn
 def solve(
     problem: Problem,
     x0: np.ndarray,

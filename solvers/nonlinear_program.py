@@ -132,8 +132,8 @@ class NonlinearProgram(Generic[_Symbol]):
         """`time_limit` [s]. `damped` regularises the constraints in every linear system: far from a solution, where they are nearly
         dependent, factorisations are then ten times as fast, but the last digits are lost. Raises KeyboardInterrupt where IPOPT
         was interrupted."""
+        self._limits.begin(max_iterations, time_limit)  # building the solver counts
         solver = self._solver(tolerance, multipliers is not None, damped)
-        self._limits.begin(max_iterations, time_limit)
         start = {} if multipliers is None else {"lam_g0": multipliers[0], "lam_x0": multipliers[1]}
         out = solver(
             x0=guess, p=theta, lbx=bounds[0], ubx=bounds[1], lbg=g_bounds[0], ubg=g_bounds[1], **start

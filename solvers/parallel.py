@@ -1,8 +1,9 @@
 """One start after the other by a single-start method: many guesses each, spread over processes.
 
-Problems hold lambdas and CasADi objects, which do not pickle; a forked worker inherits them, and only index numbers and numpy
-arrays travel. Each start has its own random stream, so the result does not depend on the number of processes. Where forking is
-not possible, or a worker dies, the work is done in this process.
+A forked worker inherits the problem with everything built for it; only index numbers and solutions travel. Each start has its own
+random stream, so the result does not depend on the number of processes. The work is done in this process where forking is not
+possible, where a worker dies, and outside the main thread (a fork there copies locks that other threads hold); in a process that is
+itself a worker of `multiprocessing` it is unless `processes` is given.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import multiprocessing
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -22,18 +24,56 @@ import numpy as np
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.solvers.batch import cores
-from optctl.solvers.guesses import equivalent_targets, flight, lines, middle, random_controls, target
+from optctl.solvers.guesses import (
+    equivalent_targets,
+    finite,
+    flight,
+    inside,
+    levels,
+    lines,
+    middle,
+    random_controls,
+    target,
+)
 from optctl.solvers.interrupts import heeded
 from optctl.solvers.multiple_shooting import Guess
 from optctl.solvers.solution import FIRST_ORDER, UNTRUE, Solution, SolutionBatch, Status, Verdict, with_curvature
 from optctl.trajectory import Trajectory
 
-_JOB: tuple | None = None
-"""What forked workers inherit."""
-
 
 def guesses_for(problem: Problem, x0: np.ndarray, p: np.ndarray, goal: np.ndarray | None, rng: np.random.Generator):
     """Structured and random guesses in turn, without end: (guess, factors by which the control bounds are widened on the way).
+
+    Where costs, dynamics or gradients of a guess are not finite (log u at 0), the nearest guess of which they are takes its place.
+    """
+    found: list[np.ndarray] = []
+    for n, (guess, widen) in enumerate(_plans(problem, x0, p, goal, rng)):
+        if sound(problem, guess, p):
+            yield guess, widen
+            continue
+        if not found:
+            found = list(levels(problem, x0, p)) or [middle(problem)]
+        level = found[n // 2 % len(found)]
+        held, steady = (
+            np.tile(x0, (len(guess.states), 1)),
+            level * (1 + 0.01 * rng.standard_normal(guess.controls.shape)),
+        )
+        led = flight(problem, x0, p, guess.final_time, level)
+        nearest = (
+            (guess.states, inside(problem, guess.controls)), (guess.states, steady), (led, steady),
+            (held, inside(problem, guess.controls)), (held, steady),
+        )  # fmt: skip
+        others = (Guess(states, controls, guess.final_time) for states, controls in nearest)
+        yield next((other for other in others if sound(problem, other, p)), guess), widen
+
+
+def sound(problem: Problem, guess: Guess, p: np.ndarray) -> bool:
+    """Whether everything that a solver evaluates at its first iterate is finite."""
+    return finite(problem, guess.states, guess.controls, p, guess.final_time)
+
+
+def _plans(problem: Problem, x0: np.ndarray, p: np.ndarray, goal: np.ndarray | None, rng: np.random.Generator):
+    """The guesses as they are, finite or not.
 
     More authority first, less later, is the homotopy that finds swing-ups: it converges where the true bounds do not, and
     in better basins. No guess is exactly at rest: by symmetry that is often a saddle (a qubit in an eigenstate), where every
@@ -67,14 +107,33 @@ def guesses_for(problem: Problem, x0: np.ndarray, p: np.ndarray, goal: np.ndarra
             )
 
 
+_UNSEEN = 0.1
+"""Expected share of guesses that would lead to basins not seen yet, down to which the search goes on."""
+_MOST = 12
+"""Guesses after which it ends anyway."""
+_UNDEFINED = (
+    "costs, dynamics or gradients are not finite at any guess: give a `guess` at which they are, or bounds on states and "
+    "controls (and `control_scale`) within which they are defined"
+)
+
+
+def unseen(solved: int, basins: int) -> float:
+    """The share of guesses expected to lead to basins not seen yet, after n guesses that ended in w basins: w(w + 1) / (n(n − 1)).
+
+    The posterior mean for independent guesses and no prior knowledge of number and size of the basins. Source: Boender and Rinnooy
+    Kan, Bayesian stopping rules for multistart global optimization methods, Math. Program. 37 (1987) 59.
+    """
+    return min(1.0, basins * (basins + 1) / (solved * (solved - 1))) if solved > 1 else 1.0
+
+
 def solve_one(
     problem: Problem, x0: np.ndarray, p: np.ndarray, method: str, *, guess: Guess | Trajectory | None, num_starts: int | None,
     seed: list[int], tolerance: float, convex: bool, goal: np.ndarray | None, alone: bool, check: Callable[[], None],
     options: dict[str, Any],
 ) -> Solution:  # fmt: skip
     """The best of several guesses by one method, all of them within the `time_limit` of the options (default 60 s). Without
-    `num_starts` it ends when the best value has been met three times. Collocation then refines its grid. `check` is called between
-    guesses."""
+    `num_starts` it ends when the share of guesses expected to lead to unseen basins has fallen to a tenth (`unseen`), or after 12.
+    Collocation then refines its grid. `check` is called between guesses."""
     from optctl.solvers import SOLVERS
 
     function = SOLVERS[method]
@@ -92,31 +151,41 @@ def solve_one(
         options = options | {"resimulation": None}
     if guess is not None:
         best = function(problem, x0, params=p, guess=guess, tolerance=tolerance, **options)
+        given = Guess.of(guess) if isinstance(guess, Trajectory) else guess
+        if best.status is Status.DIVERGED and not sound(problem, given, p):
+            return best.replace(message=_UNDEFINED)
         return _refined(function, problem, x0, p, best, tolerance, options, finish)
-    deadline = started + options.get("time_limit", 60.0)
+    seconds = options.get("time_limit", 60.0)
+    deadline, enough_time = started + seconds, started + seconds * (_GUESSING if finish.get("resimulation") else 1.0)
     rest = lambda share=1.0: {"time_limit": share * max(0.0, deadline - time.perf_counter())}
-    enough = num_starts or (1 if convex else 3)
-    limit = max(enough, 1 if convex else 12)
+    most = num_starts or (1 if convex else _MOST)
     values: list[float] = []
-    basins = iterations = 0
+    basins = iterations = tried = 0
+    late, anywhere = False, False
     met = lambda value: sum(abs(value - v) <= 1e-4 * (1 + abs(v)) for v in values)
     stream = guesses_for(problem, x0, p, goal, np.random.default_rng(seed))
-    for n, (start, widen) in enumerate(stream):
+    for start, widen in itertools.islice(stream, most):
         check()
-        if best is not None:
-            settled = best.ok and (num_starts or convex or met(best.value) > 2)
-            if n >= limit or (n >= enough and settled) or time.perf_counter() > deadline:
-                break
+        late = tried > 0 and time.perf_counter() > enough_time
+        settled = best is not None and best.ok and unseen(len(values), basins) <= _UNSEEN
+        if late or (settled and not num_starts):
+            break
+        tried += 1
+        if not sound(problem, start, p) and best is not None:
+            continue
+        anywhere = anywhere or sound(problem, start, p)
         # a guess that takes much longer than the best one did leads nowhere better
-        most = options.get("max_iterations", 500)
-        most = min(most, max(60, 4 * best.iterations)) if best is not None and best.ok else most
+        patient = options.get("max_iterations", 500)
+        patient = min(patient, max(60, 4 * best.iterations)) if best is not None and best.ok else patient
         for scale in widen:
-            quick = {"tolerance": 1e-3, "damped": True, "scale": scale, "max_iterations": min(100, most)}
+            if time.perf_counter() > deadline:
+                break
+            quick = {"tolerance": 1e-3, "damped": True, "scale": scale, "max_iterations": min(100, patient)}
             easy = function(problem, x0, params=p, guess=start, **options | quick | rest(0.25))
             iterations += easy.iterations
             if np.isfinite(easy.trajectory.states).all():
                 start = Guess.of(easy.trajectory)
-        patience = rest(0.5) | {"max_iterations": most, "damped": not convex}
+        patience = rest(0.5) | {"max_iterations": patient, "damped": not convex}
         found = function(problem, x0, params=p, guess=start, tolerance=tolerance, **options | patience)
         iterations += found.iterations
         if found.ok:
@@ -125,30 +194,51 @@ def solve_one(
         if best is None or _rank(found) > _rank(best):
             best = found
     assert best is not None
-    if best.ok and not convex:
+    if best.status is Status.DIVERGED and not anywhere:
+        best = best.replace(message=_UNDEFINED)
+    if best.ok and not convex and time.perf_counter() < deadline:
         exact = function(problem, x0, params=p, guess=best.trajectory, tolerance=tolerance, **options | rest())
         best = exact if exact.ok and abs(exact.value - best.value) <= 1e-3 * (1 + abs(best.value)) else best
     best = _refined(function, problem, x0, p, best, tolerance, options | rest(), finish)
     return best.replace(
         wall_time=time.perf_counter() - started, basins=max(1, basins), iterations=iterations,
         proved=convex and best.ok,
+        search="" if convex else _searched(tried, len(values), basins, met(best.value), num_starts is not None, late),
     )  # fmt: skip
+
+
+def _searched(tried: int, solved: int, basins: int, met: int, asked: bool, late: bool) -> str:
+    """What a search met, and by which rule it ended."""
+    share, count = unseen(solved, basins), lambda n, one, many: f"{n} {one if n == 1 else many}"
+    done = f"{count(tried, 'guess', 'guesses')}, {count(basins, 'basin', 'basins')} seen"
+    if met:
+        done += f", the best met {count(met, 'time', 'times')}"
+    if share <= _UNSEEN and not (late or asked):
+        return f"{done}; ended when at most {_UNSEEN:.0%} of further guesses were expected to find another"
+    why = "by the time limit" if late else "with the guesses asked for" if asked else f"at the limit of {_MOST} guesses"
+    return f"{done}; ended {why}, {share:.0%} of further ones expected to find another"
 
 
 _FINE = 1e-6
 """Defect of an interval, integrated again, up to which collocation refines unasked."""
 
 
+_GUESSING = 0.5
+"""Share of the time limit that guesses may take where a grid is to be refined afterwards."""
+
+
 def _refined(function, problem, x0, p, best: Solution, tolerance, options, finish) -> Solution:
     """The solution on a finer grid where `finish` asks for one; with a limit of its own, as fine as it gets."""
     c, wanted = best.certificate, finish.get("resimulation")
     defect = None if c.resimulation is None else max(c.resimulation, c.cost_defect or 0.0)
-    if not best.ok or wanted is None or (defect is not None and defect <= wanted):
+    if not best.ok or wanted is None:
+        return best
+    if defect is not None and defect <= wanted and best.verdict is Verdict.EXTREMAL:
         return best
     fine = function(problem, x0, params=p, guess=best.trajectory, tolerance=tolerance, **options | finish)
     if "max_intervals" in finish and fine.status is Status.ACCEPTABLE and fine.message.startswith("re-simulated"):
         return fine.replace(status=Status.CONVERGED)  # nobody asked for more
-    return fine if fine.ok or "max_intervals" not in finish else best
+    return fine if fine.status.certifiable or "max_intervals" not in finish else best
 
 
 def _rank(found: Solution) -> tuple[bool, bool, bool, float]:
@@ -159,15 +249,26 @@ def _rank(found: Solution) -> tuple[bool, bool, bool, float]:
     return found.ok, found.verdict is not Verdict.NOT_CONVERGED, true, -value
 
 
-def _work(i: int) -> Solution:
-    assert _JOB is not None
-    problem, x0, p, method, seed, common = _JOB
-    guess = common["guess"]
-    if isinstance(guess, Trajectory) and guess.batch_shape:
-        common = common | {"guess": guess[i % len(guess.states)]}
-    with heeded() as check:
-        found = solve_one(problem, x0[i], p[i % len(p)], method, seed=[seed, i], check=check, **common)
-    return with_curvature(problem, found, p[i % len(p)]) if method == "multiple_shooting" else found
+_inherited: Callable[[int], Solution]
+"""In a worker: what it is there for."""
+
+
+def _begin(work: Callable[[int], Solution]) -> None:
+    global _inherited
+    _inherited = work
+
+
+def _run(i: int) -> Solution:
+    return _inherited(i)
+
+
+def _workers(total: int, processes: int | None) -> int:
+    """Processes that share so many starts; 1: this one does them."""
+    here = multiprocessing.current_process()
+    allowed = "fork" in multiprocessing.get_all_start_methods() and not here.daemon
+    if not allowed or threading.current_thread() is not threading.main_thread():
+        return 1
+    return min(total, processes or (1 if multiprocessing.parent_process() else cores()))
 
 
 def solve_list(
@@ -175,7 +276,6 @@ def solve_list(
     tolerance: float, processes: int | None, progress: Any, options: dict[str, Any],
 ) -> list[Solution]:  # fmt: skip
     """`solve_one` for every start, in order."""
-    global _JOB
     from optctl.solvers.lqr import convex
 
     require(processes is None or processes > 0, "processes", "be a positive integer", f"is {processes!r}")
@@ -185,34 +285,36 @@ def solve_list(
         len(x0) == 1 or not options.get("resimulation"),
         "resimulation", "be absent for several starts, whose grids would differ", f"is {options.get('resimulation')!r}",
     )  # fmt: skip
-    common = dict(
-        guess=guess, num_starts=num_starts, tolerance=tolerance, convex=is_convex, goal=goal, alone=len(x0) == 1,
-        options=options,
-    )  # fmt: skip
     total, report = len(x0), progress or (lambda done, of: None)
-    workers = min(total, processes or cores())
+
+    def work(i: int) -> Solution:
+        own = guess[i % len(guess.states)] if isinstance(guess, Trajectory) and guess.batch_shape else guess
+        with heeded() as check:
+            found = solve_one(
+                problem, x0[i], p[i % len(p)], method, seed=[seed, i], guess=own, num_starts=num_starts, tolerance=tolerance,
+                convex=is_convex, goal=goal, alone=total == 1, check=check, options=options,
+            )  # fmt: skip
+        return with_curvature(problem, found, p[i % len(p)]) if method == "multiple_shooting" else found
+
     solutions: list[Solution] = []
-    _JOB = (problem, x0, p, method, seed, common)
-    try:
-        if workers > 1 and "fork" in multiprocessing.get_all_start_methods():
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter(
-                        "ignore", DeprecationWarning
-                    )  # threads of other libraries: workers use none of them
-                    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork")) as pool:
-                        for n, solution in enumerate(pool.map(_work, range(total))):
-                            solutions.append(solution)
-                            report(n + 1, total)
-                return solutions
-            except (BrokenProcessPool, OSError):
-                pass
-        for i in range(len(solutions), total):
-            solutions.append(_work(i))
-            report(i + 1, total)
-        return solutions
-    finally:
-        _JOB = None
+    workers = _workers(total, processes)
+    if workers > 1:
+        context = multiprocessing.get_context("fork")  # hands `work` over without pickling it
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore", DeprecationWarning
+                )  # threads of other libraries: workers use none of them
+                with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(work,)) as pool:
+                    for solution in pool.map(_run, range(total)):
+                        solutions.append(solution)
+                        report(len(solutions), total)
+        except (BrokenProcessPool, OSError):
+            pass
+    for i in range(len(solutions), total):
+        solutions.append(work(i))
+        report(i + 1, total)
+    return solutions
 
 
 def solve_each(problem: Problem, x0: np.ndarray, p: np.ndarray, method: str, **arguments: Any) -> SolutionBatch:

@@ -19,6 +19,7 @@ import numpy as np
 
 from optctl.errors import require
 from optctl.problem import Fixed, Problem
+from optctl.shared import in_turn
 from optctl.solvers.multistart import solve
 from optctl.solvers.solution import Solution
 
@@ -190,6 +191,7 @@ class _Stack:
         return start, free
 
 
+@in_turn
 def solve_phases(
     phases: Sequence[Problem],
     x0: np.ndarray,

@@ -3,8 +3,9 @@
     H = l + λ'f,   u* = argmin_u H,   ẋ = f(x, u*),   λ̇ = −H_x,   x(0) = x0,   λ(T) = φ_x + e_x'ν,   e(x(T)) = 0
     free final time: H(T) + φ_t + e_t'ν = 0
 
-u* is closed form where H is quadratic in u with a diagonal H_uu, or linear (bang-bang: the sign of the switching function);
-otherwise projected Newton steps from the last value. Arcs between the segments' nodes are integrated by DOP853 together with
+u* is closed form where H is quadratic in u: where H_uu > 0 inside the bounds, or else the better bound (linear: the sign of the
+switching function); otherwise the best of projected Newton steps from several points and of the corners. Afterwards u* is compared
+with a grid of controls. Arcs between the segments' nodes are integrated by DOP853 together with
 their sensitivities. Assumptions: continuous dynamics, no state or path constraints, no singular arcs. On the discontinuities of
 bang-bang controls the integrator only refines: such problems reach fewer digits. Where dynamics or cost mention the time and the
 final time is free, the time is one more state.
@@ -14,8 +15,8 @@ Sources: Pontryagin et al. (1962); Bryson and Ho (1975), §2.7, §7.3; Bulirsch 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,11 +27,15 @@ from scipy.integrate import solve_ivp
 
 from optctl.errors import require
 from optctl.problem import Fixed, Problem
+from optctl.shared import in_turn, kept
+from optctl.solvers.hamiltonian import EXCESS, autonomous, excess, hamiltonian
 from optctl.solvers.multiple_shooting import Guess
 from optctl.solvers.solution import Certificate, Solution, Status
 from optctl.trajectory import Trajectory
 
 _RTOL, _ATOL = 1e-12, 1e-13
+_GRACE = 1.0
+"""[s] to sample what Newton's method found when the time is up."""
 
 
 @dataclass(frozen=True)
@@ -51,40 +56,88 @@ class Extremals:
     autonomous: bool
 
 
-_BUILT: weakref.WeakKeyDictionary[Problem, Extremals] = weakref.WeakKeyDictionary()
-
-
 def minimiser(h: ca.SX, u: ca.SX, low: np.ndarray, high: np.ndarray) -> ca.SX:
-    """u* = argmin of h over the box: closed form, or else projected Newton steps from points spread over it."""
-    box = lambda v: ca.fmin(ca.fmax(v, ca.SX(low)), ca.SX(high))
+    """u* = argmin of h over the box: closed form where h is quadratic, control by control or for up to three that are coupled; or else
+    projected Newton steps from points spread over it, and its corners. NaN where h falls without limit."""
     hessian, gradient = ca.hessian(h, u)
     at_zero = lambda e: ca.substitute(e, u, ca.SX.zeros(u.numel()))
+    n_u = u.numel()
     if not ca.depends_on(ca.simplify(ca.vec(hessian)), u):
-        if hessian.nnz() == 0 or ca.simplify(ca.densify(hessian)).is_zero():
+        weight, slope = ca.simplify(ca.densify(at_zero(hessian))), ca.densify(at_zero(gradient))
+        for i in range(n_u):
+            linear = all(weight[i, j].is_zero() for j in range(n_u))
             require(
-                bool(np.isfinite(low).all() and np.isfinite(high).all()),
+                not linear or bool(np.isfinite([low[i], high[i]]).all()),
                 "control_bounds", "be finite where the Hamiltonian is linear in the control", "are not",
             )  # fmt: skip
-            return ca.if_else(at_zero(gradient) > 0, ca.SX(low), ca.SX(high))
-        if hessian.sparsity().is_diag():
-            return box(-at_zero(gradient) / ca.diag(at_zero(hessian)))
+        if all(weight[i, j].is_zero() for i in range(n_u) for j in range(n_u) if i != j):
+            rows = [_least(weight[i, i], slope[i], float(low[i]), float(high[i])) for i in range(n_u)]
+            return ca.vertcat(*rows)
+        if n_u <= _COUPLED:
+            return _least_on_faces(weight, slope, low, high)
         if not (np.isfinite(low).any() or np.isfinite(high).any()):
-            return -ca.solve(at_zero(hessian), at_zero(gradient))
+            return -ca.solve(weight, slope)
+    box = lambda v: ca.fmin(ca.fmax(v, ca.SX(low)), ca.SX(high))
     rest = [s for s in ca.symvar(h) if not any(s.__hash__() == v.__hash__() for v in ca.vertsplit(u))]
     others = ca.vertcat(*rest)
-    one = u.numel() == 1  # then |H_uu| makes every step a descent
-    curvature = ca.fabs(hessian) + 1e-12 if one else hessian + 1e-12 * ca.SX.eye(u.numel())
+    one = n_u == 1  # then |H_uu| makes every step a descent
+    curvature = ca.fabs(hessian) + 1e-12 if one else hessian + 1e-12 * ca.SX.eye(n_u)
     step = ca.Function("step", [u, others], [box(u - ca.solve(curvature, gradient))])
     value_of = ca.Function("value_of", [u, others], [h])
-    return descended(spread(low, high), step, value_of, others)
+    bounded = n_u <= _COUPLED and np.isfinite([low, high]).all()
+    corners = [np.where(side, high, low) for side in itertools.product((False, True), repeat=n_u)] if bounded else []
+    return descended(spread(low, high), step, value_of, others, corners)
 
 
-def descended(starts: Sequence[np.ndarray], step: ca.Function, value_of: ca.Function, others: ca.SX) -> ca.SX:
-    """Of what twenty of `step` make of each start the one with the least value; both take (u, others)."""
+_COUPLED = 3
+"""Controls up to which all faces of their box are looked at."""
+
+
+def _least(weight: ca.SX, slope: ca.SX, low: float, high: float) -> ca.SX:
+    """argmin of ½ w u² + s u between the bounds: where the slope vanishes if w > 0, or else the better bound."""
+    inside = ca.fmin(ca.fmax(-slope / weight, low), high)
+    if weight.is_constant() and float(weight) > 0:
+        return inside
+    ends = np.isfinite([low, high]).all()
+    edge = ca.if_else((slope + weight * (low + high) / 2) > 0, low, high) if ends else ca.SX(np.nan)
+    return edge if weight.is_constant() else ca.if_else(weight > 0, inside, edge)
+
+
+def _least_on_faces(weight: ca.SX, slope: ca.SX, low: np.ndarray, high: np.ndarray) -> ca.SX:
+    """argmin of ½ u'Wu + s'u over a box: the best of the points where the slope vanishes along one of its faces."""
+    n_u = len(low)
+    value_of = lambda u: ca.bilin(weight, u, u) / 2 + ca.dot(slope, u)
+    sides = [[side for side in ("low", "high") if np.isfinite({"low": low, "high": high}[side][i])] for i in range(n_u)]
+    best, value = ca.SX.nan(n_u, 1), ca.SX(np.inf)
+    for face in itertools.product(*([*side, "free"] for side in sides)):
+        free = [i for i, side in enumerate(face) if side == "free"]
+        u = ca.SX([low[i] if side == "low" else high[i] if side == "high" else 0.0 for i, side in enumerate(face)])
+        lowest = ca.SX(1)
+        if free:
+            block = weight[free, free]
+            u[free] = -ca.solve(block, (ca.mtimes(weight, u) + slope)[free])
+            minors = [ca.det(block[: k + 1, : k + 1]) > 0 for k in range(len(free))]
+            within = [ca.logic_and(u[i] >= float(low[i]), u[i] <= float(high[i])) for i in free]
+            for test in [*minors, *within]:
+                lowest = ca.logic_and(lowest, test)
+        candidate = ca.if_else(lowest, value_of(u), ca.inf)
+        better = candidate < value
+        best, value = ca.if_else(better, u, best), ca.if_else(better, candidate, value)
+    return best
+
+
+def descended(
+    starts: Sequence[np.ndarray],
+    step: ca.Function,
+    value_of: ca.Function,
+    others: ca.SX,
+    corners: Sequence[np.ndarray] = (),
+) -> ca.SX:
+    """Of what twenty of `step` make of each start, and of `corners`, the one with the least value; both take (u, others)."""
     best = None
-    for start in starts:
+    for i, start in enumerate([*starts, *corners]):
         value = ca.SX(start)
-        for _ in range(20):
+        for _ in range(20 if i < len(starts) else 0):
             value = step(value, others)
         best = value if best is None else ca.if_else(value_of(value, others) < value_of(best, others), value, best)
     assert best is not None
@@ -101,14 +154,9 @@ def spread(low: np.ndarray, high: np.ndarray) -> list[np.ndarray]:
     return [np.clip(np.zeros(len(low)), low, high)]
 
 
+@kept
 def extremals(problem: Problem) -> Extremals:
     """The functions, built once."""
-    if problem not in _BUILT:
-        _BUILT[problem] = _build(problem)
-    return _BUILT[problem]
-
-
-def _build(problem: Problem) -> Extremals:
     n, x, u, p, t = problem.n_x, problem._x, problem._u, problem._p, problem._t
     costate = ca.SX.sym("costate", n)
     assert problem.dynamics_function is not None  # not discrete
@@ -170,34 +218,23 @@ def integrate_arc(
     return run.y[: m + 1, -1], run.y[m + 1 :, -1].reshape(m, m)
 
 
-def autonomous(problem: Problem) -> bool:
-    """Neither dynamics nor stage cost nor path constraints mention the time."""
-    x, u, p, t = problem._x, problem._u, problem._p, problem._t
-    functions = (problem.dynamics_function, problem.stage_cost_function, problem.path_constraint_function)
-    return not any(ca.depends_on(function(x, u, p, t), t) for function in functions if function is not None)
-
-
+@kept
 def clocked(problem: Problem) -> Problem:
     """The same problem with the time as its last state, so that nothing else mentions it."""
-    if problem not in _CLOCKED:
-        n, name = problem.n_x, "clock" + "_" * sum(s.startswith("clock") for s in problem.state)
-        f, cost, end = problem.dynamics_function, problem.stage_cost_function, problem.terminal_cost_function
-        path, last = problem.path_constraint_function, problem.terminal_constraint_function
-        p_of = lambda p: ca.vertcat(*[getattr(p, q) for q in problem.params])
-        assert f is not None  # not discrete
-        _CLOCKED[problem] = problem.replace(
-            state={**dict.fromkeys(problem.state, ""), name: "s"}, initial_state=Fixed(np.append(problem.initial_state.location, 0.0)),
-            dynamics=lambda x, u, p: ca.vertcat(f(x[:n], u, p_of(p), x[n]), 1.0),
-            stage_cost=lambda x, u, p: cost(x[:n], u, p_of(p), x[n]),
-            terminal_cost=None if problem.terminal_cost is None else lambda x, p: end(x[:n], p_of(p), x[n]),
-            terminal_constraints=None if last is None else lambda x, p: last(x[:n], p_of(p), x[n]),
-            path_constraints=None if path is None else lambda x, u, p: path(x[:n], u, p_of(p), x[n]),
-            diffusion=None, observation=None, observation_names=(), observation_noise=0.0,
-        )  # fmt: skip
-    return _CLOCKED[problem]
-
-
-_CLOCKED: weakref.WeakKeyDictionary[Problem, Problem] = weakref.WeakKeyDictionary()
+    n, name = problem.n_x, "clock" + "_" * sum(s.startswith("clock") for s in problem.state)
+    f, cost, end = problem.dynamics_function, problem.stage_cost_function, problem.terminal_cost_function
+    path, last = problem.path_constraint_function, problem.terminal_constraint_function
+    p_of = lambda p: ca.vertcat(*[getattr(p, q) for q in problem.params])
+    assert f is not None  # not discrete
+    return problem.replace(
+        state={**dict.fromkeys(problem.state, ""), name: "s"}, initial_state=Fixed(np.append(problem.initial_state.location, 0.0)),
+        dynamics=lambda x, u, p: ca.vertcat(f(x[:n], u, p_of(p), x[n]), 1.0),
+        stage_cost=lambda x, u, p: cost(x[:n], u, p_of(p), x[n]),
+        terminal_cost=None if problem.terminal_cost is None else lambda x, p: end(x[:n], p_of(p), x[n]),
+        terminal_constraints=None if last is None else lambda x, p: last(x[:n], p_of(p), x[n]),
+        path_constraints=None if path is None else lambda x, u, p: path(x[:n], u, p_of(p), x[n]),
+        diffusion=None, observation=None, observation_names=(), observation_noise=0.0,
+    )  # fmt: skip
 
 
 def on_a_clock(
@@ -225,6 +262,7 @@ def check_flight(y: np.ndarray, deadline: float) -> None:
         raise Abandoned
 
 
+@in_turn
 def solve_pontryagin(
     problem: Problem,
     x0: np.ndarray,
@@ -234,7 +272,7 @@ def solve_pontryagin(
     segments: int | None = None,
     tolerance: float = 1e-10,
     max_iterations: int = 40,
-    time_limit: float = 20.0,
+    time_limit: float = 60.0,
 ) -> Solution:
     """Newton on the boundary conditions. `guess`: a trajectory with costates (default: from collocation). `segments=1` is single
     shooting; default: one per second or five, whichever is more."""
@@ -259,18 +297,20 @@ def solve_pontryagin(
         }
         guess = solve_many(problem, x0[None], method="collocation", resimulation=None, **first)[0].trajectory
     assert isinstance(guess, Trajectory) and guess.costates is not None
+    slopes = np.nan_to_num(guess.costates)
+    guess = dataclasses.replace(guess, costates=slopes)
     if problem.final_time is not None and not functions.autonomous:
         left = time_limit - (time.perf_counter() - started)
         options = {"segments": segments, "tolerance": tolerance, "max_iterations": max_iterations, "time_limit": left}
         return on_a_clock(solve_pontryagin, problem, x0, guess, params=p, **options)
-    final, end_costate = float(guess.times[-1] - guess.times[0]), guess.costates[-1]
+    final, end_costate = float(guess.times[-1] - guess.times[0]), slopes[-1]
     m = max(5, int(np.ceil(final))) if segments is None else segments
     require(isinstance(m, int) and m > 0, "segments", "be a positive integer", f"is {segments!r}")
     free = problem.final_time is not None
     interpolate = lambda values: np.stack(
         [np.interp(np.linspace(0, final, m + 1), guess.times - guess.times[0], v) for v in values.T], axis=1
     )
-    nodes = np.concatenate([interpolate(guess.states), interpolate(guess.costates)], axis=1)[:m]
+    nodes = np.concatenate([interpolate(guess.states), interpolate(slopes)], axis=1)[:m]
     nodes[0, :n] = x0
     nu: np.ndarray = np.zeros(functions.n_end)
 
@@ -316,6 +356,7 @@ def solve_pontryagin(
         return nodes, z[ends : ends + len(nu)], float(z[-1]) if free else final
 
     deadline = started + time_limit
+    finite = np.isfinite(shoot(*split(start))[0]).all()
     z, worst, iterations = newton(lambda z: shoot(*split(z)), start, tolerance, max_iterations, deadline)
     nodes, nu, final = split(z)
     if worst <= 1e-7 * (1 + np.abs(nodes).max()):
@@ -324,7 +365,27 @@ def solve_pontryagin(
         status = Status.TIME_LIMIT
     else:
         status = Status.MAX_ITERATIONS if iterations == max_iterations else Status.SHOOTING_FAILED
-    return _solution(problem, functions, nodes, nu, final, p, worst, status, iterations, time.perf_counter() - started)
+    message = "" if finite or status is Status.TIME_LIMIT else _NOWHERE
+    return _solution(
+        problem,
+        functions,
+        nodes,
+        nu,
+        final,
+        p,
+        worst,
+        status,
+        iterations,
+        time.perf_counter() - started,
+        message,
+        deadline,
+    )
+
+
+_NOWHERE = (
+    "the extremal through the guess is not finite: a control leaves the domain of a logarithm or root (bound it away from there), H falls "
+    "without limit in a control, or the motion explodes (use more segments)"
+)
 
 
 def newton(
@@ -350,18 +411,19 @@ def newton(
     return z, float(np.max(np.abs(residual))), iteration
 
 
-def _solution(problem, functions, nodes, nu, final, p, worst, status, iterations, wall_time) -> Solution:
+def _solution(
+    problem, functions, nodes, nu, final, p, worst, status, iterations, wall_time, message, deadline
+) -> Solution:
     """Sample the arcs at the problem's own `steps` and measure the certificate."""
     n, m, steps = problem.n_x, len(nodes), problem.steps
     times = np.linspace(0, final, steps + 1)
     y = np.full((steps + 1, 2 * n + 1), np.nan)
-    offset = 0.0
+    offset, limit = 0.0, max(deadline, time.perf_counter() + _GRACE)
     for k in range(m):
         start, stop = final * k / m, final * (k + 1) / m
         inside = np.flatnonzero((times >= start - 1e-12) & (times <= stop + 1e-12))
-        limit = time.perf_counter() + 5.0
 
-        def rate(t: float, z: np.ndarray, limit: float = limit) -> np.ndarray:
+        def rate(t: float, z: np.ndarray) -> np.ndarray:
             check_flight(z, limit)
             return np.asarray(functions.flow(z, p, t)).ravel()
 
@@ -380,12 +442,20 @@ def _solution(problem, functions, nodes, nu, final, p, worst, status, iterations
     centre = (y[:-1] + y[1:]) / 2
     controls = np.asarray(functions.control(centre[:, :n].T, centre[:, n : 2 * n].T, p, middle[None])).T
     phi = float(problem.terminal_cost_function(x[-1], p, final)) if problem.horizon == "finite" else 0.0
-    hamiltonian = np.asarray(functions.hamiltonian(x.T, costates.T, p, times[None])).ravel()
-    last = len(functions_end := np.asarray(functions.end(x[-1], costates[-1], nu, p, final)[0]).ravel())
+    u = np.asarray(functions.control(x.T, costates.T, p, times[None]))
+    h, terms, slope = (np.asarray(v) for v in hamiltonian(problem)(x.T, u, costates.T, p, times[None]))
+    left = np.abs(u.T - np.clip(u.T - slope.T, problem.control_low, problem.control_high))
+    missed, size = float(np.max(np.asarray(excess(problem)(x.T, u, costates.T, p, times[None])))), float(terms.max())
+    if status.ok and not missed <= EXCESS * (1 + size):
+        status, message = Status.SHOOTING_FAILED, f"the control misses the minimum of the Hamiltonian by {missed:.2g}"
+    if not status.ok:
+        costates = np.full_like(costates, np.nan)  # not the gradient of anything
+    last = len(functions_end := np.asarray(functions.end(y[-1, :n], y[-1, n : 2 * n], nu, p, final)[0]).ravel())
     ends = functions_end[n : n + functions.n_end]
     certificate = Certificate(
-        defect=worst, resimulation=worst, stationarity=0.0, costate_defect=worst,
-        hamiltonian_drift=float(np.ptp(hamiltonian)) if functions.autonomous else None,
+        defect=worst, resimulation=worst, stationarity=float(np.maximum(np.max(left), missed)), costate_defect=worst,
+        hamiltonian_drift=float(np.ptp(h)) if functions.autonomous else None,
+        hamiltonian_size=size if functions.autonomous else None,
         transversality=float(np.max(np.abs(np.delete(functions_end, np.arange(n, n + functions.n_end))), initial=0.0)) if last else 0.0,
         constraint_violation=float(np.max(np.abs(ends), initial=0.0)),
     )  # fmt: skip
@@ -399,5 +469,5 @@ def _solution(problem, functions, nodes, nu, final, p, worst, status, iterations
     )
     return Solution(
         problem=problem.name, solver="pontryagin", trajectory=trajectory, status=status, certificate=certificate,
-        wall_time=wall_time, iterations=iterations,
+        wall_time=wall_time, iterations=iterations, message=message,
     )  # fmt: skip

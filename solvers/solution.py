@@ -18,7 +18,6 @@ apply or was not computed. How they become a verdict: `judge`; what is checked i
 from __future__ import annotations
 
 import enum
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -27,6 +26,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from optctl.problem import Problem
+from optctl.shared import kept
 from optctl.solvers.batch import Batched
 from optctl.solvers.certificates import checked, mismatches
 from optctl.trajectory import Trajectory
@@ -80,6 +80,8 @@ UNTRUE = 1e-2
 """Fraction of a state's range by which the integrator may displace it over the horizon in a certified solution."""
 _COST_DEFECT = 1e-2
 """Relative error of a cost up to which it is certified."""
+DRIFT = 1e-2
+"""Largest drift of the Hamiltonian beside its terms in a certified solution: a switch inside an interval of a sound grid makes less."""
 FLAT = 1e-10
 """A relative curvature up to this is rounding."""
 _COUPLED = 1e-7
@@ -123,6 +125,8 @@ class Certificate:
     """Mismatch of the costate recursion, or of the costate equation."""
     hamiltonian_drift: float | None = None
     """max H − min H for autonomous continuous dynamics."""
+    hamiltonian_size: float | None = None
+    """What it is compared with: the largest |l| + Σ|λ_i f_i|."""
     transversality: float | None = None
     """Violation of the end condition on the costate (and of H(T) = 0 when the final time is free)."""
     constraint_violation: float | None = None
@@ -147,6 +151,11 @@ class Certificate:
         return ", ".join(f"{name} {value:.1e}" for name, value in parts if value is not None)
 
 
+def drift_allowed(size: np.ndarray | float, scale: np.ndarray | float) -> np.ndarray | float:
+    """How far H may drift beside its terms and `cost_scale`."""
+    return np.maximum(DRIFT * size, _ACCEPTABLE * scale)
+
+
 def judge(
     statuses: Sequence[Status],
     residuals: dict[str, np.ndarray],
@@ -157,9 +166,9 @@ def judge(
     """The verdicts of solutions with these residuals, (B,) each by its name in `Certificate`, and costs `values` (B,).
 
     Certified: converged (or short of the requested tolerance by less than `_ACCEPTABLE`), first-order residuals within
-    tolerance · cost_scale, feasible, true to the plant (`accumulated`, `cost_defect`), and no second-order condition violated.
-    Proved: certified, and the problem convex. Best found: feasible and finite. A residual that is missing is not looked at; one
-    that is NaN passes no test.
+    tolerance · cost_scale, feasible, true to the plant (`accumulated`, `cost_defect`), H constant where it must be, and no
+    second-order condition violated. Proved: certified, and the problem convex. Best found: feasible and finite. A residual that is
+    missing is not looked at; one that is NaN passes no test.
     """
     num = len(statuses)
     known = lambda names: [residuals[name] for name in names if name in residuals]
@@ -170,6 +179,8 @@ def judge(
     with np.errstate(invalid="ignore"):
         feasible = np.isfinite(values) & (worst("defect", "constraint_violation") <= _FEASIBLE)
         true = (worst("accumulated") <= UNTRUE) & (worst("cost_defect") <= _COST_DEFECT)
+        if "hamiltonian_size" in residuals:
+            true &= residuals["hamiltonian_drift"] <= drift_allowed(residuals["hamiltonian_size"], scale)
         saddle = residuals.get("curvature", np.zeros(num)) < -FLAT
         sure = np.array([status.certifiable for status in statuses]) & feasible & true & ~saddle
         sure &= worst(*FIRST_ORDER) <= allowed
@@ -202,6 +213,8 @@ class Solution:
     """The optimum is global by convexity."""
     basins: int | None = None
     """How many distinct local optima a multi-start saw."""
+    search: str = ""
+    """How many guesses a multi-start tried, what it met, and by which rule it stopped."""
     arcs: tuple[tuple[str, float], ...] | None = None
     """(kind, duration [s]) of each arc, where the solver has a switching structure."""
     message: str = ""
@@ -259,6 +272,11 @@ class Solution:
             return f"the integrator's errors add up to {c.accumulated:.2g} of the range of a state: {remedy}"
         if c.cost_defect is not None and not c.cost_defect <= _COST_DEFECT:
             return f"the integrator's errors change the cost by {c.cost_defect:.2g} of its size: {remedy}"
+        if c.hamiltonian_size is not None and not (c.hamiltonian_drift or 0.0) <= drift_allowed(
+            c.hamiltonian_size, scale
+        ):
+            found = f"{c.hamiltonian_drift:.2g} beside terms of {c.hamiltonian_size:.2g}"
+            return f"the Hamiltonian, which must be constant, drifts by {found}: more intervals, or `switching`"
         if max(c.defect or 0.0, c.constraint_violation or 0.0) > _FEASIBLE:
             return f"constraints are violated by {c.constraint_violation or 0.0:.2g}, the dynamics by {c.defect or 0.0:.2g}"
         if self._stationary:
@@ -278,7 +296,8 @@ class Solution:
             f"  {self.certificate}",
         ]
         if self.basins is not None:
-            lines.insert(1, f"  {self.basins} basin{'s' if self.basins != 1 else ''} seen, T = {self.final_time:.6g} s")
+            seen = self.search or f"{self.basins} basin{'s' if self.basins != 1 else ''} seen"
+            lines.insert(1, f"  {seen}; T = {self.final_time:.6g} s")
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -419,6 +438,8 @@ def violation(problem: Problem, states: np.ndarray, controls: np.ndarray, p: np.
     if problem.path_constraint_function is not None:
         c = problem.path_constraint_function(states[:-1].T, controls.T, p, times[None, :-1])
         worst.append(float(np.max(np.asarray(c), initial=0.0)))
+    if problem.last_constraint_function is not None:
+        worst.append(float(np.max(np.asarray(problem.last_constraint_function(states[-1], p, times[-1])))))
     if problem.terminal_constraint_function is not None:
         e = problem.terminal_constraint_function(states[-1], p, times[-1])
         worst.append(float(np.max(np.abs(np.asarray(e)), initial=0.0)))
@@ -431,35 +452,31 @@ def complementarity(w: np.ndarray, multiplier: np.ndarray, low: np.ndarray, high
     return np.where(np.isfinite(slack), np.abs(multiplier * np.where(np.isfinite(slack), slack, 0.0)), 0.0)
 
 
-_SECOND: weakref.WeakKeyDictionary[Problem, tuple[Batched, Batched]] = weakref.WeakKeyDictionary()
-
-
 def second_order_applies(problem: Problem) -> bool:
     """Fixed time, neither state bounds nor path constraints, at most 24 states and controls."""
     bounded = np.isfinite([problem.state_low, problem.state_high]).any() or problem.path_constraints is not None
     return problem.final_time is None and not bounded and problem.n_x + problem.n_u <= _LARGEST
 
 
+@kept
 def _second_derivatives(problem: Problem) -> tuple[Batched, Batched]:
     """(x, u, p, t, h, λ⁺) → F_z, H_zz, H_u of one interval; (x, p, t, λ_N) → the Hessian of φ + ν'e, e_x with e_x'ν = λ_N − φ_x."""
-    if problem not in _SECOND:
-        x, u, p, t = problem._x, problem._u, problem._p, problem._t
-        h, costate, z = ca.SX.sym("h"), ca.SX.sym("costate", problem.n_x), ca.vertcat(problem._x, problem._u)
-        after, cost = problem.interval_function(x, u, p, t, h)
-        hessian, gradient = ca.hessian(cost + ca.dot(costate, after), z)
-        inner = [ca.jacobian(after, z), hessian, gradient[problem.n_x :]]
-        end = ca.SX(0) if problem.horizon == "infinite" else problem.terminal_cost_function(x, p, t)
-        e, slope = ca.SX.zeros(0, 1), ca.SX.zeros(0, problem.n_x)
-        if problem.terminal_constraint_function is not None:
-            e = problem.terminal_constraint_function(x, p, t)
-            slope = ca.jacobian(e, x)
-        nu = ca.SX.sym("nu", e.numel())
-        outer = [ca.hessian(end + ca.dot(nu, e), x)[0], ca.gradient(end, x), slope]
-        _SECOND[problem] = (
-            Batched(ca.Function("second", [x, u, p, t, h, costate], [ca.densify(v) for v in inner], {"cse": True})),
-            Batched(ca.Function("second_end", [x, p, t, nu], [ca.densify(v) for v in outer])),
-        )
-    return _SECOND[problem]
+    x, u, p, t = problem._x, problem._u, problem._p, problem._t
+    h, costate, z = ca.SX.sym("h"), ca.SX.sym("costate", problem.n_x), ca.vertcat(problem._x, problem._u)
+    after, cost = problem.interval_function(x, u, p, t, h)
+    hessian, gradient = ca.hessian(cost + ca.dot(costate, after), z)
+    inner = [ca.jacobian(after, z), hessian, gradient[problem.n_x :]]
+    end = ca.SX(0) if problem.horizon == "infinite" else problem.terminal_cost_function(x, p, t)
+    e, slope = ca.SX.zeros(0, 1), ca.SX.zeros(0, problem.n_x)
+    if problem.terminal_constraint_function is not None:
+        e = problem.terminal_constraint_function(x, p, t)
+        slope = ca.jacobian(e, x)
+    nu = ca.SX.sym("nu", e.numel())
+    outer = [ca.hessian(end + ca.dot(nu, e), x)[0], ca.gradient(end, x), slope]
+    return (
+        Batched(ca.Function("second", [x, u, p, t, h, costate], [ca.densify(v) for v in inner], {"cse": True})),
+        Batched(ca.Function("second_end", [x, p, t, nu], [ca.densify(v) for v in outer])),
+    )
 
 
 def second_order(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -504,6 +521,7 @@ def second_order(problem: Problem, trajectory: Trajectory, params: np.ndarray) -
         held = np.eye(n_u) * np.where(size > 0, size, 1.0)[:, None, None]
         pivots = np.where(mask[:, :, None] & mask[:, None, :], Q[:, n_x:, n_x:], held)
         lost = ~np.isfinite(pivots).all(axis=(1, 2)) | ~np.isfinite(Q).all(axis=(1, 2))
+        lost |= np.isnan(h_u[:, k]).any(axis=1)  # no costate, and no telling which bounds hold
         pivots[lost] = np.eye(n_u)
         values, axes = np.linalg.eigh((pivots + pivots.swapaxes(-1, -2)) / 2)
         flat = np.abs(values) <= FLAT * size[:, None]  # redundant actuators: a direction in which nothing changes

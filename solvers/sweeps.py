@@ -18,7 +18,6 @@ Interior point DDP, IEEE TCST 29 (2021). One CasADi function a sweep, mapped ove
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,6 +25,7 @@ import casadi as ca
 import numpy as np
 
 from optctl.problem import Problem
+from optctl.shared import kept
 from optctl.solvers.batch import Batched
 
 Sweep = Callable[..., list[np.ndarray]]
@@ -50,9 +50,6 @@ class Sweeps:
     """(x, u, p) → exact λ (B, N+1, n_x), H_u (B, N, n_u)."""
 
 
-_SWEEPS: weakref.WeakKeyDictionary[Problem, dict[int, Sweeps]] = weakref.WeakKeyDictionary()
-
-
 def applies(problem: Problem) -> bool:
     """Bounded controls only, fixed final time."""
     return problem.final_time is None and not problem.constrained
@@ -60,11 +57,7 @@ def applies(problem: Problem) -> bool:
 
 def sweeps(problem: Problem, steps: int | None = None) -> Sweeps:
     """The sweeps over `steps` intervals (default: the problem's), built once."""
-    steps = problem.steps if steps is None else steps
-    built = _SWEEPS.setdefault(problem, {})
-    if steps not in built:
-        built[steps] = _build(problem, steps)
-    return built[steps]
+    return _build(problem, problem.steps if steps is None else steps)
 
 
 def _newton_step(q_uu: ca.SX, q_u: ca.SX, q_ux: ca.SX, u: ca.SX, low: ca.SX, high: ca.SX) -> tuple[ca.SX, ca.SX]:
@@ -180,6 +173,7 @@ def _horizon(problem: Problem, steps: int) -> tuple[ca.DM, float, ca.Function]:
     return ca.DM(np.arange(steps) * problem.dt).T, steps * problem.dt, end
 
 
+@kept
 def _build(problem: Problem, steps: int) -> Sweeps:
     n_x, n_u = problem.n_x, problem.n_u
     x, u, p, t = problem._x, problem._u, problem._p, problem._t

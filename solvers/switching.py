@@ -22,6 +22,7 @@ Maurer, SIAM J. Control Optim. 14 (1976) 345; Hartl, Sethi, Vickson, SIAM Review
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -34,10 +35,16 @@ from scipy.optimize import nnls
 
 from optctl.errors import require
 from optctl.problem import Problem
+from optctl.shared import in_turn
 from optctl.solvers.arcs import Arc, Bound, Mode, Unsupported, arc, bounds, highest
-from optctl.solvers.pontryagin import Abandoned, autonomous, check_flight, integrate_arc, newton, on_a_clock
+from optctl.solvers.collocation import solve_collocation
+from optctl.solvers.hamiltonian import autonomous
+from optctl.solvers.pontryagin import Abandoned, check_flight, integrate_arc, newton, on_a_clock
 from optctl.solvers.solution import Certificate, Solution, Status
 from optctl.trajectory import Trajectory
+
+_GRACE = 1.0
+"""[s] to sample what Newton's method found when the time is up."""
 
 Structure = list[tuple[Mode, int]]
 """(mode, number of intervals); with none, the mode's bounds are touched there."""
@@ -275,6 +282,7 @@ def _junction(problem: Problem, before: Arc, after: Arc, x_end, lam_end, x, lam)
     return ca.vertcat(*rows)
 
 
+@in_turn
 def solve_switching(
     problem: Problem,
     x0: np.ndarray,
@@ -283,44 +291,46 @@ def solve_switching(
     guess: Trajectory | Solution | None = None,
     tolerance: float = 1e-10,
     max_iterations: int = 40,
-    time_limit: float = 20.0,
+    time_limit: float = 60.0,
 ) -> Solution:
-    """Polish a direct solution (`guess`; default: multiple shooting, then collocation, from several guesses) to the
-    extremal with its switching structure; `Solution.arcs` names the arcs with their durations [s]."""
+    """Polish a direct solution (`guess`; default: multiple shooting, then collocation, each again on a finer grid) to the extremal with its
+    switching structure; `Solution.arcs` names the arcs with their durations [s]."""
     require(not problem.discrete, "problem", "have continuous dynamics", "is discrete")
     started = time.perf_counter()
     p = problem.param_values if params is None else np.asarray(params, dtype=float)
     x0 = np.asarray(x0, dtype=float)
+    common = {"params": params, "tolerance": tolerance, "max_iterations": max_iterations}
     if guess is None:
-        from optctl.solvers.multistart import solve_many
-
         best: Solution | None = None
-        for method in ("multiple_shooting", "collocation"):
-            left = time_limit - (time.perf_counter() - started)
-            if best is not None and (best.ok or left < 0):
+        direct: Solution | None = None
+        for i, stage in enumerate(_STAGES):
+            begun = time.perf_counter()
+            share = (started + time_limit - begun) * (1.0 if i == len(_STAGES) - 1 else 0.5)
+            if best is not None and (best.ok or share < 0):
                 break
-            direct = solve_many(
-                problem, x0[None], method=method, params=p, tolerance=1e-9, processes=1, time_limit=max(left / 2, 1.0)
-            )[0]
-            polished = solve_switching(
-                problem, x0, params=params, guess=direct, tolerance=tolerance, max_iterations=max_iterations,
-                time_limit=time_limit / 2,
-            )  # fmt: skip
+            if stage == "finer" and not (direct is not None and direct.ok):
+                continue
+            direct = _direct(problem, x0, p, stage, direct, share / 2)
+            left = begun + share - time.perf_counter()
+            polished = solve_switching(problem, x0, guess=direct, time_limit=left, **common)  # type: ignore[arg-type]
             best = polished if best is None or polished.ok else best
         assert best is not None
         return best.replace(wall_time=time.perf_counter() - started)
     plan = guess.trajectory if isinstance(guess, Solution) else guess
     require(plan.costates is not None, "guess", "hold costates", "holds none")
     if not autonomous(problem):
-        options = {"tolerance": tolerance, "max_iterations": max_iterations, "time_limit": time_limit}
-        return on_a_clock(solve_switching, problem, x0, plan, params=p, **options)
+        return on_a_clock(solve_switching, problem, x0, plan, time_limit=time_limit, **common | {"params": p})
     best = None
-    found = list(structures(problem, plan, p)) if np.isfinite(plan.states).all() else []
+    assert plan.costates is not None
+    sound = np.isfinite(plan.states).all() and np.isfinite(plan.costates).all()
+    found = list(structures(problem, plan, p)) if sound else []
     for arcs, abnormal in _attempts(problem, plan, found):
-        if len(arcs) > 40 or time.perf_counter() - started > time_limit:
+        left = started + time_limit - time.perf_counter()
+        if len(arcs) > 40 or left < 0:
             continue
-        try:
-            solution = _shoot(problem, x0, p, plan, arcs, abnormal, tolerance, max_iterations, started, time_limit)
+        try:  # a wrong structure must not use up the time of the others
+            deadline = time.perf_counter() + left / 2
+            solution = _shoot(problem, x0, p, plan, arcs, abnormal, tolerance, max_iterations, started, deadline)
         except Unsupported as reason:
             solution = _failed(problem, plan, started, f"{reason} has no formula here")
         if best is None or (solution.ok and not best.ok):
@@ -328,6 +338,28 @@ def solve_switching(
         if best.ok:
             break
     return best or _failed(problem, plan, started, "no switching structure was recognised")
+
+
+_STAGES = ("multiple_shooting", "finer", "collocation", "finer")
+"""Direct solutions from which a structure is read in turn."""
+_FINER = 4
+"""Intervals of the finer ones for each step of the problem."""
+
+
+def _direct(
+    problem: Problem, x0: np.ndarray, p: np.ndarray, stage: str, before: Solution | None, time_limit: float
+) -> Solution:
+    """A direct solution from several guesses, or the one before on a finer grid with held controls, whose jumps lie where switches are."""
+    from optctl.solvers.multistart import solve_many
+
+    if stage == "finer":
+        assert before is not None
+        return solve_collocation(
+            problem, x0, params=p, guess=before.trajectory, intervals=_FINER * problem.steps, tolerance=1e-9, held=True,
+            time_limit=time_limit,
+        )  # fmt: skip
+    common = {"params": p, "tolerance": 1e-9, "processes": 1, "time_limit": time_limit}
+    return solve_many(problem, x0[None], method=stage, **common)[0]  # type: ignore[arg-type]
 
 
 def _attempts(problem: Problem, plan: Trajectory, found: list[Structure]) -> Iterator[tuple[Structure, float | None]]:
@@ -341,13 +373,16 @@ def _attempts(problem: Problem, plan: Trajectory, found: list[Structure]) -> Ite
 
 
 def _failed(problem: Problem, plan: Trajectory, started: float, message: str) -> Solution:
+    plan = dataclasses.replace(
+        plan, costates=np.full_like(plan.states, np.nan)
+    )  # those of the guess are not the gradient of anything
     return Solution(
         problem=problem.name, solver="switching", trajectory=plan, status=Status.SHOOTING_FAILED,
         certificate=Certificate(), wall_time=time.perf_counter() - started, message=message,
     )  # fmt: skip
 
 
-def _shoot(problem, x0, p, plan, found, abnormal, tolerance, max_iterations, started, time_limit) -> Solution:
+def _shoot(problem, x0, p, plan, found, abnormal, tolerance, max_iterations, started, deadline) -> Solution:
     n, c = problem.n_x, _conditions(problem, found, abnormal is None)
     costates = plan.costates * (abnormal or 1.0)
     if any(b.order for b in c.arcs[0].bounds):  # then the multiplier of x(0) holds those of the bounds
@@ -358,7 +393,6 @@ def _shoot(problem, x0, p, plan, found, abnormal, tolerance, max_iterations, sta
     for k, part in enumerate(c.starts):
         z[part] = costates[0] if k == 0 else np.concatenate([plan.states[at[k]], costates[at[k]]])
     z[c.durations] = np.diff(plan.times[np.append(at, counts.sum())])
-    deadline = started + time_limit
 
     def residual(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         durations = z[c.durations]
@@ -380,7 +414,7 @@ def _shoot(problem, x0, p, plan, found, abnormal, tolerance, max_iterations, sta
     if not worst <= max(tolerance, 1e-9) * (1 + np.abs(z).max()):
         return _failed(problem, plan, started, "Newton's method stalled")
     try:
-        return _solution(problem, c, x0, p, z, worst, iterations, started, time.perf_counter() + 5.0)
+        return _solution(problem, c, x0, p, z, worst, iterations, started, max(deadline, time.perf_counter() + _GRACE))
     except Abandoned:
         return _failed(problem, plan, started, "an arc could not be integrated")
 
@@ -436,7 +470,7 @@ def _solution(problem, c: _Conditions, x0, p, z, worst, iterations, started, dea
         status=Status.CONVERGED if lawful else Status.SHOOTING_FAILED,
         certificate=Certificate(
             defect=worst, resimulation=mismatch, stationarity=excess, costate_defect=worst, transversality=worst,
-            hamiltonian_drift=float(np.ptp(flat)), constraint_violation=0.0 if allowed <= 1e-9 else allowed,
+            hamiltonian_drift=float(np.ptp(flat)), hamiltonian_size=largest, constraint_violation=0.0 if allowed <= 1e-9 else allowed,
         ),
         wall_time=time.perf_counter() - started, iterations=iterations, message=message, arcs=tuple(_labels(c, durations)),
     )  # fmt: skip

@@ -8,7 +8,6 @@ Hessians and gains come back in the problem's units. The certificate stays in na
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,13 +16,13 @@ import casadi as ca
 import numpy as np
 
 from optctl.problem import Normal, Problem, Uniform
+from optctl.shared import kept
 from optctl.solvers.solution import Solution, SolutionBatch
 from optctl.trajectory import Trajectory
 
 _SMALL, _LARGE, _CHEAP = 1e-3, 1e4, 1e-5
 _SAMPLES = 16
 """Random rollouts that show how large things are."""
-_NATURAL: weakref.WeakKeyDictionary[Problem, Units | None] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -71,14 +70,9 @@ class Units:
         return found.replace(problem=name, trajectory=path, certificate=certificate, gains=self.gains(found.gains))
 
 
+@kept
 def natural(problem: Problem) -> Units | None:
     """The units in which to solve `problem`; `None` where its own will do."""
-    if problem not in _NATURAL:
-        _NATURAL[problem] = _find(problem)
-    return _NATURAL[problem]
-
-
-def _find(problem: Problem) -> Units | None:
     low, high = problem.control_low, problem.control_high
     scale = np.array([problem.control_scale.get(name, 1.0) for name in problem.control])
     reach = np.maximum(*(np.where(np.isfinite(side), np.abs(side), scale) for side in (low, high)))

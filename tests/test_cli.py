@@ -65,8 +65,11 @@ def test_train_evaluate_and_resume(run, tmp_path):
     status, out, _ = run("evaluate", str(tmp_path), "--num-starts", "8")
     assert status == 0 and "sac" in out
     longer = ["60" if option == "40" else option for option in short]
-    assert run("train", "sac", "double-integrator", "--out", str(tmp_path), "--resume", *longer)[0] == 0
+    again = ["train", "sac", "double-integrator", "--out", str(tmp_path), "--resume"]
+    assert run(*again, *longer)[0] == 0
     assert load_agent(tmp_path).run.loop.iteration == 60
+    status, _, err = run(*again, "--seed", "5")
+    assert status == 2 and "`seed` must be 0, as in the run that is resumed" in err
 
 
 def test_compare_writes_a_report(run, tmp_path):

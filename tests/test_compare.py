@@ -10,10 +10,14 @@ import pytest
 from scipy.linalg import expm, solve_discrete_are
 
 import optctl
-from optctl.controller import FeedbackController
+from optctl.comparison import Reference
+from optctl.controller import FeedbackController, rollout
 from optctl.errors import ArgumentError
-from optctl.evaluation import CONTROLLERS, Reference, charge, compare, from_solutions, violations
+from optctl.evaluation import CONTROLLERS, compare
+from optctl.interop import from_policy
 from optctl.problem import Problem, Uniform
+from optctl.reference import charge, from_solutions, violations
+from optctl.solvers import solve_many
 from optctl.statistics import Interval
 from optctl.trajectory import Trajectory
 from optctl.wording import interval, percent
@@ -114,6 +118,21 @@ def test_undercutting_a_proved_bound_is_reported_as_a_contradiction(problem, opt
     false = Reference(name="bound", costs=np.where(np.arange(64) < 3, 1.1, 1.0) * cost, proved=True)
     found = compare(problem, [linear(gain)], starts=starts, reference=false)
     assert any("3 starts have costs below a bound that was called proved" in note for note in found.notes)
+
+
+def test_a_reference_beyond_the_actions_of_a_policy_is_said_with_the_remedy():
+    """ẋ = u unbounded: the optimal u begins near −x, and actions of ±1 stand for ±0.5."""
+    problem = Problem(
+        name="free", state=["x"], control=["u"], dynamics=lambda x, u, p: u, dt=0.1, steps=10, control_scale={"u": 0.5},
+        stage_cost=lambda x, u, p: x[0] ** 2 + u[0] ** 2, initial_state=Uniform([-2], [2]),
+    )  # fmt: skip
+    policy = from_policy(problem, lambda y: -y[:, :1], name="clone")
+    said = compare(problem, ["optimal", policy], starts=[[2.0], [-1.0]]).notes
+    assert len(said) == 1 and "The reference's `u` covers -1.4" in said[0] and "actions only -0.5 … 0.5" in said[0]
+    assert "the gap of clone" in said[0] and '`control_scale={"u": 1.' in said[0]
+    wider = problem.replace(control_scale={"u": 1.6})
+    assert compare(wider, ["optimal", from_policy(wider, lambda y: -y[:, :1])], starts=[[2.0], [-1.0]]).notes == []
+    assert compare(problem, ["optimal", "zero"], starts=[[2.0], [-1.0]]).notes == []  # no policy: nothing is clipped
 
 
 def test_gaps_of_negative_costs_are_positive_where_a_controller_is_worse():
@@ -268,6 +287,136 @@ def test_plans_of_a_nonlinear_problem_are_a_reference_not_a_bound():
     found = compare(optctl.make("pendulum"), ["optimal", "zero"], num_starts=2)
     assert found.reference is not None and found.reference.kind == "reference"
     assert "not a proved bound" in str(found) and found["zero"].gap.mean.estimate > 0.5
+    assert "Second opinion: HJB on a 223 × 223 grid, rollouts from 2 starts" in str(found)
+
+
+# --- a reference that is solved here is never undercut ------------------------------------------------------------------
+
+WELLS = Problem(
+    name="two-wells", state=["x"], control=["u"], dynamics=lambda x, u, p: u, stage_cost=lambda x, u, p: 0.1 * u[0] ** 2,
+    terminal_cost=lambda x, p: (x[0] ** 2 - 1) ** 2 + 0.3 * x[0], horizon="finite", initial_state=Uniform([0.1], [0.4]),
+    dt=0.1, steps=10,
+)  # fmt: skip
+"""From x > 0 a descent ends at x = 1, but the well at x = −1 is lower by 0.6, and the way there costs about 0.14."""
+
+
+def stuck(problem, starts, params, seed):
+    """A solver that knows the dearer well only."""
+    path = rollout(problem, constant(0.8, "right"), starts)
+    return from_solutions(problem, solve_many(problem, starts, params=params, guess=path), params)
+
+
+def leftwards(rows=slice(None)):
+    """To the better well, from the starts `rows` only; a little too far."""
+    on = np.zeros((3, 1))
+    on[rows] = 1.0
+    return FeedbackController(lambda x, t: -1.3 * on, "left")
+
+
+def test_what_a_controller_finds_is_polished_before_it_is_measured_against(monkeypatch):
+    monkeypatch.setitem(CONTROLLERS, "optimal", stuck)
+    found = compare(WELLS, ["optimal", leftwards(), "zero"], num_starts=3)
+    wrong = stuck(WELLS, found.starts, found.params, 0).costs
+    assert (found["left"].costs[0] < wrong - 0.1).all()
+    assert (found.reference.costs < found["left"].costs[0] - 1e-5).all()  # better than its guess
+    assert np.array_equal(found["optimal"].costs[0], found.reference.costs) and set(found.best_by) == {"optimal"}
+    assert found.reference.verdicts == {"certified extremal": 3}
+    assert any("3 starts improved" in note and "(3 by left)" in note for note in found.notes)
+    assert not any("undercut" in note for note in found.notes)
+    assert "The search ended after 1 round of neighbours" in str(found)
+
+
+def test_what_one_start_learns_its_neighbours_try(monkeypatch):
+    monkeypatch.setitem(CONTROLLERS, "optimal", stuck)
+    once, all_ = (compare(WELLS, [leftwards(rows)], num_starts=3).reference for rows in (slice(1), slice(None)))
+    assert np.allclose(once.costs, all_.costs, rtol=1e-6)
+
+
+def test_another_way_is_tried_from_every_start(monkeypatch):
+    def lucky_once(problem, starts, params, seed):
+        controls = np.where(np.arange(len(starts)) == 1, -1.3, 0.8)[:, None]
+        path = rollout(problem, FeedbackController(lambda x, t: controls), starts)
+        return from_solutions(problem, solve_many(problem, starts, params=params, guess=path), params)
+
+    monkeypatch.setitem(CONTROLLERS, "optimal", lucky_once)
+    monkeypatch.setattr("optctl.reference._MANY", 2)
+    found = compare(WELLS, ["optimal"], num_starts=3).reference
+    known = solve_many(WELLS, compare(WELLS, ["zero"], num_starts=3, reference=None).starts).values
+    assert np.allclose(found.costs, known, rtol=1e-6)
+    assert found.checks[0].startswith(
+        "Second opinion: the 2 trajectories that differ most, tried from every start: 2 starts improved"
+    )
+
+
+@pytest.mark.parametrize("proved", [True, False])
+def test_where_no_solver_helps_the_controllers_own_path_is_the_reference(problem, optimum, monkeypatch, proved):
+    starts, gain, cost = optimum
+    dear = np.where(np.arange(64) < 3, 1.1, 1.0) * cost
+    plan = Reference(name="optimal", costs=dear, proved=proved)
+    monkeypatch.setitem(CONTROLLERS, "optimal", lambda *_: plan)
+    found = compare(problem, [linear(gain)], starts=starts)
+    assert np.allclose(found.reference.costs, cost, rtol=1e-6) and found["linear"].against_reference.better == 0.0
+    assert any("(3 by linear itself)" in note for note in found.notes)
+    assert found.reference.proved.sum() == (61 if proved else 0) and found.reference.kind == "reference"
+    assert any("3 starts have costs below a bound" in note for note in found.notes) is proved
+
+
+def test_a_start_that_the_solver_lost_has_the_best_controller_as_reference(problem, optimum, monkeypatch):
+    starts, gain, cost = optimum
+    plan = Reference(name="optimal", costs=np.where(np.arange(64) == 5, np.inf, cost))
+    monkeypatch.setitem(CONTROLLERS, "optimal", lambda *_: plan)
+    found = compare(problem, [linear(gain), "zero"], starts=starts)
+    assert np.allclose(found.reference.costs, cost, rtol=1e-6)
+    assert not any("missing" in note for note in found.notes)
+
+
+def test_paths_that_break_constraints_never_become_the_reference(problem, monkeypatch):
+    slow = problem.replace(state_bounds={"velocity": (-0.05, 0.05)})
+    rest = rollout(slow, constant(0.0, "rest"), [1.0, 0.0])
+    monkeypatch.setitem(CONTROLLERS, "optimal", lambda *_: Reference(name="optimal", costs=rest.total_cost))
+    found = compare(slow, [linear(np.array([[1.0, 1.7]]), "fast")], starts=[1.0, 0.0])
+    assert found["fast"].mean_cost < 0.5 * rest.total_cost and found.reference.costs == rest.total_cost
+
+
+# --- gaps beside doing nothing ------------------------------------------------------------------------------------------
+
+
+def test_the_normalised_gap_is_zero_at_the_best_and_one_for_doing_nothing(problem, optimum):
+    starts, gain, cost = optimum
+    found = compare(problem, [linear(gain), "zero", linear(0.7 * gain, "soft")], starts=starts, reference=cost)
+    assert found["linear"].normalised.mean.estimate == pytest.approx(0.0, abs=1e-6)
+    assert found["zero"].normalised.mean == pytest.approx((1.0, 1.0, 1.0))
+    soft, rest = found["soft"], found["zero"].mean_cost
+    assert soft.normalised.mean.estimate == pytest.approx(
+        (soft.mean_cost - cost.mean()) / (rest - cost.mean()), rel=1e-4
+    )
+    assert soft.normalised.mean.low < soft.normalised.mean.estimate < soft.normalised.mean.high
+    assert "100 %" in str(found) and found.to_dict()["controllers"][-1]["normalised_gap"]["estimate"] == pytest.approx(
+        1.0
+    )
+
+
+def test_a_gap_to_next_to_nothing_is_a_dash_beside_the_normalised_one(problem):
+    # Doing nothing costs 10 and half a control 5 or so, against 1e-6: a relative gap of a thousand million percent.
+    found = compare(problem, ["zero", linear(np.array([[1.0, 1.7]]), "lqr")], starts=[1.0, 0.0], reference=[1e-6])
+    assert found["zero"].gap.mean.estimate > 1e6
+    row = next(line for line in str(found).splitlines() if line.startswith("zero"))
+    assert row.split()[:6] == ["zero", "10", "–", "100", "%", "0/1"]
+    said = found.to_dict()["controllers"][-1]["headline"]
+    assert said.startswith("zero: 100 % of the way from the reference to doing nothing")
+    modest = compare(problem, ["zero"], starts=[1.0, 0.0], reference=[1.0])
+    assert "900 %" in str(modest)
+
+
+def test_where_doing_nothing_fails_there_is_no_normalised_gap():
+    runaway = Problem(
+        name="runaway", state=["x"], control=["u"], dynamics=lambda x, u, p: 100 * x[0] ** 3 + u[0],
+        stage_cost=lambda x, u, p: x[0] ** 2, initial_state=Uniform([1.0], [2.0]), dt=0.5, steps=20,
+    )  # fmt: skip
+    calm = FeedbackController(lambda x, t: -100 * x**3 - 1.5 * x, "calm")
+    with np.errstate(all="ignore"):
+        found = compare(runaway, [calm], num_starts=2, reference=[1.0, 1.0])
+    assert np.isinf(found.resting).all() and np.isnan(found["calm"].normalised.mean.estimate)
 
 
 # --- the same for everybody, and every time -----------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """A problem is checked when it is stated: every mistake has one sentence that names it."""
 
+import math
 import subprocess
 import sys
 
@@ -49,6 +50,9 @@ BAD = {
     "undeclared parameter": ({"dynamics": lambda x, u, p: x * p.length}, "`length` is used but not declared; declared parameters: mass"),
     "foreign symbol": ({"stage_cost": lambda x, u, p: ca.SX.sym("z")}, "foreign symbol z"),
     "too few arguments": ({"stage_cost": lambda x, u: x[0]}, "`stage_cost` must take 3 arguments, or one more for the time, but takes 2"),
+    "constant nan": ({"dynamics": lambda x, u, p: [x[1], math.sin(x[0])]}, "`dynamics` must hold no constant NaN"),
+    "nan behind a minimum": ({"stage_cost": lambda x, u, p: ca.fmin(x[0], math.cos(x[1]))}, "`stage_cost` must hold no constant NaN"),
+    "nan of an observation": ({"observation": lambda x, p: [x[0], float("nan")]}, "`observation` must hold no constant NaN"),
     "callable raises": ({"dynamics": lambda x, u, p: x[5]}, "`dynamics` of problem `tiny` must return a CasADi expression"),
     "diffusion rows": ({"diffusion": lambda x, u, p: ca.DM.eye(3)}, "`diffusion` must return 2 rows, one per state, but returns 3"),
     "initial size": ({"initial_state": Fixed([0.0])}, "`initial_state` must have 2 entries, one per state, but has 1"),

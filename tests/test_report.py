@@ -14,6 +14,7 @@ import pytest
 
 import optctl
 from optctl import report
+from optctl.comparison import Reference
 from optctl.controller import FeedbackController
 from optctl.equations import equations, pretty
 from optctl.errors import ArgumentError, FileError
@@ -106,6 +107,16 @@ def test_costs_can_be_reproduced_from_the_saved_starts(folder, comparison):
     saved = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     again = compare(comparison.problem, ["zero"], starts=saved["starts"], params=saved["params"], reference=None)
     assert np.array_equal(again["zero"].costs, comparison["zero"].costs)
+
+
+def test_the_page_says_how_the_reference_was_searched_and_checked(comparison):
+    reference = Reference(
+        name="optimal", costs=np.ones(12), search="It ended <there>.", checks=("A second opinion: none better.",)
+    )
+    searched = compare(comparison.problem, ["zero"], num_starts=12, reference=reference)
+    page = report.page(searched, {})
+    assert "It ended &lt;there&gt;." in page and "A second opinion: none better." in page and "normalised gap" in page
+    assert searched.to_dict()["reference"]["checks"] == ["A second opinion: none better."]
 
 
 # --- equations ----------------------------------------------------------------------------------------------------------

@@ -151,6 +151,28 @@ def test_a_run_is_not_overwritten_and_can_be_extended(saved, tmp_path):
     assert longer.run.loop.iteration == 35
 
 
+def test_a_resumed_run_refuses_by_name_what_it_was_not_begun_with(tmp_path):
+    config = replace(SHORT, iterations=20)
+    train("sac", "double-integrator", config=config, seed=3, out=tmp_path)
+    own = TrainingRun.load(tmp_path)
+    refused = {
+        "seed": {"seed": 99},
+        "agent_config.gamma": {"agent_config": replace(own.agent_config, gamma=0.5)},
+        "loop_config.batch_size": {"loop_config": replace(own.loop_config, batch_size=7)},
+        "config.evaluate_every": {"config": replace(config, evaluate_every=3)},
+        "config.num_envs": {"config": replace(config, num_envs=8)},
+        "warm_start": {"warm_start": True},
+    }
+    for name, asked in refused.items():
+        with pytest.raises(ArgumentError, match=rf"^Argument `{name}` must be .*, as in the run that is resumed"):
+            train("sac", "double-integrator", out=tmp_path, resume=True, **asked)
+    same = {"seed": 3, "agent_config": own.agent_config, "loop_config": own.loop_config, "warm_start": False}
+    longer = train("sac", "double-integrator", config=replace(config, iterations=22), out=tmp_path, resume=True, **same)
+    assert longer.run.loop.iteration == 22 and longer.run.seed == 3 and longer.run.config.num_envs == 16
+    again = train("sac", "double-integrator", budget_seconds=1e-3, out=tmp_path, resume=True)
+    assert again.run.config == replace(config, iterations=22, budget_seconds=1e-3)
+
+
 def test_a_policy_is_refused_on_another_problem(saved):
     policy = saved[1]
     with pytest.raises(

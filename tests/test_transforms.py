@@ -16,6 +16,7 @@ from optctl.transforms import (
     discretised,
     goal_conditioned,
     minimum_time,
+    missing_derivative,
     quantised,
     slew_limited,
     sparse,
@@ -480,3 +481,47 @@ def test_bad_input_is_named(case):
 def test_solvers_say_that_there_is_no_derivative(problem, why):
     with pytest.raises(ArgumentError, match=f"`problem` must have derivatives to be solved, but {why}"):
         optctl.solve(problem, problem.initial_state.sample(np.random.default_rng(0), 1))
+
+
+def test_a_control_without_effect_is_idle_and_not_rounded():
+    dynamics = lambda x, u, p: u[0]
+    plant = integrator(control=["u", "idle"], dynamics=dynamics, control_bounds={"u": (-1, 1), "idle": (2, 5)})
+    assert missing_derivative(plant) is None
+    x0 = [2.0]
+    alone = optctl.solve(integrator(control_bounds={"u": (-1, 1)}), x0, method="multiple_shooting")
+    for found in (
+        optctl.solve(plant, x0, method="multiple_shooting"),
+        optctl.solve(plant, [x0, x0], method="multiple_shooting")[1],
+    ):
+        assert found.value == pytest.approx(alone.value, rel=1e-9)
+        assert found.verdict is alone.verdict
+        assert (found.trajectory.controls[:, 1] == 2).all()
+
+
+def test_a_control_of_path_constraints_only_is_a_slack():
+    # w_1 + w_2 = 1, both between 0 and 1, w_2 without effect: as w_1 alone
+    share = lambda x, u, p: ca.vertcat(u[0] + u[1] - 1, 1 - u[0] - u[1])
+    bounds = {"w1": (0, 1), "w2": (0, 1)}
+    plant = integrator(
+        control=["w1", "w2"], dynamics=lambda x, u, p: u[0], control_bounds=bounds, path_constraints=share
+    )
+    found = optctl.solve(plant, [-2.0], method="multiple_shooting")
+    alone = optctl.solve(integrator(control_bounds={"u": (0, 1)}), [-2.0], method="multiple_shooting")
+    assert found.value == pytest.approx(alone.value, rel=1e-7)
+    assert found.trajectory.controls.sum(axis=1) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dynamics": lambda x, u, p: ca.sign(u), "stage_cost": lambda x, u, p: ca.sumsqr(x)},
+        {
+            "control": ["u", "mode"],
+            "dynamics": lambda x, u, p: u[0],
+            "path_constraints": lambda x, u, p: ca.floor(u[1]) - 1,
+        },
+    ],
+    ids=["in the dynamics", "in a path constraint"],
+)
+def test_a_control_with_an_effect_but_no_derivative_is_rounded(changes):
+    assert missing_derivative(integrator(**changes)).startswith("its control is rounded")

@@ -17,7 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from optctl.bench.cases import cases
 from optctl.bench.envs import envs
+from optctl.bench.equality import equal
+from optctl.bench.fuzz import fuzz
 from optctl.bench.grape import bench_grape
 from optctl.bench.hjb import hjb
 from optctl.bench.optima import optima
@@ -25,6 +28,7 @@ from optctl.bench.quantum import quantum
 from optctl.bench.shooting import shooting
 from optctl.bench.solvers import solvers
 from optctl.bench.thermodynamics import thermodynamics
+from optctl.bench.threads import threads
 from optctl.comparison import machine
 from optctl.errors import require
 from optctl.files import check_writable, write_atomically
@@ -361,6 +365,10 @@ BENCHES: dict[str, Callable[..., int]] = {
     "thermodynamics": thermodynamics,
     "quantum": quantum,
     "shooting": shooting,
+    "cases": cases,
+    "fuzz": fuzz,
+    "equal": equal,
+    "threads": threads,
     "all": everything,
     "page": page,
 }

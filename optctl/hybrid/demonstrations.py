@@ -48,11 +48,11 @@ class Demonstrations:
     value: np.ndarray
     """(N,): undiscounted cost-to-go J*."""
     costate: np.ndarray
-    """(N, n_x): λ = ∂J*/∂x."""
+    """(N, n_x): λ = ∂J*/∂x; NaN where the trajectory's is not given."""
     discounted_value: np.ndarray
     """(N,): cost-to-go discounted by γ per step."""
     discounted_gradient: np.ndarray
-    """(N, n_x): ∂/∂x of the discounted cost of taking the demonstrated action, then following the demonstration."""
+    """(N, n_x): ∂/∂x of the discounted cost of taking the demonstrated action, then following the demonstration; NaN where λ is."""
 
     def __len__(self) -> int:
         return len(self.state)
@@ -72,13 +72,14 @@ def demonstrations_from(
     rest: float = 1e-5,
 ) -> Demonstrations:
     """Demonstrations from a batch (B, …) of optimal trajectories, and for each of their states `perturbed` states more, drawn around
-    those from which no bound is active any more.
+    those from which no bound is active any more and whose costate, gain and Hessian are given (not NaN).
 
     gains (B, T, n_u, n_x), hessians (B, T + 1, n_x, n_x). Perturbations are normal with standard deviation `spread` times that of
     the demonstrated states. Where an infinite horizon has come to rest (a cost-to-go below `rest` times the mean one at the
     start), the trajectory says nothing new and is left out.
     """
     require(trajectories.costates is not None, "trajectories", "carry costates", "they have none")
+    assert trajectories.costates is not None
     require(
         len(trajectories.batch_shape) == 1, "trajectories", "have one batch axis", f"has {trajectories.batch_shape}"
     )
@@ -95,27 +96,36 @@ def demonstrations_from(
     margin = 1e-6 * (problem.action_high - problem.action_low)
     below, above = problem.control_low + margin, problem.control_high - margin
     active = (trajectories.controls <= below) | (trajectories.controls >= above)
-    free = moving & ~np.logical_or.accumulate(active.any(axis=-1)[:, ::-1], axis=1)[:, ::-1]
+    known = np.isfinite(trajectories.costates[:, :-1]).all(axis=-1)
+    near = known & np.isfinite(gains).all(axis=(-2, -1)) & np.isfinite(hessians[:, :-1]).all(axis=(-2, -1))
+    free = moving & near & ~np.logical_or.accumulate(active.any(axis=-1)[:, ::-1], axis=1)[:, ::-1]
     b, k = np.nonzero(moving)
     chosen = rng.integers(0, max(1, free.sum()), round(perturbed * len(b)) if free.any() else 0)
     near_b, near_k = (index[chosen] for index in np.nonzero(free))
     b, k = np.concatenate([b, near_b]), np.concatenate([k, near_k])
     delta = scale * rng.standard_normal((len(b), problem.n_x))
-    delta[: moving.sum()] = 0.0
-    bend = np.einsum("nij,nj->ni", hessians[b, k], delta)
+    shown = int(moving.sum())
+    delta[:shown] = 0.0
+    along = lambda slopes: np.concatenate(
+        [np.zeros(shown), (slopes[shown:] * delta[shown:]).sum(-1)]
+    )  # NaN · 0 is no number
+    turned = lambda matrices: np.concatenate(
+        [np.zeros((shown, matrices.shape[-2])), np.einsum("nij,nj->ni", matrices[shown:], delta[shown:])]
+    )
+    bend = turned(hessians[b, k])
     curvature = 0.5 * (bend * delta).sum(-1)
-    costate = trajectories.costates[b, k]  # type: ignore[index]
-    controls = trajectories.controls[b, k] - np.einsum("nij,nj->ni", gains[b, k], delta)
+    costate = trajectories.costates[b, k]
+    controls = trajectories.controls[b, k] - turned(gains[b, k])
     return _decisions(
         problem,
         trajectories.states[b, k] + delta,
         np.clip(controls, problem.control_low, problem.control_high),
         k * problem.dt,
         p[b],
-        value=value[b, k] + (costate * delta).sum(-1) + curvature,
+        value=value[b, k] + along(costate) + curvature,
         costate=costate + bend,
-        discounted_value=discounted[b, k] + (slope[b, k] * delta).sum(-1) + curvature,
-        discounted_gradient=gradient[b, k] + bend,
+        discounted_value=discounted[b, k] + along(slope[b, k]) + curvature,
+        discounted_gradient=np.where(known[b, k, None], gradient[b, k], np.nan) + bend,
     )
 
 

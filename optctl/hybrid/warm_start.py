@@ -175,7 +175,8 @@ class Targets:
         tensor = lambda a: torch.as_tensor(a, device=device).to(dtype)
         self.obs, self.action = tensor(data.obs), tensor(data.action)
         self.jacobian = tensor(data.obs_jacobian)
-        self.value, self.gradient = tensor(data.discounted_value), tensor(data.discounted_gradient)
+        self.value, self.gradient = tensor(data.discounted_value), tensor(np.nan_to_num(data.discounted_gradient))
+        self.known = tensor(np.isfinite(data.discounted_gradient).all(axis=-1, keepdims=True))
         # Gradients are compared in units in which the value varies by its own spread over the spread of each state.
         self.state_scale = tensor(data.state.std(axis=0) + 1e-6)
         self.transition = Transition(
@@ -192,7 +193,8 @@ class Targets:
     def critic_loss(self, agent: Any, index: Tensor, value_weight: float, costate_weight: float) -> Tensor:
         """w_v mean (Q + s J)² + w_c mean huber(S_x (∂Q/∂x + s ∂J/∂x)) at the demonstrated actions.
 
-        s is the reward scale, S_x the spread of each state. Huber, because costates are huge where trajectories part.
+        s is the reward scale, S_x the spread of each state. Huber, because costates are huge where trajectories part. The second mean
+        is over the demonstrations whose gradient is given.
         """
         scale = agent.config.reward_scale
         raw = self.obs[index].requires_grad_()
@@ -201,8 +203,10 @@ class Targets:
         if costate_weight:
             per_obs = torch.stack([torch.autograd.grad(member.sum(), raw, create_graph=True)[0] for member in q])
             per_state = torch.einsum("eby,byx->ebx", per_obs, self.jacobian[index])
-            error = self.state_scale * (per_state + scale * self.gradient[index])
-            loss = loss + costate_weight * huber_loss(error, torch.zeros_like(error))
+            known = self.known[index].expand_as(per_state)
+            error = known * self.state_scale * (per_state + scale * self.gradient[index])
+            total = huber_loss(error, torch.zeros_like(error), reduction="sum")
+            loss = loss + costate_weight * total / known.sum().clamp(min=1)
         return loss
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from optctl.errors import ProblemError, require
 from optctl.problem import Problem
+from optctl.shared import TURN
 
 _WITHOUT_CONTROL = ("terminal_cost", "terminal_constraints", "observation")
 _WITH_CONTROL = ("stage_cost", "diffusion", "path_constraints")
@@ -60,10 +61,11 @@ def _traced(function: Callable[..., Any], field: str) -> Callable[..., Any]:
         *vectors, p, t = arguments
         values = [_Symbols.column(v) for v in vectors]
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", FutureWarning
-                )  # CasADi announces a change of what numpy functions return
+            with (
+                TURN,
+                warnings.catch_warnings(),
+            ):  # filters are the process's; CasADi announces a change of numpy functions
+                warnings.simplefilter("ignore", FutureWarning)
                 return _expression(function(*[*values, p, t][: _taken(function, field)]))
         except ProblemError:
             raise

@@ -7,7 +7,7 @@ A continuous system is stepped by the exact exponential integrator, so a gap to 
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,9 +43,8 @@ def from_state_space(
     def motion(x: Any, u: Any, p: Any) -> Any:
         return ca.DM(a) @ x + ca.DM(b) @ u
 
-    if continuous:  # the exponential's Taylor series wants ‖h A‖ ≤ 1
+    if continuous:
         fields.setdefault("integrator", "exponential")
-        fields.setdefault("substeps", max(1, math.ceil(interval * np.abs(a).sum(axis=0).max())))
     given: dict[str, Any] = {
         "name": getattr(system, "name", None) or "linear-system",
         "description": f"A linear system of {n_x} states and {n_u} controls with quadratic cost.",
@@ -126,5 +125,8 @@ def _interval(system: Any, dt: float | None) -> tuple[float, bool]:
 
 def _labels(system: Any, attribute: str, letter: str, size: int) -> Mapping[str, str] | Sequence[str]:
     labels = getattr(system, attribute, None) or [f"{letter}{i + 1}" for i in range(size)]
-    names = [label.replace("[", "").replace("]", "") for label in labels]
+    names = [re.sub(r"[\[\]]", "", label) for label in labels]
+    if len(set(names)) < size:  # x[0] beside x0
+        names = [label.replace("[", "_").replace("]", "") for label in labels]
+    require(len(set(names)) == size, "system", f"have different {attribute}", f"has {', '.join(labels)}")
     return dict.fromkeys(names, "1") if letter != "y" else names

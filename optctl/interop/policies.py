@@ -16,6 +16,7 @@ class PolicyController:
     """u = control of act(y); see `from_policy`."""
 
     observes = True
+    clips = True
 
     def __init__(self, problem: Problem, act: Callable[[np.ndarray], Any], name: str) -> None:
         self.problem, self.act, self.name = problem, act, name

@@ -15,7 +15,7 @@ import casadi as ca
 import numpy as np
 
 from optctl import quantum
-from optctl.errors import require
+from optctl.errors import ArgumentError, require
 from optctl.interop import library
 from optctl.problem import Fixed, Problem, check_problem
 
@@ -38,9 +38,12 @@ def from_qutip(
 
     `drift` is a `Qobj`, or a `QobjEvo` (or QuTiP's list [H0, [H1, c1], …]) whose time-dependent terms are then the controls, their
     pulses forgotten. `controls`: Hermitian `Qobj`s, by name or as u1, u2, …. Kets give a state transfer, unitaries (`initial` the
-    identity, say) a gate up to its phase; with `c_ops`, or where `initial` is a density matrix, the motion is Lindblad's and
-    `target` a ket. Tensor structure (`dims`) is flattened. Raises ArgumentError for what is not Hermitian, not normalised
-    or does not fit.
+    identity, say) a gate up to its phase; with `c_ops`, or where `initial` is a density matrix, the motion is Lindblad's. A `target`
+    ket may be given as its density matrix. Tensor structure (`dims`) is flattened. Raises ArgumentError for what is not Hermitian,
+    not normalised or does not fit.
+
+    Give `control_bounds` where there are any. Without them the step of a small system (some ten real coordinates) is unitary for every
+    pulse; that of a larger one is built for four times `control_scale` and NaN beyond about that.
     """
     qutip = library("qutip", "QuTiP", "qutip")
     if controls is None:
@@ -65,10 +68,14 @@ def from_qutip(
         return [(1.0, h0), *((u[k], term) for k, term in enumerate(h))]
 
     n = len(h0)
-    open_system = bool(jumps) or (start.shape == (n, n) and goal.shape != (n, n))
+    goal = _pure(goal) if _is_density(goal) else goal
+    open_system = bool(jumps) or _is_density(start) or (start.shape == (n, n) and goal.shape != (n, n))
     if open_system:
         goal = quantum.check_ket(goal.ravel(), "target") if goal.size == n else goal
-        require(goal.shape == (n,), "target", "be a ket where the motion is Lindblad's", f"has shape {goal.shape}")
+        require(
+            goal.shape == (n,), "target", "be a ket or a pure density matrix where the motion is Lindblad's",
+            f"has shape {goal.shape}",
+        )  # fmt: skip
         rho = np.outer(start, start.conj()) if start.shape == (n, 1) else start
         x0 = quantum.to_bloch(quantum.check_density(rho, "initial"))
         state = [f"r{k + 1}" for k in range(n * n - 1)]
@@ -85,22 +92,14 @@ def from_qutip(
         motion = lambda x, u, p: quantum.schroedinger(x, terms(u))
         fidelity = lambda x: quantum.state_fidelity(x, goal)
 
-    bounds, scale = dict(control_bounds or {}), dict(control_scale or {})
-    largest = [max(map(abs, bounds.get(name, (scale.get(name, 1.0),)))) for name in named]
-    rates = [np.linalg.norm(h0, 2), *(u * np.linalg.norm(term, 2) for u, term in zip(largest, h, strict=True))]
-    rates += [np.linalg.norm(jump, 2) ** 2 for _, jump in jumps]
-    factor = 2.0 if open_system else 1.0  # the spectrum of a commutator is twice as wide
     given: dict[str, Any] = {
         "name": "from-qutip",
         "description": f"A quantum system of {n} levels, imported from QuTiP.",
-        "substeps": max(
-            1, math.ceil(factor * dt * float(sum(rates)))
-        ),  # the exponential's Taylor series wants ‖h A‖ ≤ 1
     }
     return Problem(
         state=dict.fromkeys(state, "1"), control=dict.fromkeys(named, "rad/s"), dynamics=motion,
         stage_cost=lambda x, u, p: energy * ca.sumsqr(u), terminal_cost=lambda x, p: 1 - fidelity(x),
-        control_bounds=bounds, control_scale=scale, initial_state=Fixed(x0), dt=dt, steps=steps,
+        control_bounds=dict(control_bounds or {}), control_scale=dict(control_scale or {}), initial_state=Fixed(x0), dt=dt, steps=steps,
         integrator="exponential", **(given | fields),
     )  # fmt: skip
 
@@ -168,6 +167,22 @@ def to_qobj(problem: Problem, states: Any) -> list[Any]:
 def _array(value: Any, argument: str) -> np.ndarray:
     """The matrix of a `Qobj` (or of anything numpy takes)."""
     return np.asarray(value.full() if hasattr(value, "full") else value, dtype=complex)
+
+
+def _is_density(matrix: np.ndarray) -> bool:
+    """Hermitian, of trace one, without a negative eigenvalue: no gate of at least two levels is that."""
+    try:
+        quantum.check_density(matrix)
+    except ArgumentError:
+        return False
+    return True
+
+
+def _pure(rho: np.ndarray) -> np.ndarray:
+    """The ket (n, 1) of a pure density matrix."""
+    purity = float(np.trace(rho @ rho).real)
+    require(abs(purity - 1) <= 1e-6, "target", "be a pure state", f"has the purity {purity:.6g}")
+    return np.linalg.eigh(rho)[1][:, -1:]
 
 
 def _terms(evolution: Any, qutip: Any) -> tuple[Any, list[Any]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import casadi as ca
@@ -15,9 +17,16 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sin": ca.sin, "cos": ca.cos, "tan": ca.tan, "asin": ca.asin, "acos": ca.acos, "atan": ca.atan, "atan2": ca.atan2,
     "sinh": ca.sinh, "cosh": ca.cosh, "tanh": ca.tanh, "asinh": ca.asinh, "acosh": ca.acosh, "atanh": ca.atanh,
     "sec": lambda v: 1 / ca.cos(v), "csc": lambda v: 1 / ca.sin(v), "cot": lambda v: 1 / ca.tan(v),
+    "asec": lambda v: ca.acos(1 / v), "acsc": lambda v: ca.asin(1 / v), "acot": lambda v: ca.atan(1 / v),
+    "sech": lambda v: 1 / ca.cosh(v), "csch": lambda v: 1 / ca.sinh(v), "coth": lambda v: 1 / ca.tanh(v),
+    "sinc": lambda v: _sinc(v), "Mod": lambda a, b: a - b * ca.floor(a / b), "frac": lambda v: v - ca.floor(v),
+    "re": lambda v: v, "im": lambda v: 0.0 * v, "conjugate": lambda v: v,  # everything is real
     "exp": ca.exp, "log": ca.log, "Abs": ca.fabs, "sign": ca.sign, "floor": ca.floor, "ceiling": ca.ceil, "erf": ca.erf,
     "StrictGreaterThan": lambda a, b: a > b, "GreaterThan": lambda a, b: a >= b, "StrictLessThan": lambda a, b: a < b,
-    "LessThan": lambda a, b: a <= b, "And": ca.logic_and, "Or": ca.logic_or, "Not": ca.logic_not,
+    "LessThan": lambda a, b: a <= b, "Equality": ca.eq, "Unequality": ca.ne, "ITE": ca.if_else, "Not": ca.logic_not,
+    "And": lambda *parts: reduce(ca.logic_and, parts), "Or": lambda *parts: reduce(ca.logic_or, parts),
+    "Xor": lambda *parts: reduce(ca.ne, parts), "Max": lambda *parts: reduce(ca.fmax, parts),
+    "Min": lambda *parts: reduce(ca.fmin, parts),
     "Heaviside": lambda a, at_zero=0.5: ca.if_else(a > 0, 1, ca.if_else(a < 0, 0, at_zero)),
 }  # fmt: skip
 
@@ -36,7 +45,8 @@ def from_sympy(
 ) -> Problem:
     """A `Problem` with ẋ = `rhs` (or x⁺ = `rhs`) in sympy expressions, one for each state.
 
-    `states` and `controls`: sympy symbols (or functions of time such as θ(t)), in order, or a mapping of them to units; `params`:
+    `states` and `controls`: sympy symbols, functions of time such as θ(t), their derivatives or elements of arrays and matrices, in
+    order, or a mapping of them to units. θ(t) is named `theta`, its derivatives `theta_dot` and `theta_ddot`, x[0] is `x_0`. `params`:
     symbols with their values; `time`: the symbol of the time. The costs are sympy expressions too. `fields` are the others
     of `Problem`, as there: `name`, `dt`, `steps`, `initial_state`, ….
     """
@@ -55,7 +65,7 @@ def from_sympy(
 
     def point(xs: Any, us: Any, ps: Any, t: Any) -> dict[Any, Any]:
         values = {symbol: xs[i] for i, symbol in enumerate(x)} | {symbol: us[i] for i, symbol in enumerate(u)}
-        values |= {symbol: getattr(ps, str(symbol)) for symbol in p}
+        values |= {symbol: getattr(ps, _name(symbol)) for symbol in p}
         return values | ({} if time is None else {time: t})
 
     def at_the_end(xs: Any, ps: Any, t: Any) -> Any:
@@ -67,17 +77,36 @@ def from_sympy(
 
     stated: dict[str, Any] = {"transition" if discrete else "dynamics": motion, **fields}
     return Problem(
-        state=_units(states), control=_units(controls), params={str(symbol): value for symbol, value in p.items()},
+        state=_units(states, "states"), control=_units(controls, "controls"),
+        params={name: p[symbol] for name, symbol in zip(_units(p, "params"), p, strict=True)},
         stage_cost=lambda xs, us, ps, t: _casadi(stage, point(xs, us, ps, t), sympy),
         terminal_cost=None if terminal_cost is None else at_the_end,
         **stated,
     )  # fmt: skip
 
 
-def _units(symbols: Mapping[Any, str] | Sequence[Any]) -> dict[str, str]:
-    """θ(t) is named `theta`."""
+def _units(symbols: Mapping[Any, str] | Sequence[Any], argument: str) -> dict[str, str]:
+    """Names and units; different symbols must not share a name."""
     units = symbols if isinstance(symbols, Mapping) else dict.fromkeys(symbols, "1")
-    return {str(getattr(symbol, "func", symbol) if symbol.args else symbol): unit for symbol, unit in units.items()}
+    named: dict[str, Any] = {}
+    for symbol in units:
+        other = named.setdefault(_name(symbol), symbol)
+        require(
+            other is symbol, argument, "have different names", f"has {other} and {symbol}, both named `{_name(symbol)}`"
+        )
+    return dict(zip(named, units.values(), strict=True))
+
+
+def _name(symbol: Any) -> str:
+    """θ(t) is named `theta`, its derivatives `theta_dot` and `theta_ddot`, x[0, 1] is `x_0_1`."""
+    if symbol.__class__.__name__ == "Derivative":
+        rates = [(str(variable), int(count)) for variable, count in symbol.variable_count]
+        once = len(rates) == 1 and rates[0][1] <= 2
+        return _name(symbol.expr) + ("_" + "d" * rates[0][1] + "ot" if once else "".join(f"_d{v}{n}" for v, n in rates))
+    if symbol.args and symbol.func.__class__.__name__ == "UndefinedFunction":
+        return str(symbol.func)
+    text = str(symbol)
+    return text if symbol.is_Symbol else re.sub(r"\W+", "_", text).strip("_")
 
 
 def _casadi(expression: Any, values: dict[Any, Any], sympy: Any) -> Any:
@@ -85,7 +114,7 @@ def _casadi(expression: Any, values: dict[Any, Any], sympy: Any) -> Any:
     if expression in values:
         return values[expression]
     require(
-        not expression.is_Symbol and not isinstance(expression, sympy.core.function.AppliedUndef),
+        not expression.is_symbol and not isinstance(expression, (sympy.core.function.AppliedUndef, sympy.Derivative)),
         "rhs", f"use only its states, controls, params and time ({', '.join(map(str, values))})", f"uses {expression}",
     )  # fmt: skip
     if expression.is_number:
@@ -107,14 +136,19 @@ def _casadi(expression: Any, values: dict[Any, Any], sympy: Any) -> Any:
         return product
     if expression.is_Pow:
         return _power(expression, parts)
-    if name in ("Max", "Min"):
-        extreme = ca.fmax if name == "Max" else ca.fmin
-        value = parts[0]
-        for part in parts[1:]:
-            value = extreme(value, part)
-        return value
-    require(name in _FUNCTIONS, "rhs", "use functions that CasADi has", f"uses {name}")
+    require(
+        name in _FUNCTIONS,
+        "rhs",
+        f"use functions that have a translation here ({', '.join(sorted(_FUNCTIONS))})",
+        f"uses {name}",
+    )
     return _FUNCTIONS[name](*parts)
+
+
+def _sinc(v: Any) -> Any:
+    """sin(v)/v, 1 at 0, with finite derivatives there."""
+    other = ca.if_else(v == 0, 1, v)
+    return ca.if_else(v == 0, 1, ca.sin(other) / other)
 
 
 def _power(expression: Any, parts: list[Any]) -> Any:

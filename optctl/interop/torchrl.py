@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optctl.errors import require
 from optctl.interop import library
 from optctl.problem import Problem
 from optctl.simulation.kernels import constrained
@@ -23,7 +24,7 @@ class TorchRLEnv(envs.EnvBase):  # type: ignore[name-defined, misc]
     Keys: "observation" (num_envs, n_y), "action" (num_envs, n_u) in [−1, 1], "reward", "done", "terminated", "truncated"
     (num_envs, 1), and "cost" (num_envs, 1), the largest violation of the step, where there are constraints. The last observation
     of an episode stands under "next", its successor at the root of the following step, as TorchRL has it. `options` are those
-    of `make_vec`. `reset` keeps to the environments of its "_reset" mask.
+    of `make_vec`. `reset` keeps to the environments of its "_reset" mask and takes `seed`, `state` and `params` as `VectorEnv.reset` does.
     """
 
     def __init__(self, problem: Problem | str, num_envs: int = 1, **options: Any) -> None:
@@ -45,16 +46,23 @@ class TorchRLEnv(envs.EnvBase):  # type: ignore[name-defined, misc]
             {key: specs.Categorical(shape=(*n, 1), **flag) for key in ends}, shape=n, device=env.device
         )
 
-    def _reset(self, data: Any = None, **_: Any) -> Any:
-        """New episodes where the mask says so; those that the last step has begun of itself are only handed over."""
+    def _reset(
+        self, data: Any = None, *, seed: int | None = None, state: Any = None, params: Any = None, **other: Any
+    ) -> Any:
+        """New episodes where the mask says so; those that the last step has begun of itself are only handed over, unless they are to
+        begin at `state` (1 or num_envs, n_x) or with `params` (1 or num_envs, n_p)."""
+        require(not other, "reset", "be given seed, state and params only", f"is given {', '.join(other)}")
+        given = {k: v for k, v in (("state", state), ("params", params)) if v is not None}
         mask = None if data is None else data.get("_reset", None)
         if mask is None:
-            obs, _ = self._env.reset(seed=self.__dict__.pop("_seed", None))
+            kept = self.__dict__.pop("_seed", None)
+            obs, _ = self._env.reset(seed=kept if seed is None else seed, options=given)
             self._restarted.fill_(False)
         else:
+            require(seed is None, "seed", "be absent where a mask is given", f"is {seed}")
             mask = mask.reshape(self._env.num_envs)
-            due = mask & ~self._restarted
-            obs = self._env.reset(options={"mask": due})[0] if due.any() else self._env.obs
+            due = mask if given else mask & ~self._restarted
+            obs = self._env.reset(options={"mask": due, **given})[0] if due.any() else self._env.obs
             self._restarted.masked_fill_(mask, False)
         costs = {}
         if "cost" in self.observation_spec.keys():  # noqa: SIM118 (a Composite)

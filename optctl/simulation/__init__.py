@@ -20,13 +20,11 @@ _HOME = {
     "VectorEnv": "vector_env",
     "compile_problem": "compiled",
     "make_vec": "vector_env",
-    "register": "gym_register",
 }
 
 __all__ = [*_HOME]
 
 if TYPE_CHECKING:
-    from optctl.gym import register  # noqa: F401
     from optctl.simulation.compiled import CompiledFunction, CompiledProblem, Linearization, compile_problem  # noqa: F401
     from optctl.simulation.graph import CapturedSteps  # noqa: F401
     from optctl.simulation.gym_adapter import GymEnv, GymVectorEnv  # noqa: F401

@@ -16,7 +16,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-import warp as wp
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -47,9 +46,7 @@ class _Kernels:
         self, name: str, arrays: list[Tensor], num: int, steps: int, every: int, segment: int, stride: int
     ) -> None:
         if name not in self._loaded:
-            module = load_module(self._source[name]())
-            wp.load_module(module, device=str(self.device))  # before threads share it
-            self._loaded[name] = getattr(module, name)
+            self._loaded[name] = getattr(load_module(self._source[name](), self.device), name)
         work = self.operations[name] * self.width * steps
         arguments = [*arrays, num, steps, every, segment, stride]
         launch(self._loaded[name], -(-num // self.width), arguments, self.device, work, alignment=1)

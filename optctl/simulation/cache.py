@@ -19,17 +19,16 @@ import importlib.util
 import os
 import sys
 import tempfile
-import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import warp as wp
 
+from optctl.shared import TURN, in_turn
 from optctl.simulation.warp_source import GENERATOR_VERSION
-
-_lock = threading.Lock()
 
 
 @functools.cache
@@ -64,7 +63,7 @@ def init_warp() -> None:
     if wp.config.kernel_cache_dir is None and "WARP_CACHE_PATH" not in os.environ:
         wp.config.kernel_cache_dir = str(cache_dir() / "kernels")
     wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
-    with contextlib.nullcontext() if _has_cuda_driver() else _silent_stderr():
+    with TURN, contextlib.nullcontext() if _has_cuda_driver() else _silent_stderr():
         wp.init()
 
 
@@ -98,26 +97,39 @@ def module_name(source: str) -> str:
     return f"optctl_{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
 
-def load_module(source: str) -> ModuleType:
-    """The imported module with this source; written to the cache first where it is missing."""
+@in_turn
+def load_module(
+    source: str, device: Any = None, options: Mapping[str, Any] | None = None, block_dim: int | None = None
+) -> ModuleType:
+    """The imported module with this source; written to the cache first where it is missing.
+
+    With a `device` (a torch device or its name) its kernels are compiled for it, by Warp's module `options` and `block_dim`, and loaded:
+    a launch would otherwise do so in whatever thread comes first.
+    """
     init_warp()
     name = module_name(source)
-    with _lock:
-        if name in sys.modules:
-            return sys.modules[name]
-        path = cache_dir() / f"{name}.py"
-        if not _holds(path, source):
-            write_atomically(path, source)
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # Warp finds a kernel's module by name
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-        return module
+    module = sys.modules.get(name) or _imported(name, source)
+    if device is not None:
+        if options:
+            wp.set_module_options(dict(options), module)
+        wp.load_module(module, device=str(device), block_dim=block_dim)
+    return module
+
+
+def _imported(name: str, source: str) -> ModuleType:
+    path = cache_dir() / f"{name}.py"
+    if not _holds(path, source):
+        write_atomically(path, source)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # Warp finds a kernel's module by name
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 def _holds(path: Path, source: str) -> bool:

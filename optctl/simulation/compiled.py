@@ -7,19 +7,18 @@ rollout of T steps stores its states and nothing else. Kernels are generated, co
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import casadi as ca
 import numpy as np
 import torch
-import warp as wp
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from optctl.envs import resolve_problem
 from optctl.errors import require
 from optctl.problem import Problem
+from optctl.shared import once
 from optctl.simulation.adjoint import checkpoint_interval, rollout
 from optctl.simulation.cache import load_module
 from optctl.simulation.kernels import function_source
@@ -42,7 +41,7 @@ class CompiledFunction:
         self.operations = max(1, function.n_instructions()) if function.is_a("SXFunction") else 100
         self._kernels: dict[tuple[bool, ...], Any] = {}
 
-    @cached_property
+    @once
     def vjp(self) -> CompiledFunction:
         """(inputs…, one cotangent per output) → Σ_j (∂ output_j / ∂ input_i)ᵀ cotangent_j for every input i."""
         f = self.function
@@ -92,9 +91,7 @@ class CompiledFunction:
             return next(iter(self._kernels.values()))
         if shared not in self._kernels:
             source = function_source(self.function, target(self.device, self.dtype), shared)
-            module = load_module(source)
-            wp.load_module(module, device=str(self.device))  # before threads share it
-            self._kernels[shared] = module.batched
+            self._kernels[shared] = load_module(source, self.device).batched
         return self._kernels[shared]
 
     def _rows(self, name: str, size: int, argument: Tensor) -> Tensor:
@@ -250,11 +247,11 @@ class CompiledProblem:
         """Any other CasADi function over batches on this device."""
         return CompiledFunction(function, self.device, self.dtype)
 
-    @cached_property
+    @once
     def _step(self) -> CompiledFunction:
         return self.compile(self.problem.step_function)
 
-    @cached_property
+    @once
     def _noisy_step(self) -> CompiledFunction:
         problem = self.problem
         inputs = [ca.SX.sym(n, k) for n, k in (("x", problem.n_x), ("u", problem.n_u), ("p", problem.n_p), ("t", 1))]
@@ -265,7 +262,7 @@ class CompiledProblem:
         names = ["x", "u", "p", "t", "w"]
         return self.compile(ca.Function("noisy_step", [*inputs, w], [after + kick, cost], names, ["x_next", "cost"]))
 
-    @cached_property
+    @once
     def _linearize(self) -> CompiledFunction:
         problem = self.problem
         x, u, p, t = (
@@ -276,11 +273,11 @@ class CompiledProblem:
         names = ["A", "B", "cost_x", "cost_u"]
         return self.compile(ca.Function("linearize", [x, u, p, t], outputs, ["x", "u", "p", "t"], names))
 
-    @cached_property
+    @once
     def _observe(self) -> CompiledFunction:
         return self.compile(self.problem.observation_function)
 
-    @cached_property
+    @once
     def _terminal(self) -> CompiledFunction:
         return self.compile(self.problem.terminal_cost_function)
 

@@ -8,6 +8,7 @@ one's own.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import casadi as ca
@@ -15,6 +16,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
@@ -22,7 +24,7 @@ from optctl.envs import resolve_problem
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.simulation.render import draw
-from optctl.simulation.vector_env import VectorEnv
+from optctl.simulation.vector_env import LONGEST_EPISODE, VectorEnv
 
 
 def _spaces(problem: Problem) -> tuple[spaces.Box, spaces.Box]:
@@ -128,6 +130,26 @@ class GymEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if "cost" in info:
             about["cost"] = float(info["cost"])
         return row[: self.problem.n_y].astype(np.float32), about
+
+
+class RegisteredEnv(GymEnv):
+    """What `gymnasium.make` makes of an id: an infinite horizon is cut by Gymnasium's `TimeLimit` alone."""
+
+    def __init__(self, problem: Problem | str, render_mode: str | None = None, **options: Any) -> None:
+        problem = resolve_problem(problem)
+        if problem.horizon == "infinite":
+            options.setdefault("max_episode_steps", LONGEST_EPISODE)
+        super().__init__(problem, render_mode, **options)
+
+    @property  # type: ignore[override]
+    def spec(self) -> EnvSpec | None:
+        """As Gymnasium has set it, with the length of a finite horizon."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        finite = self.problem.horizon == "finite" and spec is not None
+        self._spec = replace(spec, max_episode_steps=self.problem.steps) if finite else spec  # type: ignore[type-var]
 
 
 class GymVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,6 +21,9 @@ from optctl.errors import require
 from optctl.simulation.cache import init_warp
 from optctl.simulation.warp_source import Target
 
+_single = 0  # how many are within `one_thread`, over all Python threads
+_before = 1
+_count_lock = threading.Lock()
 _WORTH_A_THREAD = 1_000_000
 """Arithmetic operations below which waking another thread costs more than it saves (vectorised: about 50 µs)."""
 _ALIGNMENT = 64
@@ -40,13 +44,22 @@ os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked child has none
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Within, torch works on one thread: on matrices as small as those of control problems a second costs more than it brings."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Within, torch works on one thread: on matrices as small as those of control problems a second costs more than it brings.
+
+    The number is one for the whole process: where several threads are within, the first sets it and the last sets it back.
+    """
+    global _single, _before
+    with _count_lock:
+        if not _single:
+            _before = torch.get_num_threads()
+        _single += 1
+        torch.set_num_threads(1)  # by each: OpenMP keeps the number for every thread
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        with _count_lock:
+            _single -= 1
+            torch.set_num_threads(1 if _single else _before)
 
 
 def num_threads() -> int:

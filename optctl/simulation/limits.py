@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 
 import torch
-import warp as wp
 
 from optctl.simulation.cache import load_module
 from optctl.simulation.cpp_source import module, vector_lanes
@@ -59,8 +58,7 @@ def peak_operations(device: str | torch.device = "cpu", dtype: str | torch.dtype
     source = module(
         "peak", "peak of arithmetic", {"factors": array, "result": array, "num": "wp.int64"}, [], body, 1, kind
     )
-    kernel = load_module(source)
-    wp.load_module(kernel, device=str(device))
+    kernel = load_module(source, device)
     tiles = 2**17 if device.type == "cuda" else 4 * num_threads()
     factors = torch.tensor([0.999, 0.001], dtype=resolve_dtype(dtype), device=device)
     result = torch.empty(tiles, dtype=factors.dtype, device=device)

@@ -33,6 +33,12 @@ ARITY = dict.fromkeys(BINARY, 2) | dict.fromkeys(UNARY, 1) | {"lift": 1}
 """The operations that have a translation, with the number of their arguments (`lift` is the identity on its first)."""
 
 
+_INSTEAD = (
+    "Rewrite it with elementary operations: a table (`interpolant`) as `casadi.pw_lin` or `casadi.pw_const`, the solution of an "
+    "equation (`rootfinder`) as a fixed number of Newton steps."
+)
+
+
 class TranslationError(ProblemError):
     """A function contains an operation that no kernel can compute."""
 
@@ -121,7 +127,7 @@ def build_program(function: ca.Function) -> Program:
         for k in sorted(reached & untranslated.keys()):
             raise TranslationError(
                 f"Function `{function.name()}` cannot be compiled: its output `{scalar.name_out(j)}` needs the CasADi "
-                f"operation `{untranslated[k]}`, which has no translation. Rewrite it with elementary operations."
+                f"operation `{untranslated[k]}`, which has no translation. {_INSTEAD}"
             )
     return _compact(scalar, values, tuple(outputs), set().union(*needed) if needed else set())
 
@@ -140,7 +146,7 @@ def _expand(function: ca.Function) -> ca.Function:
         detail = str(error).strip().splitlines()[-1]
         raise TranslationError(
             f"Function `{name}` cannot be compiled: its outputs {', '.join(f'`{n}`' for n in function.name_out())} do not "
-            f"expand to scalar operations ({detail})."
+            f"expand to scalar operations ({detail}). {_INSTEAD}"
         ) from error
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-import warp as wp
 from torch import Tensor, nn
 
 from optctl.errors import require
@@ -77,8 +76,7 @@ def _kernel(env: VectorEnv, actions: ActionSource, record: bool) -> tuple[Any, i
     key = actions, record, shared
     if key not in env._rollouts:
         generator = EnvironmentRollout(env.problem, env.target, shared_params=shared, randomize=env.randomize)
-        module = load_module(generator.rollout_source(actions, record=record))
-        wp.load_module(module, device=str(env.device))  # before threads share it
+        module = load_module(generator.rollout_source(actions, record=record), env.device)
         env._rollouts[key] = module.rollout, generator.width, generator.operations + actions.operations
     return env._rollouts[key]
 

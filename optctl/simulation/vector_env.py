@@ -12,6 +12,8 @@ charge the cost, move the clock, end and restart episodes, observe. The rules, i
   the constraint's own units, 0 where all is kept: c(x, u, p, t) at its start, the bounds at its end. It is no part of the reward.
 * The tensors returned are the environment's own buffers, overwritten by the next `step` or `reset`; nothing flows back through
   them (for gradients: `compile_problem`).
+* An action of 1 is the upper bound of the control, or its `control_scale` (default 1) where it has none: what a solver does beyond
+  that no policy can do. `compare` says so where it happens; `problem.replace(control_scale={...})` states a wider range.
 * Values of actions are never looked at on the host: what exceeds [−1, 1] is clipped; a NaN makes that environment's state, reward
   and observation NaN, and no other's, until its episode ends and a fresh one begins.
 * Environment i draws from a stream of its own, a function of (seed, i, episode, clock) alone.
@@ -36,11 +38,17 @@ from optctl.simulation.launch import RecordedLaunch, resolve_device, resolve_dty
 from optctl.simulation.rollout import Rollout, rollout
 from optctl.simulation.rollout_source import EnvironmentRollout
 
+LONGEST_EPISODE = 2**29 - 1
+"""Steps that the kernels' 32-bit clocks and counts hold with room to spare."""
+
 _STATE = ("state", "params", "clock", "episode", "key", "obs")
 
 
 class VectorEnv:
-    """`num_envs` environments of one problem; see the module's text for the rules and `make_vec` for the arguments."""
+    """`num_envs` environments of one problem; see the module's text for the rules and `make_vec` for the arguments.
+
+    A copy (`copy.deepcopy`, `pickle`) has buffers of its own and goes on exactly where the original stands.
+    """
 
     def __init__(
         self,
@@ -55,7 +63,11 @@ class VectorEnv:
     ) -> None:
         for name, value in (("num_envs", num_envs), ("max_episode_steps", max_episode_steps or 1)):
             whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-            require(whole and 0 < value < 2**29, name, "be a positive integer below 2²⁹", f"is {value!r}")
+            require(whole and 0 < value <= LONGEST_EPISODE, name, "be a positive integer below 2²⁹", f"is {value!r}")
+        require(
+            problem.final_time is None, "problem", "have a fixed final time to be stepped",
+            "its final time is free (`problem.replace(final_time=None)` lasts `steps` · `dt`)",
+        )  # fmt: skip
         self.problem = problem
         self.num_envs = int(num_envs)
         self.obs_dim, self.action_dim = problem.n_y, problem.n_u
@@ -216,6 +228,14 @@ class VectorEnv:
         self._seeded = bool(saved["seeded"])
         self._count_quiet_steps()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = {
+            "device": str(self.device), "dtype": str(self.dtype), "params": self._params.cpu(), "randomize": self.randomize,
+            "max_episode_steps": self.max_episode_steps,
+        }  # fmt: skip
+        state = {name: value.cpu() for name, value in self.state_dict().items()}
+        return _restored, (type(self), self.problem, self.num_envs, options, state)
+
     # --- launches -------------------------------------------------------------------------------------------------------
 
     def _record(self) -> None:
@@ -225,7 +245,7 @@ class VectorEnv:
             self.problem, self.target, shared_params=len(self._params) == 1 and not self.randomize,
             randomize=self.randomize,
         )  # fmt: skip
-        self.kernels = load_module(generator.source())
+        self.kernels = load_module(generator.source(), self.device)
         self._action_shape = torch.Size((self.num_envs, self.action_dim))
         self._blank_action = torch.zeros(self._action_shape, dtype=self.dtype, device=self.device)
         arguments = [
@@ -237,7 +257,7 @@ class VectorEnv:
         if self.device.type == "cuda":
             kernels, widths = [self.kernels.step], [1]
         else:
-            self.tile_kernels = load_module(generator.step_source())
+            self.tile_kernels = load_module(generator.step_source(), self.device)
             kernels, widths = [self.tile_kernels.step, self.kernels.finish], [generator.width, 1]
         fixed = self.num_envs, arguments, self.device, self.operations
         self._step = RecordedLaunch(kernels, *fixed, widths)
@@ -300,6 +320,14 @@ class VectorEnv:
         self._params.copy_(torch.where(torch.as_tensor(chosen, device=self.device), rows, self._params))
 
 
+def _restored(
+    kind: type[VectorEnv], problem: Problem, num_envs: int, options: dict[str, Any], state: dict[str, Tensor]
+) -> VectorEnv:
+    env = kind(problem, num_envs, **options)
+    env.load_state_dict(state)
+    return env
+
+
 def _key(seed: int | None) -> int:
     """64 bits from a seed, well mixed, as torch's int64."""
     if seed is not None:
@@ -323,12 +351,6 @@ def make_vec(
     `params` (1 or num_envs, n_p): plants other than the nominal one. `randomize`: a new plant, uniform in the problem's
     `param_ranges`, at each reset. `max_episode_steps`: another step limit, for infinite horizons.
     """
-    require(
-        resolve_problem(problem).final_time is None,
-        "problem",
-        "have a fixed final time to be stepped",
-        "its final time is free",
-    )
     return VectorEnv(
         resolve_problem(problem), num_envs, device=device, dtype=dtype, params=params, randomize=randomize,
         max_episode_steps=max_episode_steps,

@@ -1,6 +1,7 @@
 """Batched DDP under state bounds, path and terminal constraints: the augmented Lagrangian, each member with its own multipliers.
 
     min Σ l(x_k, u_k) + φ(x_N)   subject to   x⁺ = F(x, u),  bounds on u,  c(x_k, u_k) ≤ 0,  x_low ≤ x_k ≤ x_high,  e(x_N) = 0
+    and c(x_N) ≤ 0 for the components that mention no control
 
 A round minimises J + Σ ([y + ρc]₊² − y²)/2ρ + Σ (νe + ρe²/2) by `solve_ddp` from where the last one ended; then y ← [y + ρc]₊,
 ν ← ν + ρe, and the weight ρ of a constraint whose violation has not fallen to a quarter grows tenfold. A member is solved when
@@ -16,7 +17,6 @@ Wright, Numerical Optimization (2006), §17.4; Howell, Jackson, Manchester, ALTR
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,12 +25,14 @@ import casadi as ca
 import numpy as np
 
 from optctl.problem import Problem
+from optctl.shared import kept
 from optctl.simulation.program import TranslationError
 from optctl.solvers import dynamic_programming
 from optctl.solvers.batch import Batched
 from optctl.solvers.batched.ddp import Multipliers, kernel, solve_ddp
 from optctl.solvers.batched.stages import constraints
 from optctl.solvers.ddp import DdpResult
+from optctl.solvers.guesses import distinct, moved
 from optctl.solvers.lqr import convex
 from optctl.solvers.multistart import _Best, _from_start, _grid_guesses, _neighbour_round, _wide_guesses
 from optctl.solvers.parallel import solve_list
@@ -54,7 +56,7 @@ class ConstrainedResult(DdpResult):
     multipliers: np.ndarray
     """y (B, N, n_c): path constraints, then upper and lower state bounds where they are finite."""
     end_multipliers: np.ndarray
-    """(B, n_e): state bounds likewise, then terminal constraints."""
+    """(B, n_e): state bounds likewise, path constraints without controls, then terminal constraints."""
     violation: np.ndarray
     """(B,): largest max(c, 0), |e|; infinite where there is no trajectory."""
 
@@ -112,9 +114,9 @@ class _Functions:
         low, high = self.problem.control_low, self.problem.control_high
         worst = lambda a: np.abs(a).reshape(num, -1).max(axis=1, initial=0.0)
         c, e, _ = self.evaluate(r.states, r.controls, p, zero)
-        bounds = slice(None, self.limits.n_bound)
-        slack = np.concatenate([np.where(np.isneginf(c), 0.0, c).reshape(num, -1), e[:, bounds]], axis=1)
-        force = np.concatenate([r.multipliers.reshape(num, -1), r.end_multipliers[:, bounds]], axis=1)
+        unequal = slice(None, self.limits.n_last)
+        slack = np.concatenate([np.where(np.isneginf(c), 0.0, c).reshape(num, -1), e[:, unequal]], axis=1)
+        force = np.concatenate([r.multipliers.reshape(num, -1), r.end_multipliers[:, unequal]], axis=1)
         return {
             "defect": worst(after - r.states[:, 1:]),
             "stationarity": worst(r.controls - np.clip(r.controls - l_u, low, high)),
@@ -124,13 +126,9 @@ class _Functions:
         }
 
 
-_FUNCTIONS: weakref.WeakKeyDictionary[Problem, _Functions] = weakref.WeakKeyDictionary()
-
-
+@kept
 def _functions(problem: Problem) -> _Functions:
-    if problem not in _FUNCTIONS:
-        _FUNCTIONS[problem] = _Functions(problem)
-    return _FUNCTIONS[problem]
+    return _Functions(problem)
 
 
 def _weights(problem: Problem, x: np.ndarray, u: np.ndarray, p: np.ndarray, times: np.ndarray) -> list[np.ndarray]:
@@ -181,7 +179,7 @@ def solve_constrained(
     before = np.full_like(stage_weight, np.inf), np.full_like(end_weight, np.inf)
     result: ConstrainedResult | None = None
     failures = np.zeros(num, dtype=int)
-    equality = np.arange(f.limits.n_end) >= f.limits.n_bound
+    equality = np.arange(f.limits.n_end) >= f.limits.n_last
     i = np.arange(num)
     for n in range(rounds):
         found = solve_ddp(
@@ -300,21 +298,11 @@ def _distinct_round(best: _Feasible, most: int = 8, solves: int = 1600) -> int:
     if best.distinct or r is None or not len(solved):
         return 0
     best.distinct = True
-    states = r.states[solved]
-    paths = ((states - states[:, :1]) / np.maximum(states.std(axis=(0, 1)), 1e-6)).reshape(len(solved), -1)
-    chosen = [int(np.argmin(best.values[solved]))]
-    apart = np.full(len(solved), np.inf)
-    while len(chosen) < min(most, max(2, solves // len(best.x0)), len(solved)):
-        apart = np.minimum(apart, np.square(paths - paths[chosen[-1]]).mean(axis=1))
-        if not apart.max() > 1e-3:
-            break
-        chosen.append(int(np.argmax(apart)))
+    chosen = distinct(r.states[solved], best.values[solved], min(most, max(2, solves // len(best.x0))))
     improved = 0
-    fade = np.linspace(1, 0, states.shape[1])[:, None]
     sources = [(r.states[i].copy(), r.controls[i].copy()) for i in solved[chosen]]
     for path, controls in sources:
-        guesses = path + fade * (best.x0 - path[0])[:, None]
-        controls = np.repeat(controls[None], len(best.x0), axis=0)
+        guesses, controls = moved(path, best.x0), np.repeat(controls[None], len(best.x0), axis=0)
         improved += int(best.run(np.arange(len(best.x0)), guesses, controls, follow=True, barrier=1e-3).sum())
     return improved
 
@@ -342,8 +330,8 @@ def softened(problem: Problem, p: np.ndarray) -> Problem:
 
     def terminal_cost(x, q, t):
         e = limits.end(x, vector(q), t)
-        low, equal = ca.vertsplit(e, [0, limits.n_bound, e.numel()])  # slices of one row may be 1 × 0
-        e = ca.vertcat(ca.fmax(low, 0), equal)
+        unequal, equal = ca.vertsplit(e, [0, limits.n_last, e.numel()])  # slices of one row may be 1 × 0
+        e = ca.vertcat(ca.fmax(unequal, 0), equal)
         return problem.terminal_cost_function(x, vector(q), t) + ca.dot(end_weight, e**2)
 
     end = {"terminal_cost": terminal_cost} if problem.horizon == "finite" else {}
@@ -386,8 +374,7 @@ def solve_many_constrained(
         controls = np.broadcast_to(guess.controls, (total, *guess.controls.shape[-2:]))
         best.run(everyone, states, controls, follow=True, barrier=1e-3, tolerance=tolerance)
     elif soft is None:
-        control = np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)
-        controls = np.tile(control, (total, problem.steps, 1))
+        controls = np.tile(problem.resting_control, (total, problem.steps, 1))
         states = sweeps(problem).rollout(x0, controls, np.broadcast_to(p, (total, problem.n_p)))[0]
         best.run(everyone, states, controls, tolerance=tolerance)
     elif dynamic_programming.applies(soft):
@@ -430,6 +417,7 @@ def _batch(
             s = ipopt[i]
             for name in ("states", "controls", "costs", "terminal_cost", "costates"):
                 getattr(r, name)[i] = getattr(s.trajectory, name)
+            r.gains[i], r.hessians[i] = np.nan, np.nan  # they belong to another trajectory
             for name, array in residuals.items():
                 array[i] = getattr(s.certificate, name, None) or 0.0
             statuses.append(s.status)
@@ -439,6 +427,7 @@ def _batch(
             statuses.append(Status.DIVERGED)
         else:
             statuses.append((Status.CONVERGED, Status.STALLED, Status.INFEASIBLE, Status.DIVERGED)[rank])
+    r.costates[[not status.ok for status in statuses]] = np.nan  # no extremal, no gradient of the optimal cost
     trajectory = Trajectory(
         times=np.arange(problem.steps + 1) * problem.dt, states=r.states, controls=r.controls, costs=r.costs,
         terminal_cost=r.terminal_cost, costates=r.costates,

@@ -9,7 +9,6 @@ bounds on controls enter by `Multipliers` (constrained.py).
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ import warp as wp
 
 from optctl.errors import require
 from optctl.problem import Problem
+from optctl.shared import kept
 from optctl.simulation.cache import load_module
 from optctl.simulation.launch import launch_shared, resolve_device, sharing_threads
 from optctl.solvers.batched.source import DdpSource
@@ -54,19 +54,15 @@ class Multipliers:
         return Multipliers(**{name: value[index] for name, value in self.__dict__.items()})
 
 
-_KERNELS: weakref.WeakKeyDictionary[Problem, dict[torch.device, Kernel]] = weakref.WeakKeyDictionary()
-
-
 def kernel(problem: Problem, device: str | torch.device = "cpu") -> Kernel:
     """Generate and compile on first use; any horizon."""
-    where = resolve_device(device)
-    known = _KERNELS.setdefault(problem, {})
-    if where not in known:
-        source = DdpSource(problem, where.type)
-        module = load_module(source.source())
-        wp.load_module(module, device=str(where))
-        known[where] = Kernel(source, module.solve, where)
-    return known[where]
+    return _kernel(problem, resolve_device(device))
+
+
+@kept
+def _kernel(problem: Problem, device: torch.device) -> Kernel:
+    source = DdpSource(problem, device.type)
+    return Kernel(source, load_module(source.source(), device).solve, device)
 
 
 def solve_ddp(

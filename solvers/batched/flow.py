@@ -11,7 +11,6 @@ Source: Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I (199
 from __future__ import annotations
 
 import re
-import weakref
 
 import casadi as ca
 import numpy as np
@@ -20,6 +19,7 @@ import warp as wp
 from scipy.integrate import DOP853
 
 from optctl.problem import Problem
+from optctl.shared import kept
 from optctl.simulation.cache import load_module
 from optctl.simulation.cpp_source import expression, function, native_module, statements, with_numbers
 from optctl.simulation.launch import launch_shared, resolve_device, sharing_threads
@@ -176,18 +176,14 @@ def source(problem: Problem, device: str) -> str:
     )
 
 
-_KERNELS: weakref.WeakKeyDictionary[Problem, dict[torch.device, wp.Kernel]] = weakref.WeakKeyDictionary()
-
-
 def kernel(problem: Problem, device: str | torch.device = "cpu") -> wp.Kernel:
     """Generate and compile on first use; any horizon."""
-    where = resolve_device(device)
-    known = _KERNELS.setdefault(problem, {})
-    if where not in known:
-        module = load_module(source(problem, where.type))
-        wp.load_module(module, device=str(where))
-        known[where] = module.flow
-    return known[where]
+    return _kernel(problem, resolve_device(device))
+
+
+@kept
+def _kernel(problem: Problem, device: torch.device) -> wp.Kernel:
+    return load_module(source(problem, device.type), device).flow
 
 
 def integrate(

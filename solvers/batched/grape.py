@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import functools
 import re
-import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ import numpy as np
 import torch
 import warp as wp
 
+from optctl.shared import kept
 from optctl.simulation.cache import load_module
 from optctl.simulation.cpp_source import native_module, with_numbers
 from optctl.simulation.launch import launch_shared, resolve_device, sharing_threads
@@ -528,14 +528,14 @@ class Found:
     statuses: list[Status]
 
 
-_PATTERNS: weakref.WeakKeyDictionary[Bilinear, tuple[Pattern, np.ndarray]] = weakref.WeakKeyDictionary()
+@kept
+def _pattern(system: Bilinear) -> tuple[Pattern, np.ndarray]:
+    return Pattern.of(system)
 
 
 @functools.lru_cache(maxsize=64)
 def _kernel(pattern: Pattern, device: str) -> wp.Kernel:
-    module = load_module(pattern.source(device.partition(":")[0]))
-    wp.load_module(module, device=device)
-    return module.solve
+    return load_module(pattern.source(device.partition(":")[0]), device).solve
 
 
 def optimise(
@@ -555,9 +555,7 @@ def optimise(
     is done at a cost of `target` or a largest projected gradient of `gradient`.
     """
     where = resolve_device(device)
-    if system not in _PATTERNS:
-        _PATTERNS[system] = Pattern.of(system)
-    pattern, numbers = _PATTERNS[system]
+    pattern, numbers = _pattern(system)
     kernel = _kernel(pattern, str(where))
     num, slots, _ = guess.shape
     lanes = LANES if where.type == "cpu" else 1

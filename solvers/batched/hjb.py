@@ -111,9 +111,7 @@ def source(name: str, n: int, kind: Target) -> str:
 
 @functools.cache
 def _kernel(name: str, n: int, device: torch.device) -> wp.Kernel:
-    loaded = load_module(source(name, n, target(device, torch.float64)))
-    wp.load_module(loaded, device=str(device))  # before threads share it
-    return getattr(loaded, name)
+    return getattr(load_module(source(name, n, target(device, torch.float64)), device), name)
 
 
 def sweep(

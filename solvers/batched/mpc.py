@@ -25,6 +25,7 @@ from optctl.errors import require
 from optctl.problem import Problem
 from optctl.solvers.batch import Batched
 from optctl.solvers.batched.ddp import kernel, solve_ddp
+from optctl.solvers.ddp import expansion
 from optctl.solvers.multistart import solve_many
 from optctl.solvers.sweeps import applies
 
@@ -76,14 +77,19 @@ class MpcController:
         states = check_states(self.problem, states, "states")
         found = solve_many(self.problem, states, params=params, seed=self.seed)
         path = found.trajectory
-        assert found.hessians is not None and path.costates is not None
+        assert found.hessians is not None and found.gains is not None and path.costates is not None
+        slopes = path.costates.copy()
+        missing = np.isnan(slopes).any(axis=(1, 2))
+        if missing.any():  # V_x of the plan serves as well: a tail needs a model of what follows, not an extremal
+            p = np.broadcast_to(params, (len(states), self.problem.n_p))[missing]
+            low, high = (b[None].clip(-1e20, 1e20) for b in (self.problem.control_low, self.problem.control_high))
+            slopes[missing] = expansion(self.problem, path.states[missing], path.controls[missing], p, low, high)[0]
         weights, axes = np.linalg.eigh(np.nan_to_num(found.hessians))
         hessians = (axes * np.maximum(weights, 0.0)[..., None, :]) @ np.swapaxes(axes, -1, -2)
         flat = hessians.reshape(*hessians.shape[:2], -1)
-        self._tails = np.nan_to_num(np.concatenate([path.states, path.costates, flat], axis=-1))
+        self._tails = np.nan_to_num(np.concatenate([path.states, slopes, flat], axis=-1))
         self._plan, self._params = path.controls, np.broadcast_to(params, (len(states), self.problem.n_p))
         self._states, self._controls = path.states[:, : self.horizon + 1], path.controls[:, : self.horizon]
-        assert found.gains is not None
         self._gain, self._step, self._ready = found.gains[:, 0], 0, True
         kernel(self.window, self.device)  # compiled now, so that no step waits for it
 

@@ -277,9 +277,7 @@ def source(n: int, m: int, device: str) -> str:
 @functools.cache
 def kernel(n: int, m: int, device: torch.device) -> wp.Kernel:
     """Compiled on first use."""
-    module = load_module(source(n, m, device.type))
-    wp.load_module(module, device=str(device))
-    return module.recursion
+    return load_module(source(n, m, device.type), device).recursion
 
 
 def finite(matrices: list[Tensor], P: Tensor, steps: int) -> tuple[Tensor, Tensor]:

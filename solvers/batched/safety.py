@@ -85,8 +85,7 @@ class SafetyFilter:
         self._observe = sensors(q, self.controller, params)  # of a controller that observes, without noise
         self.controller.reset(self._observe(states, 0.0), params)
         self._params = np.broadcast_to(params, (len(states), q.n_p))
-        rest = np.clip(np.zeros(q.n_u), q.control_low, q.control_high)
-        self._controls = np.tile(rest, (len(states), self.horizon, 1))
+        self._controls = np.tile(q.resting_control, (len(states), self.horizon, 1))
         self._states = np.repeat(states[:, None], self.horizon + 1, axis=1)
         self._planned = np.zeros(len(states), dtype=bool)
         self.changed, self.unplanned = np.zeros(len(states), dtype=int), np.zeros(len(states), dtype=int)

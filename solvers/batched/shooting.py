@@ -26,8 +26,10 @@ import torch
 from optctl.controller import check_params
 from optctl.errors import require
 from optctl.problem import Problem
+from optctl.shared import in_turn
 from optctl.solvers.batch import Batched
 from optctl.solvers.batched.flow import LARGEST, integrate
+from optctl.solvers.hamiltonian import EXCESS, excess, hamiltonian
 from optctl.solvers.pontryagin import extremals
 from optctl.solvers.solution import SolutionBatch, Status
 from optctl.trajectory import Trajectory
@@ -184,6 +186,7 @@ class _Shooting:
 # --- what users call ----------------------------------------------------------------------------------------------------
 
 
+@in_turn
 def solve_pontryagin(
     problem: Problem,
     guess: Trajectory,
@@ -255,9 +258,10 @@ def check_suitable(problem: Problem) -> None:
     arguments = problem._x, u, problem._p, problem._t
     h = problem.stage_cost_function(*arguments) + ca.dot(costate, problem.dynamics_function(*arguments))
     curvature = ca.simplify(ca.densify(ca.hessian(h, u)[0]))
+    convex = lambda v: not v.is_zero() and not (v.is_constant() and float(v) < 0)
     require(
-        not ca.depends_on(ca.vec(curvature), u) and not any(curvature[j, j].is_zero() for j in range(problem.n_u)),
-        "problem", "have a Hamiltonian that is quadratic in every control (else: solve(…, method='pontryagin'))", "has another",
+        not ca.depends_on(ca.vec(curvature), u) and all(convex(curvature[j, j]) for j in range(problem.n_u)),
+        "problem", "have a Hamiltonian that is quadratic and convex in every control (else: solve(…, method='pontryagin'))", "has another",
     )  # fmt: skip
     steady = problem.final_time is None or extremals(problem).autonomous
     require(steady, "problem", "be autonomous when the final time is free", "depends on time")
@@ -268,7 +272,7 @@ def _polished(f: _Shooting, guess: Trajectory, m: int, tolerance: float, max_ite
     problem, n, steps = f.problem, f.problem.n_x, f.problem.steps
     assert guess.costates is not None
     num = len(guess.states)
-    nodes = _at(np.concatenate([guess.states, guess.costates], axis=2), m)
+    nodes = _at(np.concatenate([guess.states, np.nan_to_num(guess.costates)], axis=2), m)
     last, y = nodes[:, -1], nodes[:, :-1].copy()
     theta = np.zeros((num, f.n_nu + f.free))
     if f.free:
@@ -290,18 +294,20 @@ def _polished(f: _Shooting, guess: Trajectory, m: int, tolerance: float, max_ite
     middle, centre = (times[:, :-1] + times[:, 1:]) / 2, (path[:, :-1] + path[:, 1:]) / 2
     control, tests = _controls(problem)
     u = control(flat(centre[..., :n]), flat(centre[..., n:]), over(f.params, steps), middle.reshape(-1, 1))
-    left, products, h = tests(flat(x), flat(costates), over(f.params, steps + 1), times.reshape(-1, 1))
+    left, products, h, size, missed = tests(flat(x), flat(costates), over(f.params, steps + 1), times.reshape(-1, 1))
+    size, missed = (v.reshape(num, -1).max(axis=1) for v in (size, missed))
     phi = Batched(problem.terminal_cost_function)(x[:, -1], f.params, times[:, -1:])[0][:, 0]
     found = {
         "states": x, "costates": costates, "controls": u[0].reshape(num, steps, -1), "costs": costs, "times": times,
         "terminal_cost": phi if problem.horizon == "finite" else np.zeros(num), "iterations": iterations,
-        "ok": (worst <= max(tolerance, 1e-10) * scale) & np.isfinite(costs).all(axis=1),
+        "ok": (worst <= max(tolerance, 1e-10) * scale) & np.isfinite(costs).all(axis=1) & (missed <= EXCESS * (1 + size)),
         "defect": worst, "costate_defect": worst, "resimulation": np.abs(again - ends).max(axis=(1, 2)),
-        "stationarity": left.reshape(num, -1).max(axis=1), "complementarity": products.reshape(num, -1).max(axis=1),
+        "stationarity": np.maximum(left.reshape(num, -1).max(axis=1), missed), "complementarity": products.reshape(num, -1).max(axis=1),
         "transversality": np.abs(np.delete(point.conditions, np.arange(n, n + f.n_nu), axis=1)).max(axis=1),
     }  # fmt: skip
     if f.functions.autonomous:
-        found["hamiltonian_drift"] = np.ptp(h.reshape(num, -1), axis=1)
+        found["hamiltonian_drift"], found["hamiltonian_size"] = np.ptp(h.reshape(num, -1), axis=1), size
+    costates[~found["ok"]] = np.nan  # not the gradient of anything
     if not theta.shape[1]:
         none = np.zeros
         start = -point.slopes[:, :n, :n]
@@ -342,19 +348,19 @@ def _sampled(f: _Shooting, point: _Point, times: np.ndarray) -> tuple[np.ndarray
 
 
 def _controls(problem: Problem) -> tuple[Batched, Batched]:
-    """(x, λ, p, t) → u*, ∂u*/∂x, ∂u*/∂λ; and |u* − clip(u* − H_u)|, |H_u · slack|, H."""
+    """(x, λ, p, t) → u*, ∂u*/∂x, ∂u*/∂λ; and |u* − clip(u* − H_u)|, |H_u · slack|, H, the size of its terms, H(u*) − min H."""
     x, u, p, t = problem._x, problem._u, problem._p, problem._t
     costate = ca.SX.sym("costate", problem.n_x)
-    assert problem.dynamics_function is not None  # not discrete
-    h = problem.stage_cost_function(x, u, p, t) + ca.dot(costate, problem.dynamics_function(x, u, p, t))
+    h, size, slope = hamiltonian(problem)(x, u, costate, p, t)
     best = extremals(problem).control(x, costate, p, t)
     low, high = ca.SX(problem.control_low), ca.SX(problem.control_high)
-    slope = ca.densify(ca.gradient(h, u))
     left = ca.fabs(u - ca.fmin(ca.fmax(u - slope, low), high))
     bounded = lambda distance, side: ca.if_else(np.isfinite(side), distance, 0.0)
     slack = ca.if_else(slope > 0, bounded(u - low, problem.control_low), bounded(high - u, problem.control_high))
     inputs = [x, costate, p, t]
-    at_best = ca.Function("at_best", [*inputs, u], [ca.mmax(left), ca.mmax(ca.fabs(slope * slack)), h])(*inputs, best)
+    missed = excess(problem)(x, u, costate, p, t)
+    outputs = [ca.mmax(left), ca.mmax(ca.fabs(slope * slack)), h, size, missed]
+    at_best = ca.Function("at_best", [*inputs, u], outputs)(*inputs, best)
     slopes = [ca.densify(ca.jacobian(best, v)) for v in (x, costate)]
     return Batched(ca.Function("control", inputs, [best, *slopes])), Batched(
         ca.Function("tests", inputs, list(at_best))

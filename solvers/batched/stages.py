@@ -36,9 +36,11 @@ class Constraints:
     stage: ca.Function
     """(x, u, p, t) → c ≤ 0: path constraints, then the finite bounds on states."""
     end: ca.Function
-    """(x, p, t) → the bounds on the last state ≤ 0, then e = 0."""
+    """(x, p, t) → the bounds on the last state and the path constraints without controls ≤ 0, then e = 0."""
     n_path: int
     n_bound: int
+    n_last: int
+    """Inequalities of the end."""
     n_equal: int
 
     @property
@@ -47,7 +49,7 @@ class Constraints:
 
     @property
     def n_end(self) -> int:
-        return self.n_bound + self.n_equal
+        return self.n_last + self.n_equal
 
     @property
     def n_p(self) -> int:
@@ -60,13 +62,16 @@ def constraints(problem: Problem) -> Constraints:
     x, u, p, t = problem._x, problem._u, problem._p, problem._t
     above = [x[i] - high for i, high in enumerate(problem.state_high) if np.isfinite(high)]
     bounds = ca.vertcat(*above, *(low - x[i] for i, low in enumerate(problem.state_low) if np.isfinite(low)))
-    path, end = problem.path_constraint_function, problem.terminal_constraint_function
+    path, last, end = (
+        problem.path_constraint_function, problem.last_constraint_function, problem.terminal_constraint_function
+    )  # fmt: skip
     c = ca.SX(0, 1) if path is None else ca.vec(ca.densify(path(x, u, p, t)))
+    at_end = bounds if last is None else ca.vertcat(bounds, last(x, p, t))
     e = ca.SX(0, 1) if end is None else ca.vec(ca.densify(end(x, p, t)))
     return Constraints(
         ca.Function("stage_constraints", [x, u, p, t], [ca.densify(ca.vertcat(c, bounds))]),
-        ca.Function("end_constraints", [x, p, t], [ca.densify(ca.vertcat(bounds, e))]),
-        c.numel(), bounds.numel(), e.numel(),
+        ca.Function("end_constraints", [x, p, t], [ca.densify(ca.vertcat(at_end, e))]),
+        c.numel(), bounds.numel(), at_end.numel(), e.numel(),
     )  # fmt: skip
 
 
@@ -111,7 +116,7 @@ class _Stage:
 
     def end_augmentation(self) -> _Augmentation:
         c = self.limits.end(self.x, self.own, self.t)
-        return _augment(c, self.weights[2], self.weights[1], self.limits.n_bound)
+        return _augment(c, self.weights[2], self.weights[1], self.limits.n_last)
 
 
 def backward(problem: Problem) -> ca.Function:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import functools
 import re
 import threading
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +30,7 @@ import warp as wp
 
 from optctl.errors import require
 from optctl.problem import Problem
+from optctl.shared import kept, once
 from optctl.simulation.cache import init_warp, load_module
 from optctl.simulation.cpp_source import each, expression, module, statements
 from optctl.simulation.launch import WARP_DTYPE, current_stream, num_threads, ranges, resolve_device, run_parts, target
@@ -303,9 +303,7 @@ def source(n_x: int, n_u: int) -> str:
 @functools.cache
 def kernels(n_x: int, n_u: int, device: torch.device) -> Any:
     """The module with `backward` and `convex`, compiled on first use, for all problems of one size."""
-    compiled = load_module(source(n_x, n_u))
-    wp.load_module(compiled, device=str(device), block_dim=1 if device.type == "cpu" else _THREADS)
-    return compiled
+    return load_module(source(n_x, n_u), device, block_dim=1 if device.type == "cpu" else _THREADS)
 
 
 class _Generated:
@@ -319,7 +317,7 @@ class _Generated:
         self.width = 16 if device.type == "cpu" else 1
         self.operations = self.width * self.program.operations
 
-    @functools.cached_property
+    @once
     def kernel(self) -> wp.Kernel:
         program, kind = self.program, target(self.device, torch.float64)
         names = [f"in{k}" for k in range(len(program.input_names))]
@@ -337,10 +335,7 @@ class _Generated:
         arguments |= dict.fromkeys([*places, "num"], "wp.int64")
         scalar = ["#ifdef __clang__\n#pragma clang loop vectorize(disable)\n#endif", *each(body)]
         text = module("evaluate", f"{program.name} over a batch", arguments, [program], scalar, self.width, kind)
-        compiled = load_module(text)
-        wp.set_module_options({"optimization_level": 1}, compiled)
-        wp.load_module(compiled, device=str(self.device))
-        return compiled.evaluate
+        return load_module(text, self.device, {"optimization_level": 1}).evaluate
 
     def __call__(self, *arguments: np.ndarray) -> list[torch.Tensor]:
         num = max(len(a) for a in arguments)
@@ -413,7 +408,6 @@ def _tensor(a: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 _one_at_a_time = threading.Lock()
-_SWEEPS: weakref.WeakKeyDictionary[Problem, dict[tuple[int, torch.device], Sweeps]] = weakref.WeakKeyDictionary()
 
 
 def applies(problem: Problem) -> bool:
@@ -425,13 +419,14 @@ def sweeps(problem: Problem, steps: int | None = None, device: str | torch.devic
     """The bundle over `steps` intervals (default: the problem's), built once; tiles on `device`."""
     size = problem.n_x + problem.n_u
     require(applies(problem), "problem", f"have at most {_WIDEST} states and controls", f"has {size}")
-    where, steps = resolve_device(device), problem.steps if steps is None else steps
-    built = _SWEEPS.setdefault(problem, {})
-    if (steps, where) not in built:
-        rollout, forward, adjoint = trials(problem, steps)
-        tiles = _Tiles(problem, steps, where)
-        built[steps, where] = Sweeps(rollout, forward, tiles.clamped, tiles.interior, tiles.tracking, adjoint)
-    return built[steps, where]
+    return _sweeps(problem, problem.steps if steps is None else steps, resolve_device(device))
+
+
+@kept
+def _sweeps(problem: Problem, steps: int, device: torch.device) -> Sweeps:
+    rollout, forward, adjoint = trials(problem, steps)
+    tiles = _Tiles(problem, steps, device)
+    return Sweeps(rollout, forward, tiles.clamped, tiles.interior, tiles.tracking, adjoint)
 
 
 @dataclass(frozen=True)

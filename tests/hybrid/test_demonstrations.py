@@ -1,5 +1,7 @@
 """Demonstrations against Riccati recursions written down here, and against costs of perturbed rollouts."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -135,3 +137,28 @@ def test_trajectories_without_costates_are_refused():
     bare = Trajectory(t.times, t.states, t.controls, t.costs, t.terminal_cost)
     with pytest.raises(ArgumentError, match="`trajectories` must carry costates"):
         demonstrations_from(problem, bare, found.gains, found.hessians)
+
+
+def test_what_is_not_given_of_a_trajectory_is_no_label_and_nothing_is_drawn_around_it():
+    problem = linear()
+    found = solve_many(problem, problem.initial_state.sample(np.random.default_rng(0), 5))
+    whole = demonstrations_from(problem, found.trajectory, found.gains, found.hessians, perturbed=0.0)
+    costates, gains, hessians = found.trajectory.costates.copy(), found.gains.copy(), found.hessians.copy()
+    costates[0, :7], gains[1, 2], hessians[2, 4] = np.nan, np.nan, np.nan
+    path = dataclasses.replace(found.trajectory, costates=costates)
+    data = demonstrations_from(problem, path, gains, hessians, perturbed=3.0, spread=1e-3)
+    shown = 5 * STEPS
+    assert (
+        np.isfinite(data.value).all()
+        and np.isfinite(data.action).all()
+        and np.isfinite(data.discounted_value[:shown]).all()
+    )
+    np.testing.assert_array_equal(data.value[:shown], whole.value)
+    missing = np.isnan(data.costate[:shown]).any(axis=1).reshape(5, STEPS)
+    assert missing[0, :7].all() and missing.sum() == 7
+    # a gradient needs the costate and all later gains
+    missing = np.isnan(data.discounted_gradient[:shown]).any(axis=1).reshape(5, STEPS)
+    assert missing[0, :7].all() and missing[1, :2].all() and missing.sum() == 9
+    first = data.state[:shown].reshape(5, STEPS, 2)
+    near = np.abs(data.state[shown:, None, None] - first).max(axis=-1).reshape(3 * shown, shown).argmin(axis=1)
+    assert not set(near) & {*range(7), STEPS + 2, 2 * STEPS + 4}

@@ -83,6 +83,19 @@ def sac_loss(targets, sac, index, *weights):
     return targets.critic_loss(sac, index, *weights).item()
 
 
+def test_the_costate_loss_is_over_the_gradients_that_are_given(pendulum):
+    _, data = pendulum
+    gradient = data.discounted_gradient.copy()
+    gradient[::2] = np.nan
+    sac, targets = agent(dataclasses.replace(data, discounted_gradient=gradient))
+    index = torch.arange(0, 40)
+    weights = {"value_weight": 0.0, "costate_weight": 1.0}
+    loss = targets.critic_loss(sac, index, **weights)
+    torch.testing.assert_close(loss, targets.critic_loss(sac, index[1::2], **weights))
+    assert torch.autograd.grad(loss, sac.critic.mlp.flat)[0].isfinite().all()
+    assert targets.critic_loss(sac, index[::2], **weights) == 0
+
+
 def test_cloning_fits_the_actions_with_the_spread_asked_for(pendulum):
     _, data = pendulum
     sac, targets = agent(data)

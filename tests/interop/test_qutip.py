@@ -1,5 +1,6 @@
 """Quantum problems against QuTiP's own solvers, both ways."""
 
+import casadi as ca
 import numpy as np
 import pytest
 import qutip
@@ -131,7 +132,8 @@ TRANSFER = {"initial": UP, "target": DOWN, "dt": 0.1, "steps": 5}
         ((SZ, [SX]), {"target": qutip.basis(3, 0)}, "`target` must have dimension 2 like the drift, but has 3"),
         ((SZ, [SX]), {"initial": SZ / 2}, "`initial` must have trace 1, but has trace 0"),
         ((SZ, [SX]), {"initial": 0.5 + SZ}, "`initial` must have no negative eigenvalue, but has the eigenvalue -0.5"),
-        ((SZ, [SX]), {"c_ops": [SX], "target": SX}, "`target` must be a ket where the motion is Lindblad's"),
+        ((SZ, [SX]), {"c_ops": [SX], "target": SX}, "`target` must be a ket or a pure density matrix where"),
+        ((SZ, [SX]), {"target": qutip.maximally_mixed_dm(2)}, "`target` must be a pure state, but has the purity 0.5"),
         ((SZ, []), {}, "`controls` must name at least one"),
         ((SZ,), {}, "`controls` must be given, for `drift` has no time-dependent term"),
         ((qutip.QobjEvo(lambda t: t * SX),), {}, "`drift` must be a sum of operators with coefficients"),
@@ -140,6 +142,40 @@ TRANSFER = {"initial": UP, "target": DOWN, "dt": 0.1, "steps": 5}
 def test_what_cannot_be_imported(arguments, changes, sentence):
     with pytest.raises(ArgumentError, match=sentence):
         from_qutip(*arguments, **(TRANSFER | changes))
+
+
+def test_without_bounds_no_pulse_makes_the_motion_other_than_unitary():
+    problem = from_qutip(SZ, {"c": SX}, **(TRANSFER | {"dt": 0.5}))
+    for u in (0.3, 20.0):
+        step = (-0.5j * (SZ + u * SX)).expm() * UP
+        after = to_qobj(problem, np.array(problem.step_function(problem.initial_state.location, u, [], 0.0)[0]).T)[0]
+        assert (after - step).norm() < 1e-12
+    assert float(ca.norm_2(problem.step_function(problem.initial_state.location, 1e5, [], 0.0)[0])) == pytest.approx(
+        1, abs=1e-9
+    )
+
+
+def test_infinite_bounds_are_no_bounds():
+    free = from_qutip(SZ, {"c": SX}, **TRANSFER, control_bounds={"c": (-np.inf, np.inf)})
+    assert free.task_fingerprint == from_qutip(SZ, {"c": SX}, **TRANSFER).task_fingerprint
+
+
+def test_larger_systems_without_bounds_are_no_number_rather_than_wrong_far_outside_of_their_scale():
+    many = [qutip.tensor(*(SX if i == k else qutip.qeye(2) for i in range(4))) for k in range(4)]
+    zero, one = (qutip.basis([2] * 4, [k] * 4) for k in (0, 1))
+    problem = from_qutip(many[0] @ many[1], many, initial=zero, target=one, dt=0.25, steps=2)
+    at = lambda u: np.array(problem.step_function(problem.initial_state.location, [u] * 4, [], 0.0)[0])
+    assert np.linalg.norm(at(4.0)) == pytest.approx(1.0, abs=1e-11) and np.isnan(at(400.0)).all()
+
+
+def test_a_pure_density_matrix_is_a_target():
+    pure = {"initial": qutip.fock_dm(2, 0), "target": qutip.fock_dm(2, 1), "dt": 0.25, "steps": 4}
+    mixed, ket = from_qutip(SZ, [SX], **pure), from_qutip(SZ, [SX], **(pure | {"target": DOWN}))
+    assert mixed.n_x == 3 and from_qutip(SZ, [SX], **(pure | {"initial": UP})).n_x == 4
+    r = np.array([0.3, -0.2, 0.5])
+    assert float(mixed.terminal_cost_function(r, [], 1.0)) == pytest.approx(
+        float(ket.terminal_cost_function(r, [], 1.0))
+    )
 
 
 def test_what_cannot_be_exported():

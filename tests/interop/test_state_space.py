@@ -7,6 +7,7 @@ import scipy.linalg
 import scipy.signal
 
 import optctl
+import optctl.solvers
 from optctl.controller import ZeroController, rollout
 from optctl.errors import ArgumentError
 from optctl.interop import from_state_space, to_control, to_scipy
@@ -23,6 +24,43 @@ def test_the_optimum_of_a_continuous_import_is_that_of_the_riccati_equation():
     value = start @ scipy.linalg.solve_continuous_are(A, B, Q, R) @ start
     # Controls held over dt = 0.01 cost more than the continuous optimum by O(dt²); the tail beyond 20 s is nothing.
     assert optctl.solve(problem, x0=start).trajectory.total_cost == pytest.approx(value, rel=1e-4)
+
+
+def test_a_stiff_plant_is_sampled_exactly_and_without_substeps():
+    # An aircraft pump: rates from 1e-6 to 7639 1/s, held over 10 ms; scipy samples it by an exponential of its own.
+    a = [
+        [-7639.43726, 0.320058055, -23077.4129, 0],
+        [6, 0, 0, 0],
+        [0, 0, -10, 0],
+        [5.06144301e-3, -5.82851621e-5, 0, 0],
+    ]
+    system = scipy.signal.StateSpace(a, [[9.54929659, 0], [0, 0], [0, 10], [0, 0]], np.eye(4), np.zeros((4, 2)))
+    problem = from_state_space(system, dt=0.01, steps=50)
+    assert problem.substeps == 1 and problem.step_function.n_instructions() < 200
+    gain, sampled = optctl.solvers.lqr(problem), system.to_discrete(0.01)
+    assert (
+        pytest.approx(sampled.A, abs=1e-10) == gain.matrices.A
+        and pytest.approx(sampled.B, abs=1e-10) == gain.matrices.B
+    )
+    of_the_flow = optctl.solvers.lqr(problem, discretised=False)
+    known = [[6.262413e-4, 1.588182e-3, -2.628618e-3, -1.586777e-3], [-2.752682e-3, -1.000908, 2.834703, 0.999999]]
+    assert pytest.approx(np.array(known), rel=1e-5) == of_the_flow.K  # python-control's lqr
+
+
+def test_a_mode_that_dies_within_one_interval_has_no_gain():
+    # x' = −50 x + u, ∫ x² + u² dt: the exact sampled gain solves the scalar Riccati equation of a = e^(−10), b = (1 − a)/50, …
+    problem = from_state_space(
+        scipy.signal.StateSpace([[-50.0]], [[1.0]], [[1.0]], [[0.0]]), dt=0.2, steps=10, substeps=1
+    )
+    a, b = np.exp(-10), (1 - np.exp(-10)) / 50
+    q = (1 - a**2) / 100  # ∫ e^(−100 t) dt
+    n = (1 - a) ** 2 / 5000  # ∫ e^(−50 t) (1 − e^(−50 t))/50 dt
+    r = 0.2 + (0.2 - 2 * (1 - a) / 50 + (1 - a**2) / 100) / 2500
+    p = scipy.linalg.solve_discrete_are(
+        np.array([[a]]), np.array([[b]]), np.array([[q]]), np.array([[r]]), s=np.array([[n]])
+    ).item()
+    assert optctl.solvers.lqr(problem).K.item() == pytest.approx((b * p * a + n) / (r + b * p * b), rel=1e-9)
+    assert optctl.solve(problem, [[1.0], [0.5]]).values[0] == pytest.approx(p, rel=1e-6)
 
 
 def test_a_discrete_import_has_the_discrete_riccati_cost():
@@ -60,6 +98,16 @@ def test_python_controls_names_and_time_bases_are_kept():
 def test_mimo_labels_of_python_control_become_names():
     problem = from_state_space(control.rss(3, 2, 2, strictly_proper=True), dt=0.1)
     assert problem.n_x == 3 and problem.n_u == 2 and len(problem.y_names) == 2
+
+
+def test_labels_that_differ_by_brackets_stay_apart():
+    control = pytest.importorskip("control")
+    names = {"states": ["x[0]", "x0"], "inputs": ["a", "b"]}
+    problem = from_state_space(control.ss(-np.eye(2), np.eye(2), np.eye(2), np.zeros((2, 2)), **names), dt=0.1)
+    assert list(problem.state) == ["x_0", "x0"]
+    names["states"] = ["x[0]", "x0", "x_0"]
+    with pytest.raises(ArgumentError, match=r"`system` must have different state_labels, but has x\[0\], x0, x_0"):
+        from_state_space(control.ss(-np.eye(3), np.eye(3)[:, :2], np.eye(3), np.zeros((3, 2)), **names), dt=0.1)
 
 
 @pytest.mark.parametrize("name", ["mass-spring", "double-integrator", "dean", "oscillator-ring"])

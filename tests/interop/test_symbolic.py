@@ -26,6 +26,10 @@ EXPRESSIONS = [
     sympy.floor(V) + sympy.ceiling(V), sympy.Max(X, V, 0.5) - sympy.Min(X, V, U), sympy.erf(X),
     sympy.pi * X + sympy.E + sympy.Rational(1, 3),
     sympy.Piecewise((X, V > 0), (U, sympy.And(X > 0, V <= 0)), (1, True)), sympy.Piecewise((X, sympy.Or(V > 0, X < 0)), (K, True)),
+    sympy.Piecewise((X, sympy.Eq(X, V)), (K, sympy.Ne(X, 0)), (1, True)), sympy.Mod(V, K) + sympy.Mod(X, U), sympy.frac(V),
+    sympy.Piecewise((X, sympy.Xor(X > 0, V > 0, U > 0)), (K, True)), sympy.Piecewise((X, sympy.ITE(V > 0, X > 0, U > 0)), (K, True)),
+    sympy.sinc(X), sympy.acot(V) + sympy.asec(K) + sympy.acsc(K), sympy.sech(X) + sympy.csch(V) + sympy.coth(U),
+    sympy.re(X) * sympy.conjugate(V) + sympy.im(X), sympy.Piecewise((X, sympy.And(X > 0, K > 0, V > 0)), (U, True)),
     sympy.Heaviside(V) + 2 * sympy.Heaviside(X), sympy.sin(K * T), sympy.sec(X) + sympy.cot(X), sympy.Float(2.5),
 ]  # fmt: skip
 
@@ -54,6 +58,39 @@ def test_a_pendulum_of_lagrange_is_the_catalogues():
         assert np.array(a[0]) == pytest.approx(np.array(b[0]), abs=1e-12) and float(a[1]) == pytest.approx(float(b[1]))
 
 
+def test_derivatives_and_elements_have_names_of_their_own():
+    q1, q2, force = (sympy.Function(name)(T) for name in ("q1", "q2", "F"))
+    v1, v2 = q1.diff(T), q2.diff(T)
+    rest = REST | {"initial_state": optctl.Uniform([-1] * 4, [1] * 4)}
+    problem = from_sympy(
+        [v1, v2, -q1 + force, -q2 + q1], [q1, q2, v1, v2], [force], stage_cost=q1**2 + force**2, **rest
+    )
+    assert list(problem.state) == ["q1", "q2", "q1_dot", "q2_dot"] and list(problem.control) == ["F"]
+    assert np.array(problem.dynamics_function([1, 2, 3, 4], 5, [], 0)).ravel().tolist() == [3, 4, 4, -1]
+    x, m, k = sympy.IndexedBase("x"), sympy.MatrixSymbol("m", 2, 1), sympy.IndexedBase("k")
+    problem = from_sympy(
+        [x[1], k[0] * m[0, 0]], [x[0], x[1]], [m[0, 0], m[1, 0]], stage_cost=m[1, 0] ** 2, params={k[0]: 3.0}, **REST
+    )
+    assert (
+        list(problem.state) == ["x_0", "x_1"]
+        and list(problem.control) == ["m_0_0", "m_1_0"]
+        and problem.params == {"k_0": 3.0}
+    )
+    with pytest.raises(
+        ArgumentError, match=r"`states` must have different names, but has q1\(t\) and q1, both named `q1`"
+    ):
+        from_sympy([U, U], [q1, sympy.Symbol("q1")], [U], stage_cost=U**2, **REST)
+    with pytest.raises(ArgumentError, match=r"must use only its states.*but uses Derivative\(q1\(t\), t\)"):
+        from_sympy([v1, U], [q1, X], [U], stage_cost=U**2, **REST)
+
+
+def test_sinc_has_its_limit_and_derivative_at_zero():
+    rate = from_sympy([V, sympy.sinc(X)], [X, V], [U], stage_cost=X**2, **REST).dynamics_function
+    assert float(rate([0, 0], 0, [], 0)[1]) == 1.0
+    slope = np.array(rate.jacobian()([0, 0], 0, [], 0, rate([0, 0], 0, [], 0))[0])
+    assert slope[1, 0] == 0.0
+
+
 def test_discrete_maps_and_terminal_costs():
     problem = from_sympy(
         [X + V, V + U], [X, V], [U], stage_cost=X * U, terminal_cost=K * X**2, params={K: 3.0}, discrete=True, **REST
@@ -68,7 +105,7 @@ def test_discrete_maps_and_terminal_costs():
     [
         (sympy.Symbol("z"), r"`rhs` must use only its states, controls, params and time \(x, v, u, k, t\), but uses z"),
         (sympy.Function("f")(X), r"`rhs` must use only its states.*, but uses f\(x\)"),
-        (sympy.gamma(X), "`rhs` must use functions that CasADi has, but uses gamma"),
+        (sympy.gamma(X), "`rhs` must use functions that have a translation here .*, but uses gamma"),
         (sympy.I * X, "`rhs` must be real, but contains I"),
     ],
 )

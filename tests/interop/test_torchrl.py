@@ -5,6 +5,7 @@ import torch
 from torchrl.envs.utils import check_env_specs
 
 import optctl
+from optctl.errors import ArgumentError
 from optctl.interop.torchrl import TorchRLEnv
 
 
@@ -63,6 +64,19 @@ def test_a_masked_reset_leaves_the_others_alone():
     assert not torch.equal(again[1], first[1])  # a fresh draw
     env.set_seed(0)
     assert torch.equal(env.reset()["observation"], first)
+
+
+def test_a_reset_begins_where_it_is_told_to():
+    env, start = TorchRLEnv("pendulum-v1", 3), torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])
+    env.reset(state=start, seed=1)
+    assert torch.equal(env._env.state, start)
+    after = env.rand_step(env.reset(state=start))["next"]
+    moved = env._env.state.clone()
+    chosen = after.clone().set("_reset", torch.tensor([[False], [True], [False]]))
+    env.reset(chosen, state=start)
+    assert torch.equal(env._env.state[1], start[1]) and torch.equal(env._env.state[0], moved[0])
+    with pytest.raises(ArgumentError, match="`reset` must be given seed, state and params only, but is given start"):
+        env.reset(start=start)
 
 
 def test_a_collector_of_torchrl_gathers_data():

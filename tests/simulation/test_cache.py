@@ -1,14 +1,19 @@
 """Generated modules: found again, never half-written, safe when two processes want the same one at once."""
 
+import ast
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tiny import counter
 
 from optctl.simulation import cache
 from optctl.simulation.cache import cache_dir, load_module, module_name, write_atomically
+from optctl.simulation.rollout_source import EnvironmentRollout
+from optctl.simulation.warp_source import Target
+from optctl.solvers.batched.source import DdpSource
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,3 +132,15 @@ def test_starting_warp_prints_nothing_and_importing_the_package_does_not_start_i
     code += "from optctl.simulation import make_vec; make_vec('cartpole', 2).reset()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "" and done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "name", [r"a\Users", 'x"""; raise SystemExit; """', "two\nlines", "'\"\\", "$mu <stage> {0} é"]
+)
+def test_no_name_of_a_problem_breaks_or_enters_what_is_generated(name):
+    problem = counter(name=name)
+    environment = EnvironmentRollout(problem, Target("float32", "cpu"), shared_params=True, randomize=False)
+    for source in (environment.source(), environment.step_source(), DdpSource(problem, "cpu").source()):
+        first, *rest = ast.parse(source).body
+        assert name in ast.literal_eval(first.value)
+        assert not any(isinstance(statement, ast.Raise) for statement in rest)

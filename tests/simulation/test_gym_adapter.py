@@ -17,7 +17,7 @@ from optctl.envs import CATALOGUE, make
 from optctl.errors import ArgumentError
 from optctl.gym import gym_id
 from optctl.simulation.gym_adapter import GymEnv, GymVectorEnv
-from optctl.simulation.vector_env import VectorEnv
+from optctl.simulation.vector_env import VectorEnv, make_vec
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
@@ -71,6 +71,57 @@ def test_an_unknown_version_names_the_one_there_is():
 
 def test_an_id_can_name_the_module_that_registers_it():
     assert gymnasium.make("optctl.gym:optctl/cartpole-v0").unwrapped.problem.name == "cartpole"
+
+
+def length(env) -> tuple[int, bool, bool]:
+    env.reset(seed=0)
+    for n in range(1, 1000):
+        *_, terminated, truncated, _ = env.step(np.zeros(1, dtype=np.float32))
+        if terminated or truncated:
+            return n, terminated, truncated
+    return 1000, False, False
+
+
+@pytest.mark.parametrize(
+    ("asked", "steps"), [({}, 200), ({"max_episode_steps": 300}, 300), ({"max_episode_steps": 7}, 7)]
+)
+def test_gymnasiums_limit_lengthens_and_shortens_episodes_of_an_infinite_horizon(asked, steps):
+    env = gymnasium.make("optctl/gymnasium-pendulum-v1", **asked)
+    assert env.spec.max_episode_steps == steps and length(env) == (steps, False, True)
+    assert gymnasium.spec("optctl/gymnasium-pendulum-v1").max_episode_steps == 200
+    again = gymnasium.make(env.spec)
+    assert again.spec.max_episode_steps == steps
+
+
+@pytest.mark.parametrize(("asked", "end"), [({}, (50, True, False)), ({"max_episode_steps": 7}, (7, False, True))])
+def test_a_finite_horizon_ends_by_itself_or_is_truncated_earlier(asked, end):
+    env = gymnasium.make("optctl/moved-trap-v0", **asked)
+    assert env.spec.max_episode_steps == end[0] and length(env) == end
+
+
+@pytest.mark.parametrize("name", ["gymnasium-pendulum-v1", "moved-trap-v0"])
+def test_the_time_left_can_be_observed(name):
+    env = gymnasium.wrappers.TimeAwareObservation(gymnasium.make(f"optctl/{name}"), normalize_time=True)
+    env.reset(seed=0)
+    steps = env.spec.max_episode_steps
+    assert env.step(env.action_space.sample())[0][-1] == pytest.approx(1 / steps)
+
+
+def test_vectors_take_the_limit_too():
+    for mode in ("sync", "vector_entry_point"):
+        envs = gymnasium.make_vec("optctl/gymnasium-pendulum-v1", 2, vectorization_mode=mode)
+        assert envs.spec.max_episode_steps == 200
+
+
+@pytest.mark.parametrize(
+    "make_one", [GymEnv, lambda problem: GymVectorEnv(problem, 2), lambda problem: make_vec(problem, 2)]
+)
+def test_a_free_final_time_is_refused_everywhere_in_the_same_words(make_one):
+    free = tiny.driven(final_time=(0.1, 1.0))
+    with pytest.raises(
+        ArgumentError, match="`problem` must have a fixed final time to be stepped, but its final time is free"
+    ):
+        make_one(free)
 
 
 def test_a_single_environment_ends_and_asks_for_a_reset():

@@ -8,6 +8,7 @@ from optctl.controller import Controller, FeedbackController
 from optctl.errors import ArgumentError
 from optctl.problem import Problem, Uniform
 from optctl.solvers import solve_many
+from optctl.solvers.batched import mpc
 from optctl.solvers.batched.mpc import MpcController
 from optctl.solvers.batched.safety import SafetyFilter
 from optctl.solvers.lqr import lqr
@@ -22,7 +23,14 @@ def test_undisturbed_it_costs_the_optimum():
     np.testing.assert_allclose(run.total_cost, solve_many(problem, starts).values, rtol=1e-8)
 
 
-def test_a_short_window_is_the_riccati_feedback():
+@pytest.mark.parametrize("given", [True, False], ids=["costates", "no costates"])
+def test_a_short_window_is_the_riccati_feedback(given, monkeypatch):
+    def solved(*arguments, **options):
+        found = solve_many(*arguments, **options)
+        found.trajectory.costates[:] = found.trajectory.costates if given else np.nan
+        return found
+
+    monkeypatch.setattr(mpc, "solve_many", solved)
     problem = envs.make("double-integrator")
     gain, starts = lqr(problem), np.array([[1.0, -0.5], [-0.3, 0.8]])
     controller = MpcController(problem, horizon=3, iterations=1)

@@ -187,7 +187,7 @@ def test_bad_arguments(pendulums):
         solve_pontryagin(problem, guesses, segments=7)
     with pytest.raises(ArgumentError, match="`problem` must have continuous dynamics, but is discrete"):
         solve_pontryagin(envs.make("dean"), guesses)
-    with pytest.raises(ArgumentError, match="quadratic in every control"):
+    with pytest.raises(ArgumentError, match="quadratic and convex in every control"):
         solve_pontryagin(optima.singular_arc(), guesses)
     with pytest.raises(ArgumentError, match="neither state bounds nor path constraints"):
         solve_pontryagin(optima.bryson_denham(), guesses)

@@ -159,6 +159,18 @@ def test_the_filter_is_for_its_plants_and_constant_noise():
 # --- H∞ -----------------------------------------------------------------------------------------------------------------
 
 
+def test_a_mode_that_no_sensor_shows_is_named():
+    hidden = Problem(
+        name="hidden", state=["x", "v"], control=["u"], transition=lambda x, u, p: [x[0] + 0.1 * x[1], x[1] + 0.1 * u[0]],
+        stage_cost=lambda x, u, p: ca.sumsqr(x) + u[0] ** 2, horizon="infinite", dt=0.1, steps=10, observation=lambda x, p: x[1],
+        initial_state=Normal([0, 0], [1, 1]), observation_noise=0.1, diffusion=lambda x, u, p: ca.DM([0.1, 0.1]),
+    )  # fmt: skip
+    with pytest.raises(
+        ArgumentError, match=r"`problem` must be detectable, but the mode with eigenvalue 1.* no observation shows it"
+    ):
+        _ = LqgController(hidden).average_cost
+
+
 def test_h_infinity_norm_of_a_resonance():
     # 1/(s² + 2ζs + 1): 1/(2ζ√(1 − ζ²)) at ω = √(1 − 2ζ²)
     for zeta in (0.001, 0.1, 0.5):

@@ -7,8 +7,9 @@ import pytest
 
 from optctl import envs, rollout
 from optctl.errors import ArgumentError
-from optctl.problem import Fixed, Problem
+from optctl.problem import Fixed, Problem, Uniform
 from optctl.solvers import Verdict, linear_quadratic, lqr, lqr_controller, solve
+from optctl.solvers.lqr import unreached
 
 
 def _discrete(A, B, Q, R, **rest):
@@ -98,3 +99,27 @@ def test_bad_problems_are_refused_by_name():
         lqr(envs.make("pendulum"), linearize_at=[1.0, 0.0])
     with pytest.raises(ArgumentError, match="linear-quadratic"):
         solve(envs.make("pendulum"), [1.0, 0.0], method="lqr")
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-9, 1e9])
+def test_the_unit_of_a_state_does_not_decide_whether_a_plant_is_stabilisable(unit):
+    # Position in `unit` m, velocity in m/s, mass 2 kg: K = (1, √5) in m, for P₁₁ = √5, P₁₂ = 2, P₂₂ = 2√5.
+    for discretised in (False, True):
+        problem = Problem(
+            name="mass", state=["x", "v"], control=["f"], dynamics=lambda x, u, p: [x[1] / unit, u[0] / 2], horizon="infinite",
+            stage_cost=lambda x, u, p: (unit * x[0]) ** 2 + x[1] ** 2 + u[0] ** 2, dt=1e-3, steps=10,
+            initial_state=Uniform([-1, -1], [1, 1]),
+        )  # fmt: skip
+        gain = lqr(problem, discretised=discretised)
+        assert gain.K[0] / [unit, 1] == pytest.approx([1, np.sqrt(5)], rel=2e-3 if discretised else 1e-8)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-10, 1e10])
+def test_a_mode_out_of_reach_is_found_in_any_units(unit):
+    # In coordinates that mix them, a growing mode (0.3) that the control does not reach, beside one that it does.
+    mix, scale = np.array([[1.0, 2.0, 0.5], [0.3, -1.0, 1.0], [2.0, 0.1, -0.7]]), np.diag([unit, 1.0, 1 / unit])
+    change = scale @ mix
+    A = change @ np.array([[0.5, 1, 1], [0, -1, 2], [0, 0, 0.3]]) @ np.linalg.inv(change)
+    B = change @ np.array([[1.0], [1.0], [0.0]])
+    assert unreached(A, B, discrete=False) == pytest.approx(0.3)
+    assert unreached(A, B + change @ np.array([[0.0], [0.0], [1e-3]]), discrete=False) is None
