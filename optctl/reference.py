@@ -73,8 +73,9 @@ def charge(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> tupl
 def violations(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> dict[str, np.ndarray]:
     """Largest violation per episode, in the constraint's own units, (B,) for each kind of constraint the problem has.
 
-    `control bounds`, `state bounds` (after the start), `path constraints` max(c, 0) at the start of every interval,
-    `terminal constraints` |e|. Zero means kept. NaN (a failed episode) counts as zero here: it is counted as a failure.
+    `control bounds`, `state bounds` (after the start), `path constraints` max(c, 0) at the start of every interval and, without
+    controls, at the end, `terminal constraints` |e|. Zero means kept. NaN (a failed episode) counts as zero here: it is counted as
+    a failure.
     """
     x, u = trajectory.states, trajectory.controls
     num, steps = u.shape[:2]
@@ -94,6 +95,9 @@ def violations(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> 
             np.repeat(p, steps, axis=0).T, times[:, :-1].reshape(1, -1),
         )  # fmt: skip
         found["path constraints"] = np.asarray(c).reshape(-1, num, steps).max(axis=(0, 2))
+    if problem.last_constraint_function is not None:
+        c = problem.last_constraint_function(x[:, -1].T, p.T, times[:, -1][None])
+        found["path constraints"] = np.maximum(found["path constraints"], np.asarray(c).reshape(-1, num).max(axis=0))
     if problem.terminal_constraint_function is not None:
         e = problem.terminal_constraint_function(x[:, -1].T, p.T, times[:, -1][None])
         found["terminal constraints"] = np.abs(np.asarray(e)).reshape(-1, num).max(axis=0)

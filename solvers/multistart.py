@@ -76,8 +76,7 @@ class _Best:
         """Keep what is better (or equal and converged); returns a mask of the improved. `index` may repeat a start."""
         improved = np.zeros(len(index), dtype=bool)
         if self.result is None:
-            rows = np.zeros(len(self.x0), dtype=int)
-            self.result = result.take(rows)
+            self.result = self._nothing(result)
         for j, (i, value) in enumerate(zip(index, result.value, strict=True)):
             if not np.isfinite(value) or not np.isfinite(result.gradient[j]):
                 continue
@@ -96,6 +95,15 @@ class _Best:
                 for name, array in self.result.__dict__.items():
                     array[i] = result.__dict__[name][j]
         return improved
+
+    def _nothing(self, like: DdpResult) -> DdpResult:
+        """Every start held under the resting control, without a cost: what remains of those from which nothing is finite."""
+        empty = like.take(np.zeros(len(self.x0), dtype=int))
+        for name in ("costs", "terminal_cost", "gains", "costates", "hessians"):
+            getattr(empty, name)[:] = np.nan
+        empty.states[:], empty.controls[:] = self.x0[:, None], self.problem.resting_control
+        empty.gradient[:], empty.converged[:], empty.iterations[:] = np.inf, False, 0
+        return empty
 
     def run(self, index: np.ndarray, states: np.ndarray, controls: np.ndarray, **options: Any) -> np.ndarray:
         options = {"tolerance": self.tolerance} | options
@@ -449,8 +457,9 @@ def _batch_solution(best: _Best, proved: bool, wall_time: float) -> SolutionBatc
         else:
             near = gradient <= ddp.STATIONARY * (1 + abs(value))
             statuses.append(Status.CONVERGED if converged else Status.ACCEPTABLE if near else Status.STALLED)
-    _expanded(best)
-    residuals, costates = _first_order(best, statuses)
+    with np.errstate(all="ignore"):  # numbers that end are NaN
+        _expanded(best)
+        residuals, costates = _first_order(best, statuses)
     trajectory = Trajectory(
         times=np.arange(problem.steps + 1) * problem.dt, states=r.states, controls=r.controls, costs=r.costs,
         terminal_cost=r.terminal_cost, costates=costates,
@@ -544,6 +553,7 @@ def pulses(problem: Problem, num: int) -> bool:
 
 
 @in_turn
+@np.errstate(all="ignore")  # numbers that end are NaN, and are judged as such
 def solve_many(
     problem: Problem,
     starts: np.ndarray,

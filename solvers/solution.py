@@ -78,7 +78,7 @@ _ACCEPTABLE = 1e-6
 """Residuals beside the cost up to which a point short of the requested tolerance is certified all the same."""
 UNTRUE = 1e-2
 """Fraction of a state's range by which the integrator may displace it over the horizon in a certified solution."""
-_COST_DEFECT = 1e-2
+_COST_DEFECT = 1e-3
 """Relative error of a cost up to which it is certified."""
 DRIFT = 1e-2
 """Largest drift of the Hamiltonian beside its terms in a certified solution: a switch inside an interval of a sound grid makes less."""

@@ -4,8 +4,8 @@ import casadi as ca
 import numpy as np
 import pytest
 
-from optctl.evaluation import violations
 from optctl.problem import Fixed, Problem
+from optctl.reference import violations
 from optctl.simulation.kernels import violation_function
 from optctl.solvers import Verdict, solve
 from optctl.solvers.solution import violation
