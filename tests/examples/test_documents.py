@@ -26,7 +26,7 @@ BEFORE = {
         x, p = torch.rand(8, 2, dtype=torch.float64, requires_grad=True), None
         u = torch.zeros(8, 20, 1, dtype=torch.float64, requires_grad=True)""",
     ("docs/transforms.md", 1): "import numpy as np, optctl",
-    ("docs/adding-a-problem.md", 1): "import optctl; my_problem = optctl.make('lqr-scalar')",
+    ("docs/adding-a-problem.md", 2): "import optctl; my_problem = optctl.make('lqr-scalar')",
 }
 """What a block takes for granted, by page and number."""
 FEWER = {

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pytest
 from nbclient import NotebookClient
 from shortened import SHORT, shortened
@@ -43,15 +44,24 @@ FEWER = {
 """What a notebook does thousands of times, and how often it does so here, where only the calls are tested."""
 
 
-def test_a_problem_of_one_s_own_takes_at_most_forty_lines_and_gives_a_report(tmp_path, monkeypatch, capsys):
-    script = EXAMPLES / "01_state_your_own_problem.py"
-    source = script.read_text()
+SCRIPT = EXAMPLES / "01_state_your_own_problem.py"
+
+
+def test_a_problem_of_one_s_own_takes_at_most_twenty_lines_and_steps():
+    """The same program runs, shortened, as README's."""
+    source = SCRIPT.read_text()
     statement = source[source.index("harvest = optctl.Problem(") : source.index("if __name__")]
     assert len(statement.strip().splitlines()) <= 20
+    harvest = runpy.run_path(str(SCRIPT))["harvest"]
+    after, cost = harvest.step_function([1.0, 1.0], [0.0], harvest.param_values, 0.0)
+    assert np.ravel(after) == pytest.approx([1.0, 1.0]) and cost == 0  # the equilibrium
+
+
+@pytest.mark.prove
+def test_the_program_gives_a_report(tmp_path, monkeypatch, capsys):
     out = tmp_path / "report"
-    monkeypatch.setattr(sys, "argv", [str(script), "--seconds", "0.5", "--out", str(out)])
-    monkeypatch.setattr("optctl.settings.WarmStartConfig", lambda: SHORT)
-    runpy.run_path(str(script), run_name="__main__")
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--seconds", "3", "--out", str(out)])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
     said = capsys.readouterr().out
     assert "certified extremal" in said and "sac-warm" in said
     assert (out / "report.html").exists()
