@@ -92,6 +92,8 @@ def pytest_terminal_summary(terminalreporter):
     for report in (report for reports in terminalreporter.stats.values() for report in reports):
         if hasattr(report, "processor_seconds"):
             tests[report.nodeid] += report.processor_seconds
+    if not tests:
+        return
     dearest = sorted(tests.items(), key=lambda test: -test[1])[:MOST_EXPENSIVE]
     terminalreporter.section(f"{sum(tests.values()):.0f} s of processor time, of which the most expensive tests")
     for name, seconds in dearest:

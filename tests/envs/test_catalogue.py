@@ -36,7 +36,7 @@ def test_named_described_and_sourced(name):
 def test_a_trajectory_agrees_with_dop853(name):
     problem = optctl.make(name).replace(substeps=16 if optctl.make(name).integrator == "rk4" else 1)
     start = problem.initial_state.sample(np.random.default_rng(0), 1)
-    steps = 40
+    steps = 12
     path = rollout(problem, wave(problem), start, steps=steps)
     x, cost = start[0], 0.0
     for k in range(steps):

@@ -11,16 +11,28 @@ import tiny
 import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
+from selection import cases
 
 from optctl import Uniform
 from optctl.envs import CATALOGUE, make
 from optctl.errors import ArgumentError
 from optctl.gym import gym_id
 from optctl.simulation.gym_adapter import GymEnv, GymVectorEnv
+from optctl.simulation.rollout_source import EnvironmentRollout
 from optctl.simulation.vector_env import VectorEnv, make_vec
+from optctl.simulation.warp_source import Target
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
+def test_every_problem_is_translated(name):
+    """Source alone: to compile that of all takes long."""
+    problem = make(name)
+    generated = EnvironmentRollout(problem, Target("float32", "cpu"), shared_params=True, randomize=False)
+    for source in (generated.source(), generated.step_source()):
+        compile(source, name, "exec")
+
+
+@pytest.mark.parametrize("name", cases())
 def test_every_problem_passes_the_environment_checker_and_steps_as_casadi_does(name):
     """Rewards, states without process noise and observations without theirs, to the rounding of float32."""
     env = gymnasium.make(gym_id(name), render_mode="rgb_array")
