@@ -148,9 +148,10 @@ class Collocation:
             x, u, t = problem._x, problem._u, problem._t
             values = problem.path_constraint_function(x, u, problem._p, t)
             moves = ca.which_depends(values, ca.vertcat(x, t), 1, True)  # the others hold or not as a whole
-            rows = [i for i, moving in enumerate(moves) if moving]
+            self.path_rows = rows = [i for i, moving in enumerate(moves) if moving]
             first = path.map(n)(nodes[:, :-1], held[0], ca.repmat(p, 1, n), starts, middles)
             return ca.vertcat(ca.vec(first), *(ca.vec(along(j)[rows, :]) for j in range(len(begun), len(c))))
+        self.path_rows = list(range(path.size1_out(0)))
         zero = sum((float(v) * held[j][:, 0] for j, v in enumerate(_lagrange(c, 0.0))), ca.MX(n_u, 1))
         # a point that two intervals share belongs to the one that it ends
         return ca.vertcat(
@@ -331,8 +332,8 @@ def _solution(
     costs, slopes = (np.asarray(v) for v in c.interval_values(result.w, p, widths, y.T))
     costates = np.concatenate([slopes.T, np.zeros((1, problem.n_x))])
     interior_end = result.bound_multipliers[problem.n_x * n : problem.n_x * (n + 1)]
-    costates[-1] = _end_costate(c, nodes[-1], p, final, result, interior_end)
     u = controls[c.index]  # (n, s, n_u)
+    costates[-1] = _end_costate(c, nodes[-1], u[-1, -1], p, final, result, interior_end)
     at = lambda fraction: np.einsum("kju,j->ku", u, _lagrange(method.c, fraction))
     middle = np.clip(at(0.5), u.min(axis=1), u.max(axis=1))  # polynomials overshoot, controls have bounds
     end = float(problem.terminal_cost_function(nodes[-1], p, final)) if problem.horizon == "finite" else 0.0
@@ -432,8 +433,10 @@ def _lagrange(points: np.ndarray, at: float) -> np.ndarray:
     )
 
 
-def _end_costate(c: Collocation, x: np.ndarray, p: np.ndarray, final: float, result, bound: np.ndarray) -> np.ndarray:
-    """λ(T) = φ_x + e_x'ν + the multipliers of state bounds at the end."""
+def _end_costate(
+    c: Collocation, x: np.ndarray, u: np.ndarray, p: np.ndarray, final: float, result, bound: np.ndarray
+) -> np.ndarray:
+    """λ(T) = φ_x + e_x'ν + c_x'μ + the multipliers of state bounds, with the path constraints' μ at the end."""
     problem = c.problem
     xs = problem._x
     value = np.array(bound, dtype=float)
@@ -448,4 +451,9 @@ def _end_costate(c: Collocation, x: np.ndarray, p: np.ndarray, final: float, res
         e = problem.terminal_constraint_function(xs, problem._p, problem._t)
         jacobian = np.asarray(ca.Function("j", [xs, problem._p, problem._t], [ca.jacobian(e, xs)])(x, p, final))
         value = value + jacobian.T @ result.multipliers[-c.n_end :]
+    if problem.path_constraint_function is not None:
+        rows, us, last = c.path_rows, problem._u, c.n_defect + c.n_path
+        path = problem.path_constraint_function(xs, us, problem._p, problem._t)
+        slope = ca.Function("c", [xs, us, problem._p, problem._t], [ca.densify(ca.jacobian(path, xs))])
+        value = value + np.asarray(slope(x, u, p, final))[rows].T @ result.multipliers[last - len(rows) : last]
     return value
