@@ -313,7 +313,9 @@ def test_grape_agrees_with_differential_dynamic_programming(name):
     assert mine.verdict is Verdict.EXTREMAL and mine.certificate.resimulation < 1e-9
     assert mine.value <= theirs.value + 1e-10
     assert mine.value == pytest.approx(theirs.value, abs=1e-7)
-    np.testing.assert_allclose(mine.trajectory.costates, theirs.trajectory.costates, atol=1e-5)
+    given = np.isfinite(theirs.trajectory.costates)  # a start that stalls gives none
+    assert given.any() or not theirs.ok
+    np.testing.assert_allclose(mine.trajectory.costates[given], theirs.trajectory.costates[given], atol=1e-5)
 
 
 def test_solve_hands_grape_its_number_of_starts_and_its_seed():
