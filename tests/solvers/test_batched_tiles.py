@@ -91,27 +91,35 @@ def test_functions_too_long_to_compile_are_interpreted(trajectory, monkeypatch):
     agree(tiles.sweeps(problem.replace()).clamped(*arguments), sweeps(problem).clamped(*arguments))
 
 
+def linear(n, steps):
+    """Stage by stage, and, where the dynamics are affine, in one launch a sweep; three controls each."""
+    which = (0, n // 2, n - 1)
+    return [
+        oscillators.chain(n=n, cubic=0.0, steps=steps, actuated=which).replace(control_bounds={}),
+        oscillators.ring(n=n, steps=steps, actuated=which),
+    ]
+
+
 @pytest.mark.parametrize(
     "problem",
-    [
-        pytest.param(  # stage by stage, as the chain with springs that are not linear below
-            oscillators.chain(n=9, cubic=0.0, steps=30, actuated=(0, 4, 8)).replace(control_bounds={}),
-            marks=pytest.mark.prove,
-        ),
-        oscillators.ring(n=9, steps=30, actuated=(0, 3, 6)),  # affine: one launch a sweep
-    ],
-    ids=lambda problem: problem.name,
+    [*linear(3, 30), *(pytest.param(problem, marks=pytest.mark.prove) for problem in linear(11, 80))],
+    ids=lambda problem: f"{problem.name}-{problem.n_x}",
 )
-def test_linear_quadratic_problems_end_at_the_riccati_solution(problem):
-    assert problem.n_x > UNROLLED
+def test_linear_quadratic_problems_end_at_the_riccati_solution(problem, monkeypatch):
+    if problem.n_x <= UNROLLED:  # what is quick to compile takes the way of the large
+        monkeypatch.setattr("optctl.solvers.ddp.UNROLLED", 0)
     assert (tiles._Tiles(problem, 1, tiles.resolve_device("cpu")).exact is None) == (problem.name == "oscillator-ring")
     starts = problem.initial_state.sample(np.random.default_rng(0), 5)
     found, gain = solve_ddp(problem, *hold(problem, starts), problem.param_values[None]), lqr(problem, horizon="finite")
     assert found.converged.all()
     np.testing.assert_allclose(found.value, np.einsum("bi,ij,bj->b", starts, gain.P[0], starts), rtol=1e-8)
     np.testing.assert_allclose(found.costates[:, 0], 2 * starts @ gain.P[0], rtol=1e-8, atol=1e-8)
-    np.testing.assert_allclose(found.hessians[:, 0], np.broadcast_to(2 * gain.P[0], (5, 18, 18)), rtol=1e-8, atol=1e-8)
-    np.testing.assert_allclose(found.gains[:, 0], np.broadcast_to(gain.K[0], (5, 3, 18)), rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(
+        found.hessians[:, 0], np.broadcast_to(2 * gain.P[0], found.hessians[:, 0].shape), rtol=1e-8, atol=1e-8
+    )
+    np.testing.assert_allclose(
+        found.gains[:, 0], np.broadcast_to(gain.K[0], found.gains[:, 0].shape), rtol=1e-8, atol=1e-8
+    )
 
 
 @pytest.fixture(scope="module")
