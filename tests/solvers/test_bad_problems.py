@@ -31,7 +31,7 @@ UNREACHABLE = optima.minimum_energy(20).replace(control_bounds={"u": (-0.1, 0.1)
 OUTSIDE = optima.minimum_energy(20).replace(state_bounds={"x0": (0.5, 2.0)})
 CONTRADICTION = optima.minimum_energy(20).replace(path_constraints=lambda x, u, p: ca.vertcat(u[0] + 1, 1 - u[0]))
 NO_NUMBER = optima.minimum_energy(20).replace(dynamics=lambda x, u, p: ca.vertcat(x[1], ca.log(x[0] - 5) + u[0]))
-UNBOUNDED = scalar(lambda x, u, p: -(x[0] ** 2))
+UNBOUNDED = scalar(lambda x, u, p: -(x[0] ** 2)).replace(steps=8)
 DOWNHILL = scalar(lambda x, u, p: -x[0])
 
 
