@@ -32,6 +32,8 @@ from optctl.errors import ArgumentError, require
 WAYS = {"single": 0.5, "batch": 0.29, "kernels": 0.03, "compare": 0.05, "method": 0.13}
 """Share of the problems that is solved from one start, from 2 to 6, from 10 (compiled kernels), through `compare`, by a named method."""
 METHODS = ("ddp", "multiple_shooting", "collocation", "pontryagin", "switching")
+PATIENCE = 15.0
+"""Seconds that a named method is given for each start; what goes on for more than `limit` in all is said to hang."""
 HELD = ("ddp", "multiple_shooting", "lqr", "grape")
 """Solvers whose controls are held over every interval."""
 EXAMINED = 2
@@ -123,7 +125,8 @@ def _solved(case: Draw, way: str, rng: np.random.Generator, outcome: Outcome) ->
         if way == "method":
             method = str(rng.choice(METHODS))
         outcome.way = f"{method} {num}"
-        batch = optctl.solve(problem, starts[:num], method=method)
+        limit: dict[str, Any] = {} if method in ("auto", "ddp") else {"time_limit": PATIENCE}
+        batch = optctl.solve(problem, starts[:num], method=method, **limit)
         _same_claims(batch, outcome)
     outcome.verdicts = [s.verdict.value for s in batch]
     chosen = range(len(batch)) if len(batch) <= EXAMINED else sorted(rng.choice(len(batch), EXAMINED, replace=False))
