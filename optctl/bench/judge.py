@@ -48,6 +48,8 @@ FINER = 4
 """Pieces of an interval when a value is looked at on a finer grid."""
 _STIFF = 50.0
 """‖h ∂f/∂x‖ from which an implicit scheme integrates."""
+_NOTHING = 1e-30
+"""A state this small beside its largest value has decayed."""
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(5)
 
 _TABLEAUS: dict[str, tuple[list[list[float]], list[float], list[float]]] = {
@@ -287,8 +289,10 @@ class Judge:
 
             with np.errstate(all="ignore"):
                 done = solve_ivp(f, (0.0, 1.0), np.append(x[k], 0.0) / size, method="LSODA", rtol=1e-8, atol=1e-12)
-            if done.success:
+            if done.success and np.isfinite(done.y[:, -1]).all():
                 ends[k] = done.y[:, -1] * size
+            elif (np.abs(x[k : k + 2]) <= _NOTHING * size[:n]).all():  # LSODA ends among denormal numbers
+                ends[k] = np.append(x[k + 1], 0.0)
         return ends
 
     def feasibility(self, x: np.ndarray, u: np.ndarray, t: np.ndarray) -> tuple[float, str]:
