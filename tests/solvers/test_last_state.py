@@ -62,3 +62,10 @@ def test_the_cost_of_a_step_counts_where_it_ends():
     step = violation_function(MIXED)
     assert float(step(0.3, 0.9, [], 0.0, 0.4)) == pytest.approx(0.1)  # the control, at the start
     assert float(step(0.3, 0.5, [], 0.9, 0.6)) == pytest.approx(0.13)  # the state, at t + dt = 1
+
+
+def test_collocation_s_costate_at_the_end_holds_the_path_constraint():
+    # u = ½ throughout: H_u = 0.02 u + λ = 0, so λ = −0.01 up to the end, where φ_x = −1 and μ makes up the rest
+    found = solve(WALL, [0.0], method="collocation")
+    assert found.verdict is Verdict.PROVED
+    assert found.trajectory.costates.ravel() == pytest.approx(-0.01, abs=1e-7)
