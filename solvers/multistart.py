@@ -503,7 +503,12 @@ def _polished(
 
 
 def _truer(
-    found: SolutionBatch, guess: Trajectory | None, num_starts: int | None, seed: int, processes: int | None
+    found: SolutionBatch,
+    guess: Trajectory | None,
+    num_starts: int | None,
+    seed: int,
+    tolerance: float,
+    processes: int | None,
 ) -> SolutionBatch:
     """What lives on the error of its integrator, from multiple shooting, which prefers what is true to the plant: where that certifies it.
     Where it helps none of the first few, the step is too coarse for all."""
@@ -520,7 +525,7 @@ def _truer(
             break
         other = solve_list(
             found.problem, found.trajectory.states[part, 0], p if len(p) == 1 else p[part], "multiple_shooting",
-            guess=guess[part] if batched else guess, num_starts=num_starts, seed=seed, tolerance=1e-10,  # type: ignore[index]
+            guess=guess[part] if batched else guess, num_starts=num_starts, seed=seed, tolerance=tolerance,  # type: ignore[index]
             processes=processes, progress=None, options={},
         )  # fmt: skip
         sure |= {
@@ -615,7 +620,11 @@ def solve_many(
             problem, x0, p, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance or 1e-10, rounds=rounds,
             processes=processes, progress=progress,
         )  # fmt: skip
-        return unconstrained if method == "ddp" else _truer(unconstrained, guess, num_starts, seed, processes)
+        return (
+            unconstrained
+            if method == "ddp"
+            else _truer(unconstrained, guess, num_starts, seed, tolerance or 1e-10, processes)
+        )
     require(
         method != "ddp" or problem.final_time is None, "method", "suit the problem", "`ddp` takes no free final time"
     )

@@ -367,6 +367,12 @@ class SolutionBatch(Sequence):
 
     def certificates(self) -> dict[str, np.ndarray]:
         """Every residual of every member by its name in `Certificate`, (B,) each: the solver's own and those found independently."""
+        if self.inside is not None:
+            return self.inside[0].certificates()
+        if self._residuals is None and self.members is not None:
+            own = [member.certificate for member in self.members]
+            known = [f.name for f in fields(Certificate) if any(getattr(c, f.name) is not None for c in own)]
+            self._residuals = {name: np.array([getattr(c, name) for c in own], dtype=float) for name in known}
         if self._residuals is None:
             path, num = self.trajectory, len(self)
             times, p = (

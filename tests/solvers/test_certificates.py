@@ -102,6 +102,7 @@ def test_a_batch_is_as_true_to_the_plant_as_a_single_solution():
     batch = solve(_stirred_tank(), starts)
     assert batch.values[0] == pytest.approx(0.13317, abs=1e-5)
     assert batch.certified.all()
+    assert batch.certificates()["accumulated"].tolist() == [s.certificate.accumulated for s in batch]
     pressure = {"state": ["T", "c", "p"], "initial_state": Uniform([0.05, 0.05, 100], [0.12, 0.12, 100])}
     large = solve(_stirred_tank(**pressure), np.append(starts[0], 100.0))  # one large, harmless state
     assert large.value == pytest.approx(0.13317, abs=1e-5) and large.verdict is Verdict.EXTREMAL
