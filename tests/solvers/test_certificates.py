@@ -7,7 +7,7 @@ import pytest
 import optctl
 from optctl.problem import Fixed, Problem, Uniform
 from optctl.solvers import Verdict, solve, solve_many
-from optctl.solvers.certificates import accumulated, cost_scale, mismatches, state_ranges
+from optctl.solvers.certificates import accumulated, checked, cost_scale, mismatches, state_ranges
 from optctl.solvers.solution import judge
 from optctl.trajectory import Trajectory
 
@@ -59,6 +59,15 @@ def test_errors_add_up_beside_the_range_of_their_own_state():
     assert state_ranges(states)[0] == pytest.approx([0.1, 1e-3])
     assert accumulated(np.full((1, 10, 2), 1e-4), states)[0] == pytest.approx(1.0)
     assert accumulated(np.full((1, 10, 2), [1e-4, 0.0]), states)[0] == pytest.approx(1e-2)
+
+
+def test_errors_of_the_states_count_in_the_cost_by_their_costates():
+    # nothing is paid along the way (u = 0): only λ₁ d₁ = 3 (e^−0.1 − 0.9) remains, beside costs of 1
+    problem = _decay(1.0, dt=0.1, steps=1, stage_cost=lambda x, u, p: u**2)
+    t = _path([[[1.0], [0.9]]], 0.1)
+    path = Trajectory(t.times, t.states, t.controls, t.costs, t.terminal_cost, np.array([[[0.0], [3.0]]]))
+    found = checked(problem, path, problem.param_values[None])
+    assert found["cost_defect"][0] == pytest.approx(3 * (np.exp(-0.1) - 0.9), abs=1e-8)
 
 
 def test_a_runaway_cost_is_no_scale_where_controls_are_unbounded():
