@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -540,6 +542,12 @@ def _usage() -> str:
     )
 
 
+def _end_as_by_keyboard(number: int, frame: Any) -> None:
+    """A batch system that ends a job is answered as Ctrl-C is: what was done is saved."""
+    handler = signal.getsignal(signal.SIGINT)
+    (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -550,6 +558,8 @@ def main(arguments: list[str] | None = None) -> int:
         _say(f"optctl {__version__}")
         return 0
     try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _end_as_by_keyboard)
         _known(arguments[0], COMMANDS, "command")
         return COMMANDS[arguments[0]][0](arguments[1:])
     except ArgumentError as error:

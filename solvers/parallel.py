@@ -296,8 +296,10 @@ def solve_list(
             )  # fmt: skip
         return with_curvature(problem, found, p[i % len(p)]) if method == "multiple_shooting" else found
 
+    different = list(range(total)) if guess is not None else _first_of_equals(x0, p)
+    chosen = sorted(set(different))
     solutions: list[Solution] = []
-    workers = _workers(total, processes)
+    workers = _workers(len(chosen), processes)
     if workers > 1:
         context = multiprocessing.get_context("fork")  # hands `work` over without pickling it
         try:
@@ -306,15 +308,23 @@ def solve_list(
                     "ignore", DeprecationWarning
                 )  # threads of other libraries: workers use none of them
                 with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(work,)) as pool:
-                    for solution in pool.map(_run, range(total)):
+                    for solution in pool.map(_run, chosen):
                         solutions.append(solution)
                         report(len(solutions), total)
         except (BrokenProcessPool, OSError):
             pass
-    for i in range(len(solutions), total):
+    for i in chosen[len(solutions) :]:
         solutions.append(work(i))
-        report(i + 1, total)
-    return solutions
+        report(len(solutions), total)
+    of = dict(zip(chosen, solutions, strict=True))
+    return [of[i] for i in different]
+
+
+def _first_of_equals(x0: np.ndarray, p: np.ndarray) -> list[int]:
+    """For every start the first one with the same state and parameters: equal starts are solved once."""
+    rows = np.hstack([x0, np.broadcast_to(p, (len(x0), p.shape[1]))])
+    seen: dict[bytes, int] = {}
+    return [seen.setdefault(row.tobytes(), i) for i, row in enumerate(rows)]
 
 
 def solve_each(problem: Problem, x0: np.ndarray, p: np.ndarray, method: str, **arguments: Any) -> SolutionBatch:

@@ -937,15 +937,22 @@ def tolerance() -> Iterator[Row]:
     )
 
 
-@case("optimum of a comparison", "the best of many more guesses")
+BEST_PENDULUMS = [
+    3.502925, 9.408132, 5.705555, 3.530981, 3.622775, 5.934767, 8.144321, 3.307399, 7.947002, 3.322443, 9.490075, 3.393305,
+    3.532316, 9.449086, 3.354631, 3.375772, 8.039561, 5.769934e-3, 9.418692e-3, 9.869890, 3.600602, 3.569945, 3.570061, 5.938317,
+    8.353912, 5.931272, 8.117628, 3.397717, 2.271769e-2, 5.853852, 3.550079, 9.850758,
+]  # fmt: skip
+"""`solve_many(pendulum, starts, num_starts=8, seed=1)` for 32 starts of seed 0: 50 s on two cores."""
+
+
+@case("optimum of a comparison", "the best of eight guesses by multiple shooting for each start, solved once")
 def best_known() -> Iterator[Row]:
     p = optctl.make("pendulum")
-    starts = p.initial_state.sample(np.random.default_rng(0), 32)
-    usual, more = solve(p, starts), solve_many(p, starts, num_starts=8, seed=1)
-    above = usual.values > more.values * (1 + 1e-3) + 1e-6
+    usual = solve(p, p.initial_state.sample(np.random.default_rng(0), len(BEST_PENDULUMS)))
+    above = usual.values > np.array(BEST_PENDULUMS) * (1 + 1e-3) + 1e-6
     yield true(
         "32 pendulums",
         "none above eight guesses each",
         not above.any(),
-        f"{int(above.sum())} above, {usual.values.mean():.6g} to {more.values.mean():.6g}",
+        f"{int(above.sum())} above, {usual.values.mean():.6g} to {np.mean(BEST_PENDULUMS):.6g}",
     )
