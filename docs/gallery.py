@@ -16,11 +16,11 @@ from PIL import Image
 from rich.progress import track
 
 import optctl
-from optctl.controller import RandomController
 from optctl.envs import CATALOGUE
 from optctl.errors import ArgumentError
 from optctl.files import write_atomically
-from optctl.simulation.render import draw
+from optctl.pictures.render import draw
+from optctl.problem.controller import RandomController
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures"

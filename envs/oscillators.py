@@ -19,7 +19,7 @@ import numpy as np
 
 from optctl.errors import require
 from optctl.problem import Problem, Uniform
-from optctl.transforms import minimum_time
+from optctl.problem.transforms import minimum_time
 
 Goal = Literal["regulate", "minimum-energy", "minimum-time"]
 

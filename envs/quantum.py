@@ -1,6 +1,6 @@
 """Quantum control: qubits, gates, three-level systems, chains, a cavity and open systems; ħ = 1, exact propagators.
 
-Kets and gates are real-stacked, density matrices are Bloch vectors (`optctl.quantum` says how). The cost is one minus the fidelity
+Kets and gates are real-stacked, density matrices are Bloch vectors (`optctl.problem.quantum` says how). The cost is one minus the fidelity
 at the end, plus `energy` times the mean square of the controls relative to their bounds; `energy=0` gives the bare fidelity.
 All controls are constant over an interval, and the integrator "exponential" is exact for that.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from optctl.errors import require
 from optctl.problem import Fixed, Problem
-from optctl.quantum import (
+from optctl.problem.quantum import (
     GATES,
     SIGMA_X,
     SIGMA_Y,
@@ -34,7 +34,7 @@ from optctl.quantum import (
     state_fidelity,
     to_bloch,
 )
-from optctl.transforms import discretised, quantised, slew_limited, with_actuator_lag
+from optctl.problem.transforms import discretised, quantised, slew_limited, with_actuator_lag
 
 
 def _amplitudes(labels) -> dict[str, str]:

@@ -31,7 +31,7 @@ import numpy as np
 
 from optctl.errors import require
 from optctl.problem import Fixed, Normal, Problem
-from optctl.trajectory import Trajectory
+from optctl.problem.trajectory import Trajectory
 
 _SOURCE = "Schmiedl and Seifert, Optimal finite-time processes in stochastic thermodynamics, Phys. Rev. Lett. 98 (2007) 108301"
 

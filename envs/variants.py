@@ -1,4 +1,4 @@
-"""Variants of the catalogue by `optctl.transforms`: late, on a rail, against the clock, tracking, with goals."""
+"""Variants of the catalogue by `optctl.problem.transforms`: late, on a rail, against the clock, tracking, with goals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 
 from optctl.envs import cartpole, lqr, pendulum
 from optctl.problem import Problem, Uniform
-from optctl.transforms import delayed, goal_conditioned, sparse, tracking
+from optctl.problem.transforms import delayed, goal_conditioned, sparse, tracking
 
 
 def pendulum_delayed(*, delay: int = 2) -> Problem:

@@ -17,32 +17,33 @@ _HOME = {
     "Uniform": "optctl.problem",
     "Normal": "optctl.problem",
     "Fixed": "optctl.problem",
-    "Trajectory": "optctl.trajectory",
-    "Controller": "optctl.controller",
-    "FeedbackController": "optctl.controller",
-    "rollout": "optctl.controller",
+    "Trajectory": "optctl.problem.trajectory",
+    "Controller": "optctl.problem.controller",
+    "FeedbackController": "optctl.problem.controller",
+    "rollout": "optctl.problem.controller",
     "make_vec": "optctl.simulation",
     "compile_problem": "optctl.simulation",
-    "animate": "optctl.simulation.animation",
+    "animate": "optctl.pictures.animation",
     "solve": "optctl.solvers",
-    "train": "optctl.training",
-    "load_agent": "optctl.training",
-    "compare": "optctl.evaluation",
+    "solve_many": "optctl.solvers",
+    "train": "optctl.training.run",
+    "load_agent": "optctl.training.run",
+    "compare": "optctl.comparison.compare",
     "make": "optctl.envs",
 }
 
 __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
-    from optctl.controller import Controller, FeedbackController, rollout
+    from optctl.comparison.compare import compare
     from optctl.envs import make
-    from optctl.evaluation import compare
+    from optctl.pictures.animation import animate
     from optctl.problem import Fixed, Normal, Problem, Uniform
+    from optctl.problem.controller import Controller, FeedbackController, rollout
+    from optctl.problem.trajectory import Trajectory
     from optctl.simulation import compile_problem, make_vec
-    from optctl.simulation.animation import animate
-    from optctl.solvers import solve
-    from optctl.training import load_agent, train
-    from optctl.trajectory import Trajectory
+    from optctl.solvers import solve, solve_many
+    from optctl.training.run import load_agent, train
 
 
 def __getattr__(name: str) -> Any:

@@ -52,8 +52,8 @@ def list_command(arguments: list[str]) -> int:
         from rich.console import Console
         from rich.table import Table
 
+        from optctl.agents import AGENTS
         from optctl.envs import CATALOGUE, make
-        from optctl.rl.agents import AGENTS
         from optctl.solvers import SOLVERS
 
         table = Table("problem", "states", "controls", "horizon", "about", title="Problems", title_justify="left")
@@ -62,7 +62,7 @@ def list_command(arguments: list[str]) -> int:
             table.add_row(name, str(p.n_x), str(p.n_u), f"{p.horizon}, {p.duration:g} s", p.description)
         Console().print(table)
         if compile:
-            from optctl.simulation.compile_times import compile_times
+            from optctl.bench.compile_times import compile_times
 
             _say("Seconds to an environment that runs, with an empty cache and from the cache:")
             for name, cold, cached in compile_times(list(CATALOGUE)):
@@ -95,8 +95,8 @@ def solve_command(arguments: list[str]) -> int:
         import numpy as np
 
         from optctl import solvers
-        from optctl.controller import check_states
         from optctl.envs import make
+        from optctl.problem.controller import check_states
 
         p = make(problem)
         require(num_starts >= 1, "num_starts", "be at least 1", f"is {num_starts}")
@@ -137,8 +137,8 @@ def _save_solutions(solutions: Sequence[Any], path: Path) -> None:
 
 
 def train_command(arguments: list[str]) -> int:
+    from optctl.agents import AGENTS
     from optctl.envs import CATALOGUE
-    from optctl.rl.agents import AGENTS
 
     names = [a for a in arguments[:2] if not a.startswith("-")]
     if len(names) < 2:
@@ -150,9 +150,9 @@ def train_command(arguments: list[str]) -> int:
     _known(problem, CATALOGUE, "problem")
 
     from optctl.envs import make
-    from optctl.settings import settings
-    from optctl.training import TrainingRun
-    from optctl.training import train as run_training
+    from optctl.training.run import TrainingRun
+    from optctl.training.run import train as run_training
+    from optctl.training.settings import settings
 
     seed, warm = 0, "--warm-start" in arguments
     defaults = settings(agent, make(problem), warm_start=warm)
@@ -203,7 +203,7 @@ def train_command(arguments: list[str]) -> int:
 
 def _resumed(arguments: list[str]) -> Path | None:
     """The folder of the run that `optctl train … --out FOLDER --resume` continues; `None` where it begins one."""
-    from optctl.training import CHECKPOINT
+    from optctl.training.run import CHECKPOINT
 
     words = [word for argument in arguments for word in argument.split("=", 1)]
     after = words[words.index("--out") + 1 :] if "--out" in words else []
@@ -224,8 +224,8 @@ def evaluate_command(arguments: list[str]) -> int:
             reference: Solve every start for the gap; --no-reference gives the cost alone.
             device: cpu, cuda or cuda:N.
         """
-        from optctl.evaluation import compare
-        from optctl.training import load_agent
+        from optctl.comparison.compare import compare
+        from optctl.training.run import load_agent
 
         require(seed >= 0, "seed", "not be negative", f"is {seed}")
         policy = load_agent(checkpoint, device=device)
@@ -288,10 +288,10 @@ def _compare(
 ) -> int:  # fmt: skip
     import numpy as np
 
+    from optctl.agents import AGENTS
+    from optctl.comparison.compare import CONTROLLERS, compare
     from optctl.envs import make
-    from optctl.evaluation import CONTROLLERS, compare
-    from optctl.rl.agents import AGENTS
-    from optctl.training import load_agent, train_named
+    from optctl.training.run import load_agent, train_named
 
     problem = make(name)
     require(seeds >= 1, "seeds", "be at least 1", f"is {seeds}")
@@ -374,7 +374,7 @@ def demos_command(arguments: list[str]) -> int:
             seed: Seed of starts and plants.
             chunk: Starts that are solved and saved together.
         """
-        from optctl.demos import generate
+        from optctl.hybrid.dataset import generate
 
         began = time.perf_counter()
         with _spinner(f"solving {problem} from {num} starts") as spinner:
@@ -412,13 +412,13 @@ def animate_command(arguments: list[str]) -> int:
         import numpy as np
 
         from optctl import rollout
-        from optctl.controller import check_states
+        from optctl.comparison.compare import CONTROLLERS
         from optctl.envs import make
-        from optctl.evaluation import CONTROLLERS
-        from optctl.simulation.animation import animate as write
+        from optctl.pictures.animation import animate as write
+        from optctl.problem.controller import check_states
+        from optctl.problem.trajectory import Trajectory
         from optctl.solvers import solve_many
-        from optctl.training import load_agent
-        from optctl.trajectory import Trajectory
+        from optctl.training.run import load_agent
 
         p = make(problem)
         require(1 <= num_starts <= 16, "num_starts", "be from 1 to 16", f"is {num_starts}")

@@ -53,8 +53,8 @@ def register() -> None:
         gymnasium.registry[name_id] = CatalogueSpec(
             name_id,
             name,
-            entry_point="optctl.simulation.gym_adapter:RegisteredEnv",
-            vector_entry_point="optctl.simulation.gym_adapter:GymVectorEnv",
+            entry_point="optctl.interop.gymnasium:RegisteredEnv",
+            vector_entry_point="optctl.interop.gymnasium:GymVectorEnv",
         )
 
 

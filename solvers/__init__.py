@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from optctl.solvers.bilinear import solve_grape
-from optctl.solvers.collocation import solve_collocation
-from optctl.solvers.feedback import CONTROLLERS, Feedback, OptimalController, tvlqr
-from optctl.solvers.lqg import LqgController, h_infinity_norm
-from optctl.solvers.lqr import linear_quadratic, lqr, lqr_controller, solve_lqr
-from optctl.solvers.multiple_shooting import Guess, solve_multiple_shooting
-from optctl.solvers.multistart import solve, solve_ddp_start, solve_many
-from optctl.solvers.phases import Phase, PhasedSolution, solve_phases
-from optctl.solvers.pontryagin import solve_pontryagin
+from optctl.solvers.feedback.lqg import LqgController, h_infinity_norm
+from optctl.solvers.feedback.neighbouring import CONTROLLERS, Feedback, OptimalController, tvlqr
+from optctl.solvers.methods.bilinear import solve_grape
+from optctl.solvers.methods.collocation import solve_collocation
+from optctl.solvers.methods.lqr import linear_quadratic, lqr, lqr_controller, solve_lqr
+from optctl.solvers.methods.multiple_shooting import Guess, solve_multiple_shooting
+from optctl.solvers.methods.phases import Phase, PhasedSolution, solve_phases
+from optctl.solvers.methods.pontryagin import solve_pontryagin
+from optctl.solvers.methods.switching import solve_switching
+from optctl.solvers.select import solve, solve_ddp_start, solve_many
 from optctl.solvers.solution import Certificate, Solution, SolutionBatch, Status, Verdict
-from optctl.solvers.switching import solve_switching
 
 SOLVERS: dict[str, Callable[..., Solution]] = {
     "ddp": solve_ddp_start,

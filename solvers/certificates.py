@@ -20,11 +20,11 @@ import numpy as np
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
-from optctl.held import hold
 from optctl.problem import Problem
+from optctl.problem.held import hold
+from optctl.problem.trajectory import Trajectory
 from optctl.shared import kept
 from optctl.solvers.batch import Batched
-from optctl.trajectory import Trajectory
 
 _COLUMNS = 40_000
 """Intervals that are integrated together."""
@@ -41,7 +41,7 @@ _OFFSET = 1e-6
 @kept
 def _rates(problem: Problem) -> tuple[Batched, Batched | None]:
     """(x, u, p, t, s) → [ẋ, l], and (u, p, s) → [A, b] where ẋ = A x + b; s is the middle of the interval, where data are read."""
-    x, u, p, t, middle = problem._x, problem._u, problem._p, problem._t, ca.SX.sym("middle")
+    x, u, p, t, middle = problem.x, problem.u, problem.p, problem.t, ca.SX.sym("middle")
     f, cost = hold(problem.rate_function)(x, u, p, t, middle)
     a = ca.jacobian(f, x)
     affine = not (ca.depends_on(ca.vec(a), x) or ca.depends_on(f, t))

@@ -14,8 +14,8 @@ import casadi as ca
 import numpy as np
 
 from optctl.problem import Problem
+from optctl.problem.trajectory import Trajectory
 from optctl.solvers.solution import Solution, SolutionBatch
-from optctl.trajectory import Trajectory
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ _AWAKE: weakref.WeakKeyDictionary[Problem, Awake | None] = weakref.WeakKeyDictio
 def awake(problem: Problem) -> Awake | None:
     """The problem without its idle controls; `None` where none is idle, or all are."""
     if problem not in _AWAKE:
-        x, u, p, t = problem._x, problem._u, problem._p, problem._t
+        x, u, p, t = problem.x, problem.u, problem.p, problem.t
         path = problem.path_constraint_function
         mentioning = ca.vertcat(
             *problem.step_function(x, u, p, t), *([] if path is None else [ca.vec(path(x, u, p, t))])

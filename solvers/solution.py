@@ -26,10 +26,10 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from optctl.problem import Problem
+from optctl.problem.trajectory import Trajectory
 from optctl.shared import kept
 from optctl.solvers.batch import Batched
 from optctl.solvers.certificates import checked, mismatches
-from optctl.trajectory import Trajectory
 
 
 class Status(enum.Enum):
@@ -467,8 +467,8 @@ def second_order_applies(problem: Problem) -> bool:
 @kept
 def _second_derivatives(problem: Problem) -> tuple[Batched, Batched]:
     """(x, u, p, t, h, λ⁺) → F_z, H_zz, H_u of one interval; (x, p, t, λ_N) → the Hessian of φ + ν'e, e_x with e_x'ν = λ_N − φ_x."""
-    x, u, p, t = problem._x, problem._u, problem._p, problem._t
-    h, costate, z = ca.SX.sym("h"), ca.SX.sym("costate", problem.n_x), ca.vertcat(problem._x, problem._u)
+    x, u, p, t = problem.x, problem.u, problem.p, problem.t
+    h, costate, z = ca.SX.sym("h"), ca.SX.sym("costate", problem.n_x), ca.vertcat(problem.x, problem.u)
     after, cost = problem.interval_function(x, u, p, t, h)
     hessian, gradient = ca.hessian(cost + ca.dot(costate, after), z)
     inner = [ca.jacobian(after, z), hessian, gradient[problem.n_x :]]
@@ -620,7 +620,7 @@ def runs_away(problem: Problem, controls: np.ndarray) -> bool:
 
 def gradient_functions(problem: Problem) -> tuple[ca.Function, ca.Function]:
     """(x, u, p, t, h, λ⁺) → (x⁺, l, H_x, H_u) of one interval, and (x, p, t) → φ_x."""
-    x, u, p, t = problem._x, problem._u, problem._p, problem._t
+    x, u, p, t = problem.x, problem.u, problem.p, problem.t
     h, costate = ca.SX.sym("h"), ca.SX.sym("costate", problem.n_x)
     after, cost = problem.interval_function(x, u, p, t, h)
     hamiltonian = cost + ca.dot(costate, after)

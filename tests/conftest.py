@@ -51,7 +51,7 @@ def compile_for_gpus(tmp_path):
     def compiled(source):
         import warp as wp
 
-        from optctl.simulation.cache import load_module
+        from optctl.codegen.cache import load_module
 
         wp.compile_aot_module(load_module(source), arch=90, module_dir=tmp_path, use_ptx=True)
         assert any(path.suffix == ".ptx" for path in tmp_path.iterdir())

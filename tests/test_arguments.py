@@ -35,7 +35,7 @@ def test_one_controller_without_a_reference_has_no_gap():
 
 
 def test_training_says_that_constraints_are_not_known_to_the_agent():
-    from optctl.training import TrainConfig
+    from optctl.training.run import TrainConfig
 
     bounded = LQR.replace(state_bounds={"velocity": (-1.0, 1.0)})
     with pytest.warns(UserWarning, match="sac does not know them"):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from optctl.cli import main
-from optctl.training import load_agent
+from optctl.training.run import load_agent
 
 
 @pytest.fixture

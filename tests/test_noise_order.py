@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import optctl
-from optctl.controller import FeedbackController, ZeroController, rollout
+from optctl.problem.controller import FeedbackController, ZeroController, rollout
 from optctl.simulation import compile_problem
 
 PATHS, FINE, DURATION = 4000, 256, 1.0

@@ -11,8 +11,8 @@ import torch
 
 import optctl
 from optctl import Normal, Problem
+from optctl.problem.transforms import delayed
 from optctl.simulation import GymEnv, GymVectorEnv, make_vec
-from optctl.transforms import delayed
 
 NAME = "pendulum"
 

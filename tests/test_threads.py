@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from optctl.bench.threads import in_threads, light, serial, slider
+from optctl.codegen.launch import one_thread
 from optctl.shared import TURN, kept, once
-from optctl.simulation.launch import one_thread
 from optctl.solvers import solve_many
 
 STARTS = np.array([[1.0, 0.0], [0.5, 0.5], [-1.0, 0.2]])

@@ -29,10 +29,10 @@ from optctl.bench.shooting import shooting
 from optctl.bench.solvers import solvers
 from optctl.bench.thermodynamics import thermodynamics
 from optctl.bench.threads import threads
-from optctl.comparison import machine
+from optctl.comparison.result import machine
+from optctl.comparison.statistics import iqm
 from optctl.errors import require
 from optctl.files import check_writable, write_atomically
-from optctl.statistics import iqm
 
 PENDULUM_TARGET = -150.0
 MIDPOINTS = (80, 25)
@@ -94,8 +94,8 @@ def _train(
     **warm_changes: Any,
 ) -> Any:
     """One run of `sac` or `sac-warm` with its tuned settings, evaluated on the given starts every so many iterations."""
-    from optctl.settings import settings
-    from optctl.training import TrainingRun
+    from optctl.training.run import TrainingRun
+    from optctl.training.settings import settings
 
     agent, warm, _ = name.partition("-warm")
     s = settings(agent, problem, warm_start=bool(warm))
@@ -188,7 +188,7 @@ def warm(
         out: Folder for warm.json.
     """
     from optctl.envs import make
-    from optctl.settings import settings
+    from optctl.training.settings import settings
 
     _check(out, seeds=seeds, every=every)
     problem = make("pendulum-v1")

@@ -180,7 +180,7 @@ def fast_reaction() -> Iterator[Row]:
 def fast_reaction_stored() -> Iterator[Row]:
     from scipy.integrate import solve_ivp
 
-    from optctl import demos
+    from optctl.hybrid import dataset as demos
 
     p = _tank()
     with tempfile.TemporaryDirectory() as folder:
@@ -864,8 +864,8 @@ def threads() -> Iterator[Row]:
 def resumed() -> Iterator[Row]:
     from dataclasses import replace
 
-    from optctl.settings import settings
-    from optctl.training import train
+    from optctl.training.run import train
+    from optctl.training.settings import settings
 
     p = _decay(1.0)
     config = replace(settings("sac", p).train, iterations=2)

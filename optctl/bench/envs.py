@@ -49,8 +49,8 @@ def envs(
         out: Folder for envs.json and envs.png.
     """
     from optctl.bench import _check, _finish, _peer, _table
+    from optctl.bench.step_rates import LINES, measure, measure_limits
     from optctl.envs import make
-    from optctl.simulation.bench_kernels import LINES, measure, measure_limits
 
     _check(out, **{f"num_envs[{k}]": size for k, size in enumerate(num_envs)})
     known = _problems()

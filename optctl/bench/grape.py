@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from optctl.quantum import GATES, SIGMA_X, SIGMA_Y, SIGMA_Z, embed, tensor
-from optctl.solvers.grape import Transfer, grape
+from optctl.problem.quantum import GATES, SIGMA_X, SIGMA_Y, SIGMA_Z, embed, tensor
+from optctl.solvers.methods.grape import Transfer, grape
 
 
 def task(gate: str, slots: int = 50) -> Transfer:

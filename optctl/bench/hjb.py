@@ -21,7 +21,7 @@ def hjb(nodes: tuple[int, int] = (640, 513), levels: int = 15, hold: int = 2, ou
     from optctl import rollout
     from optctl.bench import MIDPOINTS, _check, _finish, _table
     from optctl.envs import make
-    from optctl.solvers.hjb import HjbController
+    from optctl.solvers.feedback.hjb import HjbController
 
     _check(out)
     problem = make("pendulum-v1")

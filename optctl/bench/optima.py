@@ -13,7 +13,7 @@ import numpy as np
 
 from optctl.bench import known_optima as known
 from optctl.problem import Fixed, Problem
-from optctl.solvers.multiple_shooting import Guess
+from optctl.solvers.methods.multiple_shooting import Guess
 
 SMOOTH, CONSTRAINED = 1e-6, 1e-4
 """Relative errors that the two classes of problem allow."""
@@ -194,7 +194,7 @@ def _gains() -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
 def entry(row: Row, label: str) -> dict[str, Any]:
     """Solve one row by one solver: value, errors, verdict, seconds, and whether it is as it has to be."""
     from optctl.solvers import solve
-    from optctl.solvers.pontryagin import extremals
+    from optctl.solvers.methods.pontryagin import extremals
 
     method, intervals, options = row.solvers[label]
     problem = row.make(intervals)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from optctl.quantum import SIGMA_X, SIGMA_Z
+from optctl.problem.quantum import SIGMA_X, SIGMA_Z
 
 
 def numpy_propagation(hamiltonian: np.ndarray, times: np.ndarray) -> np.ndarray:
     """The same in plain NumPy: one exact 2 × 2 propagator of the save interval, applied again and again; from |0⟩."""
-    from optctl.quantum import propagator
+    from optctl.problem.quantum import propagator
 
     step = propagator(hamiltonian, float(times[1] - times[0]))
     states = np.zeros((len(times), len(hamiltonian), 2, 1), dtype=complex)

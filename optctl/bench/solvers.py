@@ -16,8 +16,8 @@ TOLERANCE = 1e-8
 
 def _guesses(problem: Problem, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Trajectories of the coarse dynamic-programming policy: what both solvers begin with."""
-    from optctl.solvers.dynamic_programming import grid_policy
-    from optctl.solvers.sweeps import sweeps
+    from optctl.solvers.guesses.dynamic_programming import grid_policy
+    from optctl.solvers.methods.sweeps import sweeps
 
     p = problem.param_values[None]
     controls = grid_policy(problem, p[0], starts).rollouts(starts)
@@ -28,7 +28,7 @@ def against_ipopt(problem: Problem, num: int, num_ipopt: int, device: str = "cpu
     """Certified solves per second of both, compilation not counted; and how their costs compare on the common starts."""
     from optctl.solvers import Verdict
     from optctl.solvers.batched.ddp import kernel, solve_ddp
-    from optctl.solvers.multiple_shooting import Guess, solve_multiple_shooting, transcription
+    from optctl.solvers.methods.multiple_shooting import Guess, solve_multiple_shooting, transcription
 
     starts = problem.initial_state.sample(np.random.default_rng(7), num)
     states, controls = _guesses(problem, starts)
@@ -70,7 +70,7 @@ def replanning(num: int, horizon: int, passes: int, device: str = "cpu", real_ti
     With `real_time`, one iteration made ahead; then `feedback_seconds` is what passes between a state and its control.
     """
     from optctl.envs import make
-    from optctl.solvers.batched.mpc import MpcController
+    from optctl.solvers.feedback.mpc import MpcController
 
     problem = make("cartpole")
     rng = np.random.default_rng(11)
@@ -116,7 +116,7 @@ def _multistart(problem: Problem, ours: Any, num: int, guesses: int) -> dict[str
 
     In the same basin are trajectories that nowhere differ by more than a hundredth of their own extent.
     """
-    from optctl.solvers.parallel import solve_list
+    from optctl.solvers.guesses.parallel import solve_list
 
     x0 = ours.trajectory.states[:num, 0]
     began = time.perf_counter()

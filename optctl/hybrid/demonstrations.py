@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import casadi as ca
 import numpy as np
 
-from optctl.controller import check_params
 from optctl.errors import require
 from optctl.problem import Problem
-from optctl.trajectory import Trajectory
+from optctl.problem.controller import check_params
+from optctl.problem.trajectory import Trajectory
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,7 @@ def _discounted(
     """Discounted cost-to-go (B, T), q and w (B, T, n_x)."""
     num, length, n_u = trajectories.controls.shape
     n_x = problem.n_x
-    x, u, q, t = problem._x, problem._u, problem._p, problem._t
+    x, u, q, t = problem.x, problem.u, problem.p, problem.t
     after, cost = problem.step_function(x, u, q, t)
     slopes = ca.Function(
         "slopes", [x, u, q, t], [ca.jacobian(after, ca.vertcat(x, u)), ca.gradient(cost, ca.vertcat(x, u))]
@@ -169,7 +169,7 @@ def _decisions(
     problem: Problem, states: np.ndarray, controls: np.ndarray, times: np.ndarray, p: np.ndarray, **known: np.ndarray
 ) -> Demonstrations:
     """Step the problem once from every state and fill in what a learner sees."""
-    x, q, t = problem._x, problem._p, problem._t
+    x, q, t = problem.x, problem.p, problem.t
     y = problem.observation_function(x, q, t)
     observe = ca.Function("observe", [x, q, t], [y, ca.jacobian(y, x)])
     after, cost = problem.step_function(states.T, controls.T, p.T, times[None])

@@ -29,10 +29,10 @@ from torch.nn.functional import huber_loss
 
 from optctl.errors import require
 from optctl.hybrid.demonstrations import Demonstrations, demonstrations_from
+from optctl.learning.data.experience import Experience
+from optctl.learning.data.replay import Replay, Transition
+from optctl.learning.optimizer import Adam
 from optctl.problem import Problem
-from optctl.rl.buffers import Replay, Transition
-from optctl.rl.loops import Experience
-from optctl.rl.optimizer import Adam
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +213,7 @@ class Targets:
 def clone(agent: Any, targets: Targets, config: WarmStartConfig, generator: torch.Generator) -> float:
     """Fit the agent's actor to the demonstrations: mean |a(μ) − a*|² + 0.01 mean (log σ − log σ₀)²; the final loss.
 
-    The gradient is written out (see `optctl.rl.networks`): at this size it is twice as fast as autograd.
+    The gradient is written out (see `optctl.learning.networks`): at this size it is twice as fast as autograd.
     """
     mlp, size = agent.actor.mlp, config.clone_batch
     obs, action = agent.normalizer(targets.obs).mT.contiguous(), targets.action.mT.contiguous()

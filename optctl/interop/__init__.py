@@ -8,7 +8,6 @@ elsewhere: `optctl.interop.pettingzoo.ParallelEnv`, `optctl.interop.torchrl.Torc
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 _HOME = {
@@ -30,15 +29,3 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'optctl.interop' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
-
-
-def library(name: str, package: str, extra: str) -> ModuleType:
-    """The module `name` of an optional `package`, or one sentence that says how to get it."""
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not name.startswith(error.name):
-            raise  # it is there, and something of its own is missing
-        raise ModuleNotFoundError(
-            f"This needs {package}, which is not installed: pip install 'optctl[{extra}]'.", name=error.name
-        ) from None

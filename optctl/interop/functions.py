@@ -108,8 +108,8 @@ def _compare(problem: Problem, field: str, function: Callable[..., Any]) -> None
     states = problem.initial_state.sample(rng, 8)
     actions = problem.to_control(rng.uniform(-1, 1, (8, problem.n_u)))
     params = SimpleNamespace(**problem.params)
-    symbols = problem._symbols(field)
-    formula = ca.Function("formula", list(symbols), [problem._evaluate(field, *symbols)])
+    symbols = problem.symbols(field)
+    formula = ca.Function("formula", list(symbols), [problem.evaluate(field, *symbols)])
     for x, u, t in zip(states, actions, np.linspace(0, problem.duration, 8), strict=True):
         vectors = [x] if field in _WITHOUT_CONTROL else [x, u]
         expected = np.asarray(function(*[*vectors, params, t][: _taken(function, field)]), dtype=float)

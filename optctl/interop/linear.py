@@ -15,7 +15,7 @@ import casadi as ca
 import numpy as np
 
 from optctl.errors import require
-from optctl.interop import library
+from optctl.optional import library
 from optctl.problem import Problem, Uniform, check_problem
 
 
@@ -59,7 +59,7 @@ def from_state_space(
 def matrices(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(A, B, C, D) of a linear problem at its nominal parameters: its motion, and its observation where that is linear too."""
     check_problem(problem)
-    x, u, p, t = problem._x, problem._u, problem._p, problem._t
+    x, u, p, t = problem.x, problem.u, problem.p, problem.t
     motion = problem.step_function if problem.dynamics_function is None else problem.dynamics_function
     rate = motion(x, u, p, t)
     rate = rate[0] if isinstance(rate, tuple) else rate

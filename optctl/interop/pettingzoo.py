@@ -19,9 +19,9 @@ from gymnasium import spaces
 
 from optctl.envs import resolve_problem
 from optctl.errors import require
-from optctl.interop import library
+from optctl.interop.gymnasium import GymEnv
+from optctl.optional import library
 from optctl.problem import Problem
-from optctl.simulation.gym_adapter import GymEnv
 
 pettingzoo = library("pettingzoo", "PettingZoo", "pettingzoo")
 
@@ -113,9 +113,9 @@ def local_agents(problem: Problem) -> dict[str, tuple[list[str], list[str]]]:
     A control drives some states at once (the velocity of its mass); the agent sees those, the states that their rates depend on
     (the neighbours' positions), and the states whose rates depend on them (its own position).
     """
-    x, u = problem._x, problem._u
+    x, u = problem.x, problem.u
     rate = problem.step_function if problem.dynamics_function is None else problem.dynamics_function
-    value = rate(x, u, problem._p, problem._t)
+    value = rate(x, u, problem.p, problem.t)
     value = value[0] if isinstance(value, tuple) else value
     couples = np.array(ca.DM(ca.jacobian_sparsity(value, x), 1), dtype=bool)
     pushes = np.array(ca.DM(ca.jacobian_sparsity(value, u), 1), dtype=bool)

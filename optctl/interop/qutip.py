@@ -1,4 +1,4 @@
-"""QuTiP's `Qobj` and `QobjEvo` ↔ quantum problems; ħ = 1 and the real coordinates of `optctl.quantum` on our side.
+"""QuTiP's `Qobj` and `QobjEvo` ↔ quantum problems; ħ = 1 and the real coordinates of `optctl.problem.quantum` on our side.
 
 from_qutip   H₀ + Σ u_k(t) H_k, start, target, collapse operators  →  `Problem`
 to_qutip     `Problem` and its controls  →  `QobjEvo` for `sesolve` or `mesolve`
@@ -14,10 +14,9 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
-from optctl import quantum
 from optctl.errors import ArgumentError, require
-from optctl.interop import library
-from optctl.problem import Fixed, Problem, check_problem
+from optctl.optional import library
+from optctl.problem import Fixed, Problem, check_problem, quantum
 
 
 def from_qutip(
@@ -130,7 +129,7 @@ def generators(problem: Problem) -> list[Any]:
     """[G₀, G₁, …] with G = G₀ + Σ u_k G_k: Hamiltonians (`Qobj`) where the states are kets or gates, else Liouvillians."""
     qutip = library("qutip", "QuTiP", "qutip")
     require(problem.dynamics_function is not None, "problem", "have `dynamics`", "has a `transition`")
-    x, u, t = problem._x, problem._u, problem._t
+    x, u, t = problem.x, problem.u, problem.t
     rate = problem.dynamics_function(x, u, problem.param_values, t)  # type: ignore[misc]
     a, b = ca.jacobian(rate, x), ca.substitute(rate, x, ca.SX.zeros(problem.n_x))
     parts = ca.horzcat(a, b)

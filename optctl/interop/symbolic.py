@@ -10,7 +10,7 @@ from typing import Any
 import casadi as ca
 
 from optctl.errors import require
-from optctl.interop import library
+from optctl.optional import library
 from optctl.problem import Problem
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {

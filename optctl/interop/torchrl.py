@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from optctl.errors import require
-from optctl.interop import library
+from optctl.optional import library
 from optctl.problem import Problem
-from optctl.simulation.kernels import constrained
+from optctl.simulation.environment_source import constrained
 from optctl.simulation.vector_env import VectorEnv, make_vec
 
 tensordict = library("tensordict", "TorchRL", "torchrl")

@@ -9,26 +9,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
-    "CompiledFunction": "compiled",
-    "CompiledProblem": "compiled",
-    "CapturedSteps": "graph",
-    "GymEnv": "gym_adapter",
-    "GymVectorEnv": "gym_adapter",
-    "Linearization": "compiled",
-    "Rollout": "rollout",
-    "TranslationError": "program",
-    "VectorEnv": "vector_env",
-    "compile_problem": "compiled",
-    "make_vec": "vector_env",
+    "CapturedSteps": "optctl.simulation.graph",
+    "CompiledFunction": "optctl.codegen.function",
+    "CompiledProblem": "optctl.simulation.compiled",
+    "Linearization": "optctl.simulation.compiled",
+    "Rollout": "optctl.simulation.rollout",
+    "TranslationError": "optctl.codegen.program",
+    "VectorEnv": "optctl.simulation.vector_env",
+    "compile_problem": "optctl.simulation.compiled",
+    "make_vec": "optctl.simulation.vector_env",
 }
 
 __all__ = [*_HOME]
 
 if TYPE_CHECKING:
+    from optctl.codegen.program import TranslationError  # noqa: F401
     from optctl.simulation.compiled import CompiledFunction, CompiledProblem, Linearization, compile_problem  # noqa: F401
     from optctl.simulation.graph import CapturedSteps  # noqa: F401
-    from optctl.simulation.gym_adapter import GymEnv, GymVectorEnv  # noqa: F401
-    from optctl.simulation.program import TranslationError  # noqa: F401
     from optctl.simulation.rollout import Rollout  # noqa: F401
     from optctl.simulation.vector_env import VectorEnv, make_vec  # noqa: F401
 
@@ -36,6 +33,6 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'optctl.simulation' has no attribute {name!r}")
-    value = getattr(import_module(f"optctl.simulation.{_HOME[name]}"), name)
+    value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value

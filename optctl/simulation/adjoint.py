@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from optctl.codegen.cache import load_module
+from optctl.codegen.launch import launch, target
 from optctl.simulation.adjoint_source import AdjointSource
-from optctl.simulation.cache import load_module
-from optctl.simulation.launch import launch, target
 
 if TYPE_CHECKING:
     from optctl.simulation.compiled import CompiledProblem

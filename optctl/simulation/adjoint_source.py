@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import casadi as ca
 
+from optctl.codegen.cpp_source import each, expression, loop, module, statements, tile_width
+from optctl.codegen.program import build_program
+from optctl.codegen.warp_source import Target, constant, emit
 from optctl.problem import Problem
-from optctl.simulation.cpp_source import each, expression, loop, module, statements, tile_width
-from optctl.simulation.program import build_program
-from optctl.simulation.warp_source import Target, constant, emit
 
 _WARP = 32
 

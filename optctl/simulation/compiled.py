@@ -13,122 +13,14 @@ import casadi as ca
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from optctl.codegen.function import CompiledFunction
+from optctl.codegen.launch import resolve_device, resolve_dtype
 from optctl.envs import resolve_problem
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.shared import once
 from optctl.simulation.adjoint import checkpoint_interval, rollout
-from optctl.simulation.cache import load_module
-from optctl.simulation.kernels import function_source
-from optctl.simulation.launch import launch, resolve_device, resolve_dtype, target
-
-
-class CompiledFunction:
-    """A CasADi function of column vectors over a batch, differentiable once by torch.
-
-    Each argument is a tensor of shape (B, n) or (1, n), the latter shared by the whole batch (scalars: also (B,) and (1,)).
-    Results have shape (B, n) for columns, scalars included, and (B, n, m) for matrices.
-    """
-
-    def __init__(self, function: ca.Function, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32"):
-        self.function = function
-        self.device, self.dtype = resolve_device(device), resolve_dtype(dtype)
-        self.names = tuple(function.name_in())
-        self.sizes = tuple(function.numel_in(i) for i in range(function.n_in()))
-        self.shapes = tuple(function.size_out(j) for j in range(function.n_out()))
-        self.operations = max(1, function.n_instructions()) if function.is_a("SXFunction") else 100
-        self._kernels: dict[tuple[bool, ...], Any] = {}
-
-    @once
-    def vjp(self) -> CompiledFunction:
-        """(inputs…, one cotangent per output) → Σ_j (∂ output_j / ∂ input_i)ᵀ cotangent_j for every input i."""
-        f = self.function
-        inputs = [ca.SX.sym(name, size) for name, size in zip(self.names, self.sizes, strict=True)]
-        outputs = f.call(inputs)
-        cotangents = [ca.SX.sym(f"adj_{name}", *shape) for name, shape in zip(f.name_out(), self.shapes, strict=True)]
-        product = sum((ca.dot(y, a) for y, a in zip(outputs, cotangents, strict=True)), ca.SX(0))
-        gradients = [ca.densify(ca.gradient(product, x)) if x.numel() else ca.SX(0, 1) for x in inputs]
-        names = [*self.names, *(f"adj_{name}" for name in f.name_out())]
-        adjoint = ca.Function(
-            f"vjp_{f.name()}", [*inputs, *cotangents], gradients, names, [f"grad_{name}" for name in self.names]
-        )
-        return CompiledFunction(adjoint, self.device, self.dtype)
-
-    def evaluate(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        """Results without a gradient."""
-        rows = [self._rows(name, size, a) for name, size, a in zip(self.names, self.sizes, arguments, strict=True)]
-        lengths = {len(a) for n, a in zip(self.sizes, rows, strict=True) if n} or {1}
-        size = min(lengths) if 0 in lengths else max(lengths)
-        for name, a in zip(self.names, rows, strict=True):
-            require(len(a) in (1, size), name, f"have 1 or {size} rows", f"has {len(a)}")
-        widest = max((n * m for n, m in self.shapes), default=0)
-        require(
-            size * max(widest, *self.sizes) < 2**31, self.names[0], "have fewer than 2³¹ entries in each array",
-            f"the batch of {size} needs more",
-        )  # fmt: skip
-        results = [torch.empty((size, n * m), dtype=self.dtype, device=self.device) for n, m in self.shapes]
-        if size:
-            launch(
-                self._kernel(tuple(len(a) == 1 for a in rows), size),
-                size,
-                [*rows, *results],
-                self.device,
-                self.operations,
-            )
-        return tuple(r if m == 1 else r.view(size, n, m) for r, (n, m) in zip(results, self.shapes, strict=True))
-
-    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        """Results, recorded for autograd where an argument requires a gradient."""
-        if torch.is_grad_enabled() and any(a.requires_grad for a in arguments):
-            return _Differentiable.apply(self, *arguments)
-        return self.evaluate(*arguments)
-
-    def _kernel(self, shared: tuple[bool, ...], size: int) -> Any:
-        """The kernel for inputs of which some have one row for all (in a batch of one, any will do); compiled on first use."""
-        if size == 1 and self._kernels:
-            return next(iter(self._kernels.values()))
-        if shared not in self._kernels:
-            source = function_source(self.function, target(self.device, self.dtype), shared)
-            self._kernels[shared] = load_module(source, self.device).batched
-        return self._kernels[shared]
-
-    def _rows(self, name: str, size: int, argument: Tensor) -> Tensor:
-        a = argument.detach()
-        require(a.dtype == self.dtype, name, f"have dtype {self.dtype}", f"has {a.dtype}")
-        require(a.device == self.device, name, f"be on {self.device}", f"is on {a.device}")
-        if a.numel() and (a.dim() != 2 or a.shape[1] != size):
-            a = a.reshape(len(a) if a.dim() else 1, -1)
-            require(a.shape[1] == size, name, f"have shape (B, {size})", f"has shape {tuple(argument.shape)}")
-        return a.contiguous() if size else a.new_empty(1, 0)
-
-
-class _Differentiable(torch.autograd.Function):
-    """Reverse mode through a `CompiledFunction` by its generated adjoint."""
-
-    @staticmethod
-    def forward(ctx: Any, compiled: CompiledFunction, *arguments: Tensor) -> tuple[Tensor, ...]:
-        ctx.compiled = compiled
-        ctx.save_for_backward(*arguments)
-        return compiled.evaluate(*arguments)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
-        arguments = ctx.saved_tensors
-        gradients = ctx.compiled.vjp.evaluate(*arguments, *_column_major(cotangents))
-        results = []
-        for needed, argument, gradient in zip(ctx.needs_input_grad[1:], arguments, gradients, strict=True):
-            shared = needed and argument.numel() < gradient.numel()
-            total = gradient.sum(0) if shared else gradient
-            results.append(total.reshape(argument.shape) if needed else None)
-        return (None, *results)
-
-
-def _column_major(cotangents: tuple[Tensor, ...]) -> list[Tensor]:
-    """Kernels read matrices column by column, as CasADi does."""
-    return [c.transpose(1, 2).reshape(len(c), -1) if c.dim() == 3 else c for c in cotangents]
 
 
 class Linearization(NamedTuple):

@@ -21,10 +21,10 @@ import torch
 import warp as wp
 from torch import Tensor
 
+from optctl.codegen.cache import init_warp
+from optctl.codegen.launch import launch, resolve_device, resolve_dtype
 from optctl.errors import require
-from optctl.quantum import check_hermitian
-from optctl.simulation.cache import init_warp
-from optctl.simulation.launch import launch, resolve_device, resolve_dtype
+from optctl.problem.quantum import check_hermitian
 
 _OPERATIONS = 60
 """Of one save time of one two-level system, loads and stores included."""

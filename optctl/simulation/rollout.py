@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from optctl.codegen.cache import load_module
+from optctl.codegen.launch import launch
 from optctl.errors import require
-from optctl.simulation.cache import load_module
-from optctl.simulation.launch import launch
 from optctl.simulation.rollout_source import ActionSource, EnvironmentRollout
 
 if TYPE_CHECKING:

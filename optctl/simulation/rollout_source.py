@@ -13,9 +13,9 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from optctl.simulation.cpp_source import each, expression, functions, loop, module, statements, tile_width, vector_lanes
-from optctl.simulation.kernels import EnvironmentSource, random_functions
-from optctl.simulation.warp_source import constant, emit
+from optctl.codegen.cpp_source import each, expression, functions, loop, module, statements, tile_width, vector_lanes
+from optctl.codegen.warp_source import constant, emit
+from optctl.simulation.environment_source import EnvironmentSource, random_functions
 
 _ACTION_SALT = "wp::uint64(0xA5A5F00DC0FFEE11)"
 _GROUP = 8

@@ -29,12 +29,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from optctl.codegen.cache import load_module
+from optctl.codegen.launch import RecordedLaunch, resolve_device, resolve_dtype, target
 from optctl.envs import resolve_problem
 from optctl.errors import require
 from optctl.problem import Problem
-from optctl.simulation.cache import load_module
-from optctl.simulation.kernels import constrained
-from optctl.simulation.launch import RecordedLaunch, resolve_device, resolve_dtype, target
+from optctl.simulation.environment_source import constrained
 from optctl.simulation.rollout import Rollout, rollout
 from optctl.simulation.rollout_source import EnvironmentRollout
 

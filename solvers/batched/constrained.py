@@ -24,21 +24,21 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
+from optctl.codegen.program import TranslationError
 from optctl.problem import Problem
+from optctl.problem.trajectory import Trajectory
 from optctl.shared import kept
-from optctl.simulation.program import TranslationError
-from optctl.solvers import dynamic_programming
 from optctl.solvers.batch import Batched
 from optctl.solvers.batched.ddp import Multipliers, kernel, solve_ddp
 from optctl.solvers.batched.stages import constraints
-from optctl.solvers.ddp import DdpResult
-from optctl.solvers.guesses import distinct, moved
-from optctl.solvers.lqr import convex
-from optctl.solvers.multistart import _Best, _from_start, _grid_guesses, _neighbour_round, _wide_guesses
-from optctl.solvers.parallel import solve_list
+from optctl.solvers.guesses import dynamic_programming
+from optctl.solvers.guesses.parallel import solve_list
+from optctl.solvers.guesses.targets import distinct, moved
+from optctl.solvers.methods.ddp import DdpResult
+from optctl.solvers.methods.lqr import convex
+from optctl.solvers.methods.sweeps import sweeps
+from optctl.solvers.select import _Best, _from_start, _grid_guesses, _neighbour_round, _wide_guesses
 from optctl.solvers.solution import Solution, SolutionBatch, Status
-from optctl.solvers.sweeps import sweeps
-from optctl.trajectory import Trajectory
 
 _LARGEST_GROWTH = 1e8
 """Of a weight ρ; a constraint still violated then is taken as one that cannot be met."""
@@ -66,7 +66,7 @@ class _Functions:
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.limits = problem, constraints(problem)
-        x, u, p, t = problem._x, problem._u, problem._p, problem._t
+        x, u, p, t = problem.x, problem.u, problem.p, problem.t
         costate = ca.SX.sym("costate", problem.n_x)
         y, y_end = ca.SX.sym("y", self.limits.n_stage), ca.SX.sym("y_end", self.limits.n_end)
         after, cost = problem.step_function(x, u, p, t)

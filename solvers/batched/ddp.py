@@ -3,7 +3,7 @@
     min Σ l(x_k, u_k) + φ(x_N),   x_{k+1} = F(x_k, u_k) + gap closed on the way,   u_low ≤ u ≤ u_high
 
 The guess need not be consistent: its states are kept and the gaps between them are closed as the steps get longer
-(multiple shooting). What is solved, its two phases and its certificate are those of `optctl.solvers.ddp`. Constraints beyond the
+(multiple shooting). What is solved, its two phases and its certificate are those of `optctl.solvers.methods.ddp`. Constraints beyond the
 bounds on controls enter by `Multipliers` (constrained.py).
 """
 
@@ -16,13 +16,13 @@ import numpy as np
 import torch
 import warp as wp
 
+from optctl.codegen.cache import load_module
+from optctl.codegen.launch import launch_shared, resolve_device, sharing_threads
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.shared import kept
-from optctl.simulation.cache import load_module
-from optctl.simulation.launch import launch_shared, resolve_device, sharing_threads
 from optctl.solvers.batched.source import DdpSource
-from optctl.solvers.ddp import DdpResult
+from optctl.solvers.methods.ddp import DdpResult
 
 _LARGEST_ARRAY = 2**28
 """Numbers in an array of one launch (2 GiB); larger batches go in parts."""

@@ -18,15 +18,15 @@ import torch
 import warp as wp
 from scipy.integrate import DOP853
 
+from optctl.codegen.cache import load_module
+from optctl.codegen.cpp_source import expression, function, native_module, statements, with_numbers
+from optctl.codegen.launch import launch_shared, resolve_device, sharing_threads
+from optctl.codegen.program import build_program
+from optctl.codegen.warp_source import FUSED, Target, emit, typed, used_helpers
 from optctl.problem import Problem
 from optctl.shared import kept
-from optctl.simulation.cache import load_module
-from optctl.simulation.cpp_source import expression, function, native_module, statements, with_numbers
-from optctl.simulation.launch import launch_shared, resolve_device, sharing_threads
-from optctl.simulation.program import build_program
-from optctl.simulation.warp_source import FUSED, Target, emit, typed, used_helpers
 from optctl.solvers.batched.source import FLAGS, LANE_LOOP, LANES, TRIGONOMETRY
-from optctl.solvers.pontryagin import extremals
+from optctl.solvers.methods.pontryagin import extremals
 
 _RTOL, _ATOL, _MAX_STEPS = 1e-12, 1e-13, 5000
 _WIDE, LARGEST = 24, 64

@@ -26,15 +26,15 @@ import numpy as np
 import torch
 import warp as wp
 
+from optctl.codegen.cache import load_module
+from optctl.codegen.cpp_source import native_module, with_numbers
+from optctl.codegen.launch import launch_shared, resolve_device, sharing_threads
 from optctl.shared import kept
-from optctl.simulation.cache import load_module
-from optctl.simulation.cpp_source import native_module, with_numbers
-from optctl.simulation.launch import launch_shared, resolve_device, sharing_threads
 from optctl.solvers.batched.source import LANES
 from optctl.solvers.solution import Status
 
 if TYPE_CHECKING:
-    from optctl.solvers.grape import Bilinear
+    from optctl.solvers.methods.grape import Bilinear
 
 _MEMORY = 20
 """Pairs that L-BFGS keeps."""

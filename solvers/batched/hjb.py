@@ -1,4 +1,4 @@
-"""The sweep of `optctl.solvers.hjb` in Warp: one launch a stage, over the nodes, on all cores of a CPU or on a GPU.
+"""The sweep of `optctl.solvers.feedback.hjb` in Warp: one launch a stage, over the nodes, on all cores of a CPU or on a GPU.
 
 For every node and control a table holds where the state goes, in units of the grid's spacing, and what it costs; it is made once,
 with the problem's generated step, and takes 8 (n_x + 1) bytes for each of them. A stage interpolates the last one's values there
@@ -15,14 +15,14 @@ import numpy as np
 import torch
 import warp as wp
 
+from optctl.codegen.cache import load_module
+from optctl.codegen.cpp_source import module, with_numbers
+from optctl.codegen.launch import launch, resolve_device, target
+from optctl.codegen.warp_source import Target
 from optctl.problem import Problem
-from optctl.simulation.cache import load_module
 from optctl.simulation.compiled import CompiledFunction
-from optctl.simulation.cpp_source import module, with_numbers
-from optctl.simulation.launch import launch, resolve_device, target
-from optctl.simulation.warp_source import Target
 from optctl.solvers.batched.source import LANE_LOOP
-from optctl.solvers.hjb import _OUTSIDE
+from optctl.solvers.feedback.hjb import _OUTSIDE
 
 _WIDTH = 8
 """Nodes side by side in the table."""

@@ -1,6 +1,6 @@
 """Riccati equations of thousands of plants at once, in float64 on a CPU or a GPU: a kernel for recursions, batched linear algebra else.
 
-Problem, letters and sources: `optctl.solvers.lqr`, whose `lqr` treats one plant. Infinite horizon by structure-preserving doubling,
+Problem, letters and sources: `optctl.solvers.methods.lqr`, whose `lqr` treats one plant. Infinite horizon by structure-preserving doubling,
 
     A ← A (I + GH)⁻¹ A,   G ← G + A (I + GH)⁻¹ G A',   H ← H + A'H (I + GH)⁻¹ A  → P,      G₀ = B R⁻¹ B',  H₀ = Q − N R⁻¹ N'
 
@@ -21,16 +21,16 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from optctl.controller import check_params
+from optctl.codegen.cache import load_module
+from optctl.codegen.cpp_source import native_module, with_numbers
+from optctl.codegen.launch import launch_shared, one_thread, resolve_device, sharing_threads
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem
-from optctl.simulation.cache import load_module
-from optctl.simulation.cpp_source import native_module, with_numbers
-from optctl.simulation.launch import launch_shared, one_thread, resolve_device, sharing_threads
+from optctl.problem.controller import check_params
 from optctl.solvers.batch import Batched
 from optctl.solvers.batched.source import FLAGS, LANE_LOOP, LANES
-from optctl.solvers.dynamic_programming import time_invariant
-from optctl.solvers.lqr import LinearQuadratic, _expansion, _reference, augmented, riccati_infinite
+from optctl.solvers.guesses.dynamic_programming import time_invariant
+from optctl.solvers.methods.lqr import LinearQuadratic, _expansion, _reference, augmented, riccati_infinite
 
 _DOUBLINGS = 60
 _WIDE, _LARGEST = 48, 256
@@ -372,7 +372,7 @@ def lqr(
     linearize_at: object = None,
     device: str | torch.device = "cpu",
 ) -> Gains:
-    """Gain and value of every plant of `params` (B, n_p), as `optctl.solvers.lqr` gives them one by one.
+    """Gain and value of every plant of `params` (B, n_p), as `optctl.solvers.methods.lqr` gives them one by one.
 
     A plant without a stabilising gain says so in `messages`, has NaN for it, and leaves the others alone.
     """

@@ -9,7 +9,7 @@ joints is block-structured: a backward sweep carries
 
 with θ = (ν, T), Z the effect of T on a segment and r its gap; P is the Hessian of the optimal cost and grows without limit towards a
 conjugate point. Nothing is exchanged between members: each has the same bits alone or in any batch, and a NaN stays where it is.
-Assumptions: as `optctl.solvers.pontryagin`, and a Hamiltonian strictly convex and quadratic in the controls.
+Assumptions: as `optctl.solvers.methods.pontryagin`, and a Hamiltonian strictly convex and quadratic in the controls.
 Sources: Bulirsch and Stoer, Numerical Analysis (2002), §7.3.5; Bryson and Ho (1975), §5.3, 6.3, for the sweep.
 """
 
@@ -23,16 +23,16 @@ import casadi as ca
 import numpy as np
 import torch
 
-from optctl.controller import check_params
 from optctl.errors import require
 from optctl.problem import Problem
+from optctl.problem.controller import check_params
+from optctl.problem.trajectory import Trajectory
 from optctl.shared import in_turn
 from optctl.solvers.batch import Batched
 from optctl.solvers.batched.flow import LARGEST, integrate
-from optctl.solvers.hamiltonian import EXCESS, excess, hamiltonian
-from optctl.solvers.pontryagin import extremals
+from optctl.solvers.methods.hamiltonian import EXCESS, excess, hamiltonian
+from optctl.solvers.methods.pontryagin import extremals
 from optctl.solvers.solution import SolutionBatch, Status
-from optctl.trajectory import Trajectory
 
 _AT_ONCE = 1024
 """Members of one pass: bounds the memory for the sensitivities."""
@@ -253,9 +253,9 @@ def check_suitable(problem: Problem) -> None:
     require(
         problem.n_x <= LARGEST, "problem", f"have at most {LARGEST} states for batched shooting", f"has {problem.n_x}"
     )
-    u, costate = problem._u, ca.SX.sym("costate", problem.n_x)
+    u, costate = problem.u, ca.SX.sym("costate", problem.n_x)
     assert problem.dynamics_function is not None  # not discrete
-    arguments = problem._x, u, problem._p, problem._t
+    arguments = problem.x, u, problem.p, problem.t
     h = problem.stage_cost_function(*arguments) + ca.dot(costate, problem.dynamics_function(*arguments))
     curvature = ca.simplify(ca.densify(ca.hessian(h, u)[0]))
     convex = lambda v: not v.is_zero() and not (v.is_constant() and float(v) < 0)
@@ -349,7 +349,7 @@ def _sampled(f: _Shooting, point: _Point, times: np.ndarray) -> tuple[np.ndarray
 
 def _controls(problem: Problem) -> tuple[Batched, Batched]:
     """(x, λ, p, t) → u*, ∂u*/∂x, ∂u*/∂λ; and |u* − clip(u* − H_u)|, |H_u · slack|, H, the size of its terms, H(u*) − min H."""
-    x, u, p, t = problem._x, problem._u, problem._p, problem._t
+    x, u, p, t = problem.x, problem.u, problem.p, problem.t
     costate = ca.SX.sym("costate", problem.n_x)
     h, size, slope = hamiltonian(problem)(x, u, costate, p, t)
     best = extremals(problem).control(x, costate, p, t)

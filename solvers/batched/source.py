@@ -11,7 +11,7 @@ the vectoriser need not ask at run time whether they overlap. After the records 
 at base + row · stride + lane.
 
 The phases: EVALUATE measures costs and gaps of the guess; INTERIOR is the primal-dual barrier method, CLAMPED the projected
-Newton method, of `optctl.solvers.ddp`; the merit of a step is J − b Σ log s + ν Σ|d|, with ν so large that closing the gaps always
+Newton method, of `optctl.solvers.methods.ddp`; the merit of a step is J − b Σ log s + ν Σ|d|, with ν so large that closing the gaps always
 pays (Nocedal and Wright, Numerical Optimization, 2006, eq. 18.36).
 """
 
@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import re
 
+from optctl.codegen.cpp_source import expression, function, statements, with_numbers
+from optctl.codegen.program import build_program
+from optctl.codegen.warp_source import FUSED, Target, emit, titled, typed, used_helpers
 from optctl.problem import Problem
-from optctl.simulation.cpp_source import expression, function, statements, with_numbers
-from optctl.simulation.program import build_program
-from optctl.simulation.warp_source import FUSED, Target, emit, titled, typed, used_helpers
 from optctl.solvers.batched import stages
 
 LANES = 8

@@ -1,6 +1,6 @@
 """One stage of multiple-shooting DDP as CasADi functions, from which the kernels are generated.
 
-Notation and the treatment of the bounds: `optctl.solvers.sweeps`. In addition a trajectory may have gaps
+Notation and the treatment of the bounds: `optctl.solvers.methods.sweeps`. In addition a trajectory may have gaps
 d_k = F(x_k, u_k) − x_{k+1}: the gradient at the next state is v = λ⁺ + P⁺d, and a step of length α leaves (1 − α) d
 (Giftthaler et al., A family of iterative Gauss–Newton shooting methods, IROS 2018; Mastalli et al., Crocoddyl, ICRA 2020).
 
@@ -23,7 +23,7 @@ import casadi as ca
 import numpy as np
 
 from optctl.problem import Problem
-from optctl.solvers.sweeps import _modulus, _newton_step, _pivots
+from optctl.solvers.methods.sweeps import _modulus, _newton_step, _pivots
 
 _FAR = 1e19
 """A bound beyond this is none."""
@@ -59,7 +59,7 @@ class Constraints:
 
 def constraints(problem: Problem) -> Constraints:
     """State bounds count from the second state to the last: the first is given."""
-    x, u, p, t = problem._x, problem._u, problem._p, problem._t
+    x, u, p, t = problem.x, problem.u, problem.p, problem.t
     above = [x[i] - high for i, high in enumerate(problem.state_high) if np.isfinite(high)]
     bounds = ca.vertcat(*above, *(low - x[i] for i, low in enumerate(problem.state_low) if np.isfinite(low)))
     path, last, end = (
@@ -104,7 +104,7 @@ class _Stage:
 
     def __init__(self, problem: Problem) -> None:
         self.limits = constraints(problem)
-        self.x, self.u, self.t = problem._x, problem._u, problem._t
+        self.x, self.u, self.t = problem.x, problem.u, problem.t
         self.p = ca.SX.sym("p", problem.n_p + self.limits.n_p)
         self.data = ca.SX.sym("data", self.limits.n_stage)
         sizes = [problem.n_p, self.limits.n_stage, self.limits.n_end, self.limits.n_end]

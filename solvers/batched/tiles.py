@@ -1,8 +1,8 @@
 """The sweeps of DDP for larger systems: one problem per block, its stage matrices in tiles of shared memory.
 
-`sweeps` offers the bundle of `optctl.solvers.sweeps`, with the same signatures and equations, to the same orchestrator
-(`optctl.solvers.ddp`). Unrolled code grows with n³; here only the derivatives are generated, and what costs n³ are products of tiles
-whose shapes alone (n_x, n_u) are compiled in:
+`sweeps` offers the bundle of `optctl.solvers.methods.sweeps`, with the same signatures and equations, to the same orchestrator
+(`optctl.solvers.methods.ddp`). Unrolled code grows with n³; here only the derivatives are generated, and what costs n³ are products
+of tiles whose shapes alone (n_x, n_u) are compiled in:
 
     Q = M + J'P⁺J,   q = ∇l + J'λ⁺,   [k, K] = Q_uu⁻¹ [−Q_u, Q_ux],   P = Q_xx + K'Q_uu K − Q_xu K − K'Q_ux
 
@@ -28,16 +28,16 @@ import numpy as np
 import torch
 import warp as wp
 
+from optctl.codegen.cache import init_warp, load_module
+from optctl.codegen.cpp_source import each, expression, module, statements
+from optctl.codegen.launch import WARP_DTYPE, current_stream, num_threads, ranges, resolve_device, run_parts, target
+from optctl.codegen.program import TranslationError, build_program
+from optctl.codegen.warp_source import emit
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.shared import kept, once
-from optctl.simulation.cache import init_warp, load_module
-from optctl.simulation.cpp_source import each, expression, module, statements
-from optctl.simulation.launch import WARP_DTYPE, current_stream, num_threads, ranges, resolve_device, run_parts, target
-from optctl.simulation.program import TranslationError, build_program
-from optctl.simulation.warp_source import emit
 from optctl.solvers.batch import Batched
-from optctl.solvers.sweeps import Sweeps, trials
+from optctl.solvers.methods.sweeps import Sweeps, trials
 
 _THREADS = 64
 """Of a block on a GPU; on a CPU a block is one thread."""
@@ -446,7 +446,7 @@ class _Tiles:
         self.n_x, self.n_u, self.n_z = problem.n_x, problem.n_u, problem.n_x + problem.n_u
         self.steps, self.device = steps, device
         self.times, self.end_time = problem.dt * np.arange(steps), np.full((1, 1), steps * problem.dt)
-        x, u, p, t = problem._x, problem._u, problem._p, problem._t
+        x, u, p, t = problem.x, problem.u, problem.p, problem.t
         z, costate = ca.vertcat(x, u), ca.SX.sym("costate", problem.n_x)
         after, cost = problem.step_function(x, u, p, t)
         curvature = ca.hessian(cost + ca.dot(costate, after), z)[0]

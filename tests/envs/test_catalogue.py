@@ -6,9 +6,9 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import optctl
-from optctl.controller import FeedbackController, ZeroController, rollout
 from optctl.envs import CATALOGUE
-from optctl.integrators import INTEGRATORS
+from optctl.problem.controller import FeedbackController, ZeroController, rollout
+from optctl.problem.integrators import INTEGRATORS
 
 CONTINUOUS = [name for name in CATALOGUE if not optctl.make(name).discrete]
 SIGNED = {"moved-trap", "stiffened-trap", "stiffened-trap-variance"}
@@ -81,7 +81,7 @@ def test_one_step_has_the_order_of_its_integrator(name):
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_jacobian_of_the_step_agrees_with_finite_differences(name):
     problem = optctl.make(name)
-    x, u, p = problem._x, problem._u, problem._p
+    x, u, p = problem.x, problem.u, problem.p
     jacobian = ca.Function("J", [x, u, p], [ca.jacobian(problem.step_function(x, u, p, 0)[0], ca.vertcat(x, u))])
     point = problem.initial_state.sample(np.random.default_rng(1), 1)[0]
     control = 0.3 * problem.action_high
@@ -127,7 +127,7 @@ def test_cart_pole_keeps_its_energy_and_hangs_at_rest():
 def test_mass_spring_frequencies(masses):
     # ω_j = 2 √k sin(jπ / 2(n + 1)) for n equal masses between two walls.
     problem = optctl.make("mass-spring", masses=masses, stiffness=2.0)
-    x, u, p = problem._x, problem._u, problem._p
+    x, u, p = problem.x, problem.u, problem.p
     a = np.array(ca.Function("A", [p], [ca.jacobian(problem.dynamics_function(x, u, p, 0), x)])(problem.param_values))
     found = np.sort(np.abs(np.linalg.eigvals(a).imag))[::2]
     expected = 2 * np.sqrt(2.0) * np.sin(np.arange(1, masses + 1) * np.pi / (2 * (masses + 1)))

@@ -7,14 +7,14 @@ import torch
 from scipy.linalg import expm, solve_continuous_are, solve_discrete_are
 
 import optctl
-from optctl.controller import FeedbackController, ZeroController, rollout
 from optctl.errors import ArgumentError
+from optctl.problem.controller import FeedbackController, ZeroController, rollout
 from optctl.solvers import linear_quadratic, lqr
 
 
 def matrices(problem):
     """A, B of the differential equation."""
-    x, u, p = problem._x, problem._u, problem._p
+    x, u, p = problem.x, problem.u, problem.p
     f = problem.dynamics_function(x, u, p, 0)
     both = ca.Function("AB", [p], [ca.jacobian(f, ca.vertcat(x, u))])(problem.param_values)
     return np.split(np.array(both), [problem.n_x], axis=1)
@@ -102,7 +102,7 @@ def test_beam_keeps_its_energy_without_damping_and_is_exact_at_the_ends_of_its_r
 
 def test_beam_sensors_determine_the_state_and_the_first_mode_has_no_node():
     problem = optctl.make("flexible-beam")
-    x = problem._x
+    x = problem.x
     C = np.array(ca.Function("C", [x], [ca.jacobian(problem.observation_function(x, problem.param_values, 0), x)])(0))
     assert np.linalg.matrix_rank(C) == 8
     in_the_middle = optctl.make("flexible-beam", force_at=0.5)

@@ -9,8 +9,8 @@ import sympy as sp
 import torch
 
 import optctl
-from optctl.controller import FeedbackController, ZeroController, rollout
 from optctl.envs import double_pendulum, flight
+from optctl.problem.controller import FeedbackController, ZeroController, rollout
 
 T = sp.Symbol("t")
 
@@ -112,7 +112,7 @@ def test_energy_drifts_with_the_order_of_the_integrator(name, derived):
 
 def linear(problem, x, u):
     """A and B at a point."""
-    z, v, p = problem._x, problem._u, problem._p
+    z, v, p = problem.x, problem.u, problem.p
     f = problem.dynamics_function(z, v, p, 0)
     matrices = ca.Function("AB", [z, v, p], [ca.jacobian(f, z), ca.jacobian(f, v)])(x, u, problem.param_values)
     return [np.array(m) for m in matrices]

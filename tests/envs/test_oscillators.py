@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 import optctl
-from optctl.controller import FeedbackController, ZeroController, rollout
 from optctl.errors import ArgumentError
+from optctl.problem.controller import FeedbackController, ZeroController, rollout
 from optctl.solvers import Verdict, lqr, lqr_controller, solve
 
 
 def jacobian(problem, x, u=0.0, t=0.0):
     """∂ẋ/∂x at a point."""
-    state, control, p = problem._x, problem._u, problem._p
+    state, control, p = problem.x, problem.u, problem.p
     f = problem.dynamics_function(state, control, p, t)
     control_values = np.broadcast_to(u, problem.n_u)
     return np.array(

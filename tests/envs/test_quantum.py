@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import optctl
-from optctl.controller import FeedbackController, ZeroController, rollout
 from optctl.envs import CATALOGUE, quantum
-from optctl.quantum import (
+from optctl.problem.controller import FeedbackController, ZeroController, rollout
+from optctl.problem.quantum import (
     GATES,
     SIGMA_X,
     SIGMA_Z,

@@ -12,9 +12,9 @@ from optctl.bench.thermodynamics import (
     stiffened_work,
     thermodynamics,
 )
-from optctl.controller import FeedbackController, PlanController, rollout
 from optctl.envs.thermodynamics import energetics, moved_potential, stiffened_potential
 from optctl.errors import ArgumentError
+from optctl.problem.controller import FeedbackController, PlanController, rollout
 from optctl.solvers import solve
 
 PATHS = 50_000

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import optctl
-from optctl.controller import RandomController, rollout
 from optctl.envs import cartpole, variants
+from optctl.problem.controller import RandomController, rollout
 
 
 def test_pendulum_delayed_costs_more_than_the_pendulum():

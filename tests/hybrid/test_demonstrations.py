@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import optctl
-from optctl.controller import PlanController, rollout
 from optctl.errors import ArgumentError
 from optctl.hybrid.demonstrations import demonstrations_from
 from optctl.problem import Problem, Uniform
+from optctl.problem.controller import PlanController, rollout
+from optctl.problem.trajectory import Trajectory
 from optctl.solvers import solve_many
-from optctl.trajectory import Trajectory
 
 A, B = np.array([[1.0, 0.1], [-0.05, 0.95]]), np.array([[0.0], [0.1]])
 Q, R, END, STEPS = np.diag([1.0, 0.3]), np.array([[0.2]]), np.diag([4.0, 1.0]), 12

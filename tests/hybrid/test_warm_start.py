@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import optctl
+from optctl.agents.off_policy.sac import SAC, SACConfig
 from optctl.errors import ArgumentError
 from optctl.hybrid.warm_start import (
     MixedReplay,
@@ -18,8 +19,7 @@ from optctl.hybrid.warm_start import (
     demonstrate,
     fit_critic,
 )
-from optctl.rl.agents.sac import SAC, SACConfig
-from optctl.rl.buffers import Replay, Transition
+from optctl.learning.data.replay import Replay, Transition
 
 CONFIG = WarmStartConfig(num_starts=12, clone_updates=2000, critic_updates=600, critic_batch=128)
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import optctl
-from optctl import quantum
 from optctl.errors import ArgumentError
 from optctl.interop import from_policy
+from optctl.problem import quantum
 from optctl.simulation import GymEnv, GymVectorEnv
 
 PENDULUM = optctl.make("pendulum")

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import optctl.interop
-from optctl.interop import library
+from optctl.optional import library
 
 
 def test_importing_the_package_loads_no_library():

@@ -7,8 +7,8 @@ from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 import optctl
 from optctl.errors import ArgumentError
+from optctl.interop.gymnasium import GymEnv
 from optctl.interop.pettingzoo import ParallelEnv, local_agents
-from optctl.simulation.gym_adapter import GymEnv
 
 
 def chain():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import optctl
-from optctl.controller import FeedbackController, rollout
 from optctl.errors import ArgumentError
 from optctl.interop import from_policy
+from optctl.problem.controller import FeedbackController, rollout
 from optctl.solvers import lqr
 
 

@@ -6,10 +6,10 @@ import pytest
 import qutip
 
 import optctl
-from optctl.controller import PlanController, rollout
 from optctl.errors import ArgumentError
 from optctl.interop import from_qutip, to_qutip
 from optctl.interop.qutip import generators, to_qobj
+from optctl.problem.controller import PlanController, rollout
 
 SX, SY, SZ = qutip.sigmax(), qutip.sigmay(), qutip.sigmaz()
 UP, DOWN = qutip.basis(2, 0), qutip.basis(2, 1)

@@ -7,11 +7,11 @@ import torch
 from scipy.integrate import solve_ivp
 from selection import CHOSEN, cases
 
+from optctl.codegen.launch import ranges
+from optctl.codegen.program import build_program
 from optctl.envs import CATALOGUE, make
 from optctl.errors import ArgumentError
 from optctl.simulation import CompiledFunction, compile_problem
-from optctl.simulation.launch import ranges
-from optctl.simulation.program import build_program
 
 B = 7
 

@@ -10,14 +10,14 @@ import torch
 from scipy import stats
 from torch import nn
 
+from optctl.codegen.cache import load_module
+from optctl.codegen.launch import launch
+from optctl.codegen.warp_source import Target
 from optctl.envs import make
 from optctl.errors import ArgumentError
 from optctl.simulation import make_vec
-from optctl.simulation.cache import load_module
-from optctl.simulation.launch import launch
 from optctl.simulation.rollout import _policy
 from optctl.simulation.rollout_source import EnvironmentRollout
-from optctl.simulation.warp_source import Target
 
 BUFFERS = ("state", "obs", "episode_steps", "params")
 PROBLEMS = {

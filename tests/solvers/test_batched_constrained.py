@@ -8,7 +8,7 @@ import pytest
 from optctl.problem import Problem, Uniform
 from optctl.solvers import Status, Verdict, solve, solve_many
 from optctl.solvers.batched.constrained import solve_constrained
-from optctl.solvers.multiple_shooting import Guess, solve_multiple_shooting
+from optctl.solvers.methods.multiple_shooting import Guess, solve_multiple_shooting
 
 
 def to_rest(force=3.0, speed=0.8):

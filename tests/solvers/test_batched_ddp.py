@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from optctl import envs
+from optctl.codegen.program import TranslationError
 from optctl.errors import ArgumentError
 from optctl.problem import Fixed, Problem, Uniform
-from optctl.simulation.program import TranslationError
 from optctl.solvers import solve, solve_many
 from optctl.solvers.batched.ddp import kernel, solve_ddp
-from optctl.solvers.batched.search import homotopy
-from optctl.solvers.lqr import lqr
-from optctl.solvers.multiple_shooting import Guess, solve_multiple_shooting
-from optctl.solvers.sweeps import sweeps
+from optctl.solvers.guesses.homotopy import homotopy
+from optctl.solvers.methods.lqr import lqr
+from optctl.solvers.methods.multiple_shooting import Guess, solve_multiple_shooting
+from optctl.solvers.methods.sweeps import sweeps
 
 
 def hold(problem, starts):

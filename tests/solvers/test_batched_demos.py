@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import optctl
-from optctl import demos, envs
+from optctl import envs
 from optctl.cli import main
 from optctl.errors import ArgumentError, FileError
+from optctl.hybrid import dataset as demos
 from optctl.problem import Problem, Uniform
 from optctl.solvers import tvlqr
 

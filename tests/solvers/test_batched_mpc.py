@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from optctl import compare, envs, rollout
-from optctl.controller import Controller, FeedbackController
 from optctl.errors import ArgumentError
 from optctl.problem import Problem, Uniform
+from optctl.problem.controller import Controller, FeedbackController
 from optctl.solvers import solve_many
-from optctl.solvers.batched import mpc
-from optctl.solvers.batched.mpc import MpcController
-from optctl.solvers.batched.safety import SafetyFilter
-from optctl.solvers.lqr import lqr
+from optctl.solvers.feedback.mpc import MpcController
+from optctl.solvers.feedback.neighbouring import mpc
+from optctl.solvers.feedback.safety import SafetyFilter
+from optctl.solvers.methods.lqr import lqr
 
 
 def test_undisturbed_it_costs_the_optimum():

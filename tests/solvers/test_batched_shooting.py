@@ -10,12 +10,12 @@ from scipy.integrate import solve_ivp
 from optctl import envs
 from optctl.errors import ArgumentError
 from optctl.problem import Problem, Uniform
+from optctl.problem.trajectory import Trajectory
 from optctl.solvers import Status, lqr, solve, solve_many
 from optctl.solvers.batched import riccati
 from optctl.solvers.batched.flow import integrate, kernel, source
 from optctl.solvers.batched.shooting import solve_pontryagin
-from optctl.solvers.pontryagin import extremals
-from optctl.trajectory import Trajectory
+from optctl.solvers.methods.pontryagin import extremals
 
 
 @pytest.fixture(scope="module")

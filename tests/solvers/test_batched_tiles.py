@@ -8,10 +8,10 @@ from optctl.envs import oscillators
 from optctl.errors import ArgumentError
 from optctl.solvers import solve_many
 from optctl.solvers.batched import tiles
-from optctl.solvers.ddp import UNROLLED, bundle, solve_ddp
-from optctl.solvers.lqr import lqr
-from optctl.solvers.multiple_shooting import Guess, solve_multiple_shooting
-from optctl.solvers.sweeps import sweeps
+from optctl.solvers.methods.ddp import UNROLLED, bundle, solve_ddp
+from optctl.solvers.methods.lqr import lqr
+from optctl.solvers.methods.multiple_shooting import Guess, solve_multiple_shooting
+from optctl.solvers.methods.sweeps import sweeps
 
 
 def hold(problem, starts):
@@ -107,7 +107,7 @@ def linear(n, steps):
 )
 def test_linear_quadratic_problems_end_at_the_riccati_solution(problem, monkeypatch):
     if problem.n_x <= UNROLLED:  # what is quick to compile takes the way of the large
-        monkeypatch.setattr("optctl.solvers.ddp.UNROLLED", 0)
+        monkeypatch.setattr("optctl.solvers.methods.ddp.UNROLLED", 0)
     assert (tiles._Tiles(problem, 1, tiles.resolve_device("cpu")).exact is None) == (problem.name == "oscillator-ring")
     starts = problem.initial_state.sample(np.random.default_rng(0), 5)
     found, gain = solve_ddp(problem, *hold(problem, starts), problem.param_values[None]), lqr(problem, horizon="finite")

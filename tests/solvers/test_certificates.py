@@ -6,10 +6,10 @@ import pytest
 
 import optctl
 from optctl.problem import Fixed, Problem, Uniform
+from optctl.problem.trajectory import Trajectory
 from optctl.solvers import Verdict, solve, solve_many
 from optctl.solvers.certificates import accumulated, checked, cost_scale, mismatches, state_ranges
 from optctl.solvers.solution import judge
-from optctl.trajectory import Trajectory
 
 
 def _decay(rate, *, integrator="rk4", dt=0.2, steps=10, **changes):

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from optctl.problem import Problem, Uniform
-from optctl.solvers import ddp, solve_many
+from optctl.problem.trajectory import Trajectory
+from optctl.solvers import solve_many
+from optctl.solvers.methods import ddp
 from optctl.solvers.solution import Status
-from optctl.trajectory import Trajectory
 
 DT, STEPS = 0.1, 20
 

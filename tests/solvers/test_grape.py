@@ -9,12 +9,12 @@ from scipy.optimize import minimize_scalar
 import optctl
 from optctl.bench.grape import qutip_pulse, task
 from optctl.errors import ArgumentError
-from optctl.quantum import GATES, SIGMA_X, SIGMA_Y, SIGMA_Z, destroy, embed, ground_state, ket, tensor
+from optctl.problem.quantum import GATES, SIGMA_X, SIGMA_Y, SIGMA_Z, destroy, embed, ground_state, ket, tensor
 from optctl.solvers import Status, Verdict, solve_many
 from optctl.solvers.batched import grape as kernels
 from optctl.solvers.batched.grape import optimise
-from optctl.solvers.bilinear import bilinear, certified, newton, random_pulses, solve_grape
-from optctl.solvers.grape import Transfer, best_sequence, grape, krotov, least_time
+from optctl.solvers.methods.bilinear import bilinear, certified, newton, random_pulses, solve_grape
+from optctl.solvers.methods.grape import Transfer, best_sequence, grape, krotov, least_time
 from optctl.solvers.solution import gradient_functions
 
 SPEED_LIMIT = 2 * np.arccos(7 / 24) / np.sqrt(17) + 2 * np.arcsin(7 / (4 * np.sqrt(5)))  # 2.416121543394

@@ -6,9 +6,10 @@ import optima
 import pytest
 
 from optctl.problem import Fixed, Problem
-from optctl.solvers import SOLVERS, Guess, Status, Verdict, parallel, solve, solve_multiple_shooting
-from optctl.solvers.guesses import finite, levels
-from optctl.solvers.nonlinear_program import NonlinearProgram
+from optctl.solvers import SOLVERS, Guess, Status, Verdict, solve, solve_multiple_shooting
+from optctl.solvers.guesses import parallel
+from optctl.solvers.guesses.targets import finite, levels
+from optctl.solvers.methods.nonlinear_program import NonlinearProgram
 
 
 def scalar(cost, steps=10, **rest):

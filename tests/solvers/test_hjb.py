@@ -7,13 +7,13 @@ import torch
 from scipy.interpolate import RegularGridInterpolator
 
 from optctl import compare, envs, rollout
-from optctl.controller import Controller
+from optctl.codegen.warp_source import Target
 from optctl.errors import ArgumentError
 from optctl.problem import Problem, Uniform
-from optctl.simulation.warp_source import Target
+from optctl.problem.controller import Controller
 from optctl.solvers import CONTROLLERS, lqr, solve_many
 from optctl.solvers.batched.hjb import source
-from optctl.solvers.hjb import HjbController
+from optctl.solvers.feedback.hjb import HjbController
 
 
 def scalar(**changes):

@@ -4,12 +4,12 @@ import casadi as ca
 import numpy as np
 import pytest
 
+from optctl.comparison.reference import violations
 from optctl.problem import Fixed, Problem
-from optctl.reference import violations
-from optctl.simulation.kernels import violation_function
+from optctl.problem.trajectory import Trajectory
+from optctl.simulation.environment_source import violation_function
 from optctl.solvers import Verdict, solve
 from optctl.solvers.solution import violation
-from optctl.trajectory import Trajectory
 
 WALL = Problem(
     name="wall", state=["x"], control=["u"], dynamics=lambda x, u, p: u, stage_cost=lambda x, u, p: 0.01 * u[0] ** 2, dt=0.1, steps=10,

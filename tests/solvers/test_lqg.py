@@ -9,7 +9,7 @@ from optctl import compare, envs, rollout
 from optctl.errors import ArgumentError
 from optctl.problem import Normal, Problem
 from optctl.solvers import linear_quadratic, lqr, lqr_controller
-from optctl.solvers.lqg import LqgController, h_infinity_norm
+from optctl.solvers.feedback.lqg import LqgController, h_infinity_norm
 
 
 def finite(**changes):

@@ -9,7 +9,7 @@ from optctl import envs, rollout
 from optctl.errors import ArgumentError
 from optctl.problem import Fixed, Problem, Uniform
 from optctl.solvers import Verdict, linear_quadratic, lqr, lqr_controller, solve
-from optctl.solvers.lqr import unreached
+from optctl.solvers.methods.lqr import unreached
 
 
 def _discrete(A, B, Q, R, **rest):

@@ -5,10 +5,10 @@ import optima
 import pytest
 
 from optctl import envs, rollout
-from optctl.controller import Controller
 from optctl.errors import ArgumentError
+from optctl.problem.controller import Controller
 from optctl.solvers import CONTROLLERS, Status, Verdict, solve, solve_many, tvlqr
-from optctl.solvers.dynamic_programming import periods
+from optctl.solvers.guesses.dynamic_programming import periods
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import pytest
 
 from optctl import envs
 from optctl.problem import Fixed, Problem
+from optctl.problem.trajectory import Trajectory
 from optctl.solvers import Certificate, Guess, Solution, SolutionBatch, Status, Verdict, solve_many
 from optctl.solvers.solution import second_order
-from optctl.trajectory import Trajectory
 
 
 def _solution(status=Status.CONVERGED, **residuals):

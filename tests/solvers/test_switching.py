@@ -11,9 +11,9 @@ from scipy.optimize import brentq
 
 from optctl.errors import ArgumentError
 from optctl.problem import Fixed, Problem
+from optctl.problem.trajectory import Trajectory
 from optctl.solvers import Verdict, solve
-from optctl.solvers.switching import structures
-from optctl.trajectory import Trajectory
+from optctl.solvers.methods.switching import structures
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import pytest
 from optctl.errors import ArgumentError
 from optctl.problem import Fixed, Problem, Uniform
 from optctl.solvers import Verdict, solve, solve_many, tvlqr
-from optctl.solvers.ddp import rollout_controls
-from optctl.solvers.dynamic_programming import periods
-from optctl.solvers.lqr import convex
-from optctl.solvers.multistart import _Best, _improvable, _regulated
+from optctl.solvers.guesses.dynamic_programming import periods
+from optctl.solvers.methods.ddp import rollout_controls
+from optctl.solvers.methods.lqr import convex
+from optctl.solvers.select import _Best, _improvable, _regulated
 from optctl.solvers.units import natural
 
 TURN = optima.dubins((0.0, 0.0, np.pi))

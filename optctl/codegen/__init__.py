@@ -1,0 +1,1 @@
+"""CasADi expressions → Warp and C++ source, compiled once, cached and launched."""

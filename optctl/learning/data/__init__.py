@@ -1,0 +1,1 @@
+"""What agents learn from: replay and, later, other stores of experience."""

@@ -1,0 +1,1 @@
+"""How each kind of problem is drawn; `optctl.pictures.render` says which is drawn how."""

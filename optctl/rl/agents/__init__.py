@@ -1,7 +1,0 @@
-"""Agents by name: `AGENTS[name]` is (class, configuration class)."""
-
-from optctl.rl.agents.sac import SAC, SACConfig
-
-AGENTS = {
-    "sac": (SAC, SACConfig),
-}

@@ -1,0 +1,1 @@
+"""Laws u(t, x) made from solutions: Riccati, LQG, HJB, replanning, safety."""

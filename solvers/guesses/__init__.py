@@ -1,0 +1,1 @@
+"""Where solvers begin: targets, grids, homotopies, basins, and the multi-start of one start."""
