@@ -13,7 +13,7 @@ from optctl.problem import Problem
 
 
 class PolicyController:
-    """u = control of act(y); see `from_policy`."""
+    """u = control of act(y), actions in [−1, 1]; see `from_policy`."""
 
     observes = True
     clips = True
@@ -25,7 +25,7 @@ class PolicyController:
         pass
 
     def __call__(self, observations: np.ndarray, time: float) -> np.ndarray:
-        action = np.asarray(self.act(observations.astype(np.float32)), dtype=np.float64)
+        action = np.asarray(self.act(observations), dtype=np.float64)
         shape = (len(observations), self.problem.n_u)
         require(action.shape == shape, "act", f"return actions of shape {shape}", f"returns shape {action.shape}")
         return self.problem.to_control(action)
@@ -39,4 +39,4 @@ def from_policy(problem: Problem | str, act: Callable[[np.ndarray], Any], name: 
     another shape.
     """
     require(callable(act), "act", "be a function of observations", f"is {act!r}")
-    return PolicyController(resolve_problem(problem), act, name)
+    return PolicyController(resolve_problem(problem), lambda observations: act(observations.astype(np.float32)), name)

@@ -189,6 +189,21 @@ class Actor:
         mean, log_std = self.mlp(obs.mT)[0].split(self.action_dim)
         return mean.mT, log_std.clamp(*self.log_std_range).mT
 
+    def policy(self, obs: Tensor) -> Tensor:
+        """(batch, obs_dim) -> clamp(stretch tanh(mean)), (batch, action_dim), differentiable."""
+        return self.bounded(self(obs)[0].tanh())
+
+    @torch.no_grad()
+    def imitation(self, out: Tensor, action: Tensor, log_std: float) -> tuple[Tensor, Tensor]:
+        """Error a(μ) − a* (action_dim, batch) for raw outputs `out`, and batch times the slopes of the loss in `out`.
+
+        The loss is mean |a(μ) − a*|² + 0.01 mean (log σ − log_std)².
+        """
+        mean, own_log_std = out.chunk(2)
+        squashed = mean.tanh()
+        error = self.bounded(squashed) - action
+        return error, torch.cat((2 * self.stretch * error * (1 - squashed.square()), 0.02 * (own_log_std - log_std)))
+
     @torch.no_grad()
     def mean_action(self, obs: Tensor) -> Tensor:
         """(batch, obs_dim) -> clamp(stretch tanh(mean)), (batch, action_dim): the deterministic policy."""
@@ -221,6 +236,48 @@ class Actor:
         )
         grad_log_std = torch.where(log_std == raw_log_std[:, :rows], grad_log_std, 0)
         return self.mlp.backward(mlp_tape, torch.cat((grad_mean, grad_log_std)).unsqueeze(0))
+
+
+class DeterministicActor:
+    """Deterministic policy a = clamp(stretch tanh(u), -1, 1) with u the network's output; see `Actor`. `options` go to the `MLP`."""
+
+    def __init__(
+        self, obs_dim: int, action_dim: int, *, hidden: Sequence[int] = (64, 64), stretch: float = 1.0, **options
+    ):
+        self.action_dim, self.stretch = action_dim, stretch
+        self.mlp = MLP((obs_dim, *hidden, action_dim), **options)
+
+    def policy(self, obs: Tensor) -> Tensor:
+        """(batch, obs_dim) -> actions (batch, action_dim), differentiable."""
+        return self._bounded(self.mlp(obs.mT)[0].tanh()).mT
+
+    @torch.no_grad()
+    def mean_action(self, obs: Tensor) -> Tensor:
+        """(batch, obs_dim) -> actions (batch, action_dim)."""
+        return self._bounded(self.mlp.forward(obs.mT)[0][0].tanh()).mT
+
+    def _bounded(self, squashed: Tensor) -> Tensor:
+        return squashed if self.stretch == 1.0 else (self.stretch * squashed).clamp(-1.0, 1.0)
+
+    @torch.no_grad()
+    def forward(self, obs: Tensor) -> tuple[Tensor, tuple[Tape, Tensor]]:
+        """Actions (batch, action_dim), and the tape."""
+        output, tape = self.mlp.forward(obs.mT)
+        squashed = output[0].tanh()
+        return self._bounded(squashed).mT, (tape, squashed)
+
+    @torch.no_grad()
+    def backward(self, tape: tuple[Tape, Tensor], grad_action: Tensor) -> Tensor:
+        """dL/dflat from dL/daction (batch, action_dim); gradients pass the clamp unchanged."""
+        mlp_tape, squashed = tape
+        return self.mlp.backward(mlp_tape, (self.stretch * grad_action.mT * (1 - squashed.square())).unsqueeze(0))
+
+    @torch.no_grad()
+    def imitation(self, out: Tensor, action: Tensor, log_std: float) -> tuple[Tensor, Tensor]:
+        """As `Actor.imitation`, without a standard deviation: the loss is mean |a − a*|²."""
+        squashed = out.tanh()
+        error = self._bounded(squashed) - action
+        return error, 2 * self.stretch * error * (1 - squashed.square())
 
 
 class Critic:

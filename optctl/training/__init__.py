@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "Policy": "optctl.training.run",
-    "TrainConfig": "optctl.training.run",
+    "Policy": "optctl.training.policy",
+    "TrainConfig": "optctl.training.config",
     "TrainingRun": "optctl.training.run",
     "load_agent": "optctl.training.run",
     "settings": "optctl.training.settings",

@@ -1,13 +1,11 @@
 """Train an agent on a problem: from scratch or from optimal trajectories, interruptible, and resumable bit for bit.
 
 `train` is what people call; `TrainingRun` is one run with everything that its continuation depends on, and is what a checkpoint holds.
-A `Policy` is the trained agent as a `Controller`: observation → action → control.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import signal
 import threading
 import time
@@ -18,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from optctl.agents import AGENTS
 from optctl.codegen.launch import one_thread
@@ -26,64 +23,16 @@ from optctl.envs import CATALOGUE, resolve_problem
 from optctl.errors import require
 from optctl.files import check_writable
 from optctl.hybrid.warm_start import WarmStart, WarmStartConfig
-from optctl.learning.data.replay import Replay
 from optctl.problem import Problem
 from optctl.problem.controller import check_states, rollout
 from optctl.simulation import make_vec
 from optctl.training import checkpoint
-from optctl.training.loops.off_policy import OffPolicyConfig, OffPolicyLoop
+from optctl.training.config import TrainConfig
+from optctl.training.loops import LOOPS
+from optctl.training.policy import Policy
+from optctl.training.settings import natural_reward_scale, settings
 
 CHECKPOINT = "checkpoint.safetensors"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How long an agent trains, on how many environments, and how it is watched."""
-
-    num_envs: int = 128
-    """Parallel environments, >= 1."""
-    iterations: int = 600
-    """Vector steps of all environments, >= 1: the budget, so that a run is reproducible."""
-    budget_seconds: float | None = None
-    """Stop earlier, after so many seconds of training; then the number of iterations depends on the machine."""
-    replay_capacity: int = 100_000
-    """Transitions kept, >= 1."""
-    evaluate_every: int = 25
-    """Iterations between evaluations, >= 1."""
-    evaluation_starts: int = 100
-    """Starts of an evaluation, >= 1, the same every time."""
-    checkpoint_seconds: float = 30.0
-    """Seconds between checkpoints when there is an output folder, > 0."""
-    randomize: bool = False
-    """Draw the plant's parameters from their ranges at every reset."""
-
-    def __post_init__(self) -> None:
-        for name in ("num_envs", "iterations", "replay_capacity", "evaluate_every", "evaluation_starts"):
-            value = getattr(self, name)
-            require(isinstance(value, int) and value >= 1, name, "be a positive integer", f"is {value!r}")
-        require(self.checkpoint_seconds > 0, "checkpoint_seconds", "be positive", f"is {self.checkpoint_seconds!r}")
-        budget = self.budget_seconds
-        require(budget is None or 0 < budget < math.inf, "budget_seconds", "be positive or None", f"is {budget!r}")
-
-
-class Policy:
-    """An agent of a run as a controller: observations → controls, deterministic, in physical units, batched."""
-
-    observes = True
-    clips = True
-
-    def __init__(self, run: TrainingRun, agent: Any) -> None:
-        self.run, self.problem, self.agent, self.name = run, run.problem, agent, run.label
-        self.wall_time = run.seconds
-
-    def reset(self, observations: np.ndarray, params: np.ndarray) -> None:
-        pass
-
-    def __call__(self, observations: np.ndarray, time: float) -> np.ndarray:
-        action = self.agent.act(
-            torch.as_tensor(observations, dtype=self.agent.dtype, device=self.agent.device), explore=False
-        )
-        return self.problem.to_control(action.cpu().double().numpy())
 
 
 class TrainingRun:
@@ -101,28 +50,35 @@ class TrainingRun:
         *,
         warm_start: WarmStartConfig | bool = False,
         agent_config: Any = None,
-        loop_config: OffPolicyConfig | None = None,
+        loop_config: Any = None,
         config: TrainConfig | None = None,
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
         require(agent in AGENTS, "agent", f"be one of {', '.join(AGENTS)}", f"is {agent!r}")
         require(isinstance(seed, int) and seed >= 0, "seed", "be a non-negative integer", f"is {seed!r}")
+        entry = AGENTS[agent]
         self.name, self.problem, self.seed, self.device = agent, problem, seed, device
-        self.config = config or TrainConfig()
+        config = config or TrainConfig()
+        scale = natural_reward_scale(problem) if config.reward_scale is None else config.reward_scale
+        self.config = dataclasses.replace(config, reward_scale=scale)
         self.warm_config = WarmStartConfig() if warm_start is True else (warm_start or None)
-        agent_class, config_class = AGENTS[agent]
+        require(
+            self.warm_config is None or entry.cloneable, "warm_start",
+            f"be off for `{agent}`, which has no actor and action-value critic to prepare", "is on",
+        )  # fmt: skip
+        agent_class, config_class = entry.load()
+        loop_class = LOOPS[entry.loop]
         self.agent_config = agent_config or config_class()
-        self.loop_config = _within(loop_config or OffPolicyConfig(), self.warm_config)
+        self.loop_config = _within(loop_config or loop_class.Config(), self.warm_config)
         self.env = make_vec(problem, self.config.num_envs, device=device, randomize=self.config.randomize)
         sizes = (self.env.obs_dim, self.env.action_dim)
         self.agent = agent_class(*sizes, self.agent_config, device=device, dtype=self.env.dtype, seed=seed)
-        self.replay: Any = Replay(self.config.replay_capacity, *sizes, device=device, dtype=self.env.dtype)
-        self.warm = None
+        self.loop: Any = loop_class(self.env, self.agent, self.loop_config, seed=seed, reward_scale=scale)
+        self.warm: WarmStart | None = None
         if self.warm_config is not None:
-            self.warm = WarmStart(problem, self.agent, self.replay, self.warm_config)
-            self.replay = self.warm.replay
-        self.loop = OffPolicyLoop(self.env, self.agent, self.replay, self.loop_config, seed=seed)
+            self.warm = WarmStart(problem, self.agent, self.loop.replay, self.warm_config, reward_scale=scale)
+            self.loop.replay = self.warm.replay
         self.curve: list[dict[str, float]] = []
         self.seconds = 0.0
         self.timings: dict[str, float] = {}
@@ -136,11 +92,14 @@ class TrainingRun:
 
     def policy(self) -> Policy:
         """What the run has to show: the agent, or after a warm start the best that its reviews have seen."""
-        return Policy(self, self.warm.kept if self.warm and self.warm.kept is not None else self.agent)
+        return self._policy(self.warm.kept if self.warm and self.warm.kept is not None else self.agent)
 
     def learner(self) -> Policy:
         """The agent as it stands."""
-        return Policy(self, self.agent)
+        return self._policy(self.agent)
+
+    def _policy(self, agent: Any) -> Policy:
+        return Policy(self.problem, agent, self.label, self.seconds, run=self)
 
     def evaluate(self, starts: np.ndarray | None = None, policy: Policy | None = None) -> float:
         """Mean total cost of the policy over the evaluation starts, in float64 (`optctl.rollout`)."""
@@ -198,7 +157,7 @@ class TrainingRun:
     def _log(self) -> None:
         point = {
             "iteration": self.loop.iteration,
-            "steps": self.loop.iteration * self.config.num_envs,
+            "steps": self.loop.steps * self.config.num_envs,
             "seconds": self.seconds,
             "cost": self.evaluate(),
         }
@@ -244,13 +203,14 @@ class TrainingRun:
             "problem", f"be the problem `{meta['problem']}` that the checkpoint was trained on",
             f"`{problem.name}` has other dynamics, cost, bounds or horizon",
         )  # fmt: skip
-        _, config_class = AGENTS[meta["agent"]]
+        entry = AGENTS[meta["agent"]]
+        _, config_class = entry.load()
         run = cls(
             meta["agent"],
             problem,
             warm_start=WarmStartConfig(**meta["warm_config"]) if meta["warm_config"] else False,
             agent_config=config_class(**_tuples(meta["agent_config"])),
-            loop_config=OffPolicyConfig(**meta["loop_config"]),
+            loop_config=LOOPS[entry.loop].Config(**meta["loop_config"]),
             config=TrainConfig(**(meta["config"] | changes)),
             seed=meta["seed"],
             device=device,
@@ -262,9 +222,9 @@ class TrainingRun:
         return run
 
 
-def _within(loop: OffPolicyConfig, warm: WarmStartConfig | None) -> OffPolicyConfig:
+def _within(loop: Any, warm: WarmStartConfig | None) -> Any:
     """The loop of a run with that warm start: a clone acts from the start."""
-    return loop if warm is None or not warm.clone else dataclasses.replace(loop, warmup_steps=0)
+    return loop if warm is None or not warm.clone else loop.prepared()
 
 
 _EXTENT = ("iterations", "budget_seconds", "checkpoint_seconds")
@@ -310,7 +270,7 @@ def train(
     *,
     warm_start: WarmStartConfig | bool | None = None,
     agent_config: Any = None,
-    loop_config: OffPolicyConfig | None = None,
+    loop_config: Any = None,
     config: TrainConfig | None = None,
     budget_seconds: float | None = None,
     seed: int | None = None,
@@ -331,8 +291,6 @@ def train(
     `budget_seconds`, `device`, `starts` and the fields `iterations`, `budget_seconds` and `checkpoint_seconds` of `config` may differ; an
     `ArgumentError` names the first other one that does.
     """
-    from optctl.training.settings import settings
-
     problem = resolve_problem(problem)
     require(agent in AGENTS, "agent", f"be one of {', '.join(AGENTS)}", f"is {agent!r}")
     if problem.constrained:
@@ -352,7 +310,10 @@ def train(
         if loop_config is not None:
             loop_config = _within(loop_config, run.warm_config)
         if config is not None:
-            config = dataclasses.replace(config, **{name: getattr(run.config, name) for name in _EXTENT})
+            same = {name: getattr(run.config, name) for name in _EXTENT}
+            if config.reward_scale is None:
+                same["reward_scale"] = run.config.reward_scale
+            config = dataclasses.replace(config, **same)
         own_warm = run.warm_config or False
         asked = {
             "agent": (agent, run.name), "seed": (seed, run.seed), "agent_config": (agent_config, run.agent_config),

@@ -1,18 +1,27 @@
-"""The settings that an agent trains with on a problem: general defaults, and what was tuned for problems of the catalogue."""
+"""The settings that an agent trains with on a problem: its defaults, and what was tuned for the problem.
+
+What was tuned is data: `presets/<agent>.toml`, in tables `[cold]` and `[warm]` for every problem of an agent trained from scratch or
+after a warm start, then `[cold.problems.NAME]` and `[warm.problems.NAME]` for one problem. Each holds the changed fields of the parts
+`agent`, `loop`, `train` and `warm`, and `run`: the command that shows what they reach.
+"""
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
 from optctl.agents import AGENTS
+from optctl.errors import require
 from optctl.hybrid.warm_start import WarmStartConfig
 from optctl.problem import Problem
 from optctl.problem.controller import RandomController, rollout
-from optctl.training.loops.off_policy import OffPolicyConfig
-from optctl.training.run import TrainConfig
+from optctl.training.config import TrainConfig
+from optctl.training.loops import LOOPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,47 +29,18 @@ class Settings:
     """Everything that `train` can be told."""
 
     agent: Any
-    loop: OffPolicyConfig
+    """The agent's configuration."""
+    loop: Any
+    """Its loop's."""
     train: TrainConfig
     warm: WarmStartConfig
 
 
-Changes = dict[str, dict[str, Any]]
-"""Part of `Settings` → its changed fields."""
-
-_WARM: Changes = {
-    "agent": {
-        "hidden": (64,) * 4,
-        "initial_temperature": 1e-3,
-        "temperature_lr": 1e-4,
-        "actor_lr": 1e-3,
-        "critic_lr": 1e-3,
-    },
-    "train": {"iterations": 50, "evaluate_every": 5},
-}
-"""Fine-tuning a clone: deeper, because a clone is exact where it can be, with hardly any entropy, and short."""
-
-TUNED: dict[tuple[str, str], Changes] = {
-    ("sac", "double-integrator"): {
-        "agent": {"target_entropy": 0.0, "polyak": 0.1, "decay_updates": 8000, "final_lr": 0.02, "reward_scale": 1.0},
-        "train": {"num_envs": 256, "replay_capacity": 50_000, "iterations": 1000},
-    },
-    ("sac", "pendulum"): {"agent": {"gamma": 0.995}, "train": {"iterations": 1500}},
-    ("sac", "pendulum-v1"): {"agent": {"reward_scale": 0.1}},
-    ("sac-warm", "pendulum-v1"): {
-        "agent": {"reward_scale": 0.1},
-        "warm": {
-            "num_starts": 192,
-            "steps": 100,
-            "clone_updates": 5000,
-            "critic_updates": 150,
-            "review_every": 20,
-            "review_starts": 128,
-        },
-        "train": {"iterations": 40},
-    },
-}
-"""(agent, or agent-warm, and problem) → changes to the defaults. Tuned on seeds from 100 on; figures are reported on 0, 1, …"""
+@cache
+def presets(agent: str) -> dict[str, Any]:
+    """What was tuned for the agent; empty where nothing was."""
+    file = files("optctl.training") / "presets" / f"{agent}.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def natural_reward_scale(problem: Problem, num: int = 32) -> float:
@@ -73,11 +53,18 @@ def natural_reward_scale(problem: Problem, num: int = 32) -> float:
 
 
 def settings(agent: str, problem: Problem, *, warm_start: bool = False) -> Settings:
-    """The settings of `agent` on `problem`: defaults for a cold or a warm start, then what was tuned for the pair."""
-    base = Settings(agent=AGENTS[agent][1](), loop=OffPolicyConfig(), train=TrainConfig(), warm=WarmStartConfig())
-    tuned = TUNED.get((f"{agent}-warm" if warm_start else agent, problem.name), {})
-    for changes in ([_WARM] if warm_start else []) + [tuned]:
-        base = replace(base, **{part: replace(getattr(base, part), **fields) for part, fields in changes.items()})
-    if "reward_scale" not in tuned.get("agent", {}):
-        base = replace(base, agent=replace(base.agent, reward_scale=natural_reward_scale(problem)))
+    """The settings of `agent` on `problem`: defaults, then the presets of a cold or a warm start, then those of the problem."""
+    require(agent in AGENTS, "agent", f"be one of {', '.join(AGENTS)}", f"is {agent!r}")
+    entry = AGENTS[agent]
+    base = Settings(
+        agent=entry.load()[1](), loop=LOOPS[entry.loop].Config(), train=TrainConfig(), warm=WarmStartConfig()
+    )
+    every = presets(agent).get("warm" if warm_start else "cold", {})
+    for changes in (every, every.get("problems", {}).get(problem.name, {})):
+        parts = {part: fields for part, fields in changes.items() if part not in ("problems", "run")}
+        base = replace(base, **{part: replace(getattr(base, part), **_tuples(new)) for part, new in parts.items()})
     return base
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}

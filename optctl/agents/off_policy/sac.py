@@ -7,16 +7,27 @@ two critics, and a temperature that holds the policy's entropy at a target.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from optctl.errors import ArgumentError, require
 from optctl.learning.data.replay import Transition
-from optctl.learning.networks import ACTIVATIONS, Actor, Critic
+from optctl.learning.fields import (
+    COUNT,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    RANGE,
+    SHARE,
+    WIDTHS,
+    check,
+    one_of,
+    restore,
+)  # fmt: skip
+from optctl.learning.hooks import Hooks
+from optctl.learning.networks import ACTIVATIONS, MLP, Actor, Critic
 from optctl.learning.normalizer import Normalizer
 from optctl.learning.ops import value_learning as ops
 from optctl.learning.optimizer import Adam
@@ -26,60 +37,59 @@ from optctl.learning.optimizer import Adam
 class SACConfig:
     """Settings of `SAC`. Sources in brackets: [H] arXiv 1812.05905, [here] measured on pendulum-v1 and the double integrator."""
 
-    hidden: tuple[int, ...] = (64, 64)  # widths of the hidden layers of actor and critic, each > 0 [here]
-    activation: str = "relu"  # "relu", "silu" or "tanh" [H: relu]
-    critic_layer_norm: bool = False  # layer norm in the critic, without learnt scale; twice as slow on a CPU
-    members: int = 2  # critics, of which the least counts, >= 1 [H: 2]
-    gamma: float = 0.99  # discount per step, in (0, 1]
-    polyak: float = 0.05  # rate at which the target critic follows, in (0, 1] [H: 0.005]
-    actor_lr: float = 2e-3  # > 0 [H: 3e-4]
-    critic_lr: float = 2e-3  # > 0 [H: 3e-4]
-    temperature_lr: float = 1e-2  # > 0 [H: 3e-4]
-    final_lr: float = 1.0  # fraction of the learning rates left at the end of `decay_updates`, in [0, 1]
-    decay_updates: int = 0  # updates over which they fall linearly; 0: never
-    actor_delay: int = 1  # critic updates per actor update, >= 1 [Fujimoto et al. 2018, arXiv 1802.09477: 2]
-    initial_temperature: float = 0.1  # > 0
-    least_temperature: float = 0.0  # the temperature is kept at least here, >= 0
-    target_entropy: float | None = None  # nats per action vector; None: -action_dim [H]
-    log_std_range: tuple[float, float] = (-5.0, 2.0)  # log standard deviation before the tanh [H: (-20, 2)]
-    stretch: float = 1.1  # actions are clamp(stretch tanh(u), -1, 1): above 1 they reach the bounds; in [1, 2] [here]
-    average_rate: float = 0.005  # rate at which the evaluated policy follows the actor, in (0, 1]; 1: is the actor
-    reward_scale: float = 1.0  # rewards are multiplied by it before learning, > 0
-    normalize_obs: bool = True  # standardise observations by running moments
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers of actor and critic, each > 0 [here]."""
+    activation: str = "relu"
+    """"relu", "silu" or "tanh" [H: relu]."""
+    critic_layer_norm: bool = False
+    """Layer norm in the critic, without learnt scale; twice as slow on a CPU."""
+    members: int = 2
+    """Critics, of which the least counts, >= 1 [H: 2]."""
+    gamma: float = 0.99
+    """Discount per step, in (0, 1]."""
+    polyak: float = 0.05
+    """Rate at which the target critic follows, in (0, 1] [H: 0.005]."""
+    actor_lr: float = 2e-3
+    """> 0 [H: 3e-4]."""
+    critic_lr: float = 2e-3
+    """> 0 [H: 3e-4]."""
+    temperature_lr: float = 1e-2
+    """> 0 [H: 3e-4]."""
+    final_lr: float = 1.0
+    """Fraction of the learning rates left at the end of `decay_updates`, in [0, 1]."""
+    decay_updates: int = 0
+    """Updates over which they fall linearly; 0: never."""
+    actor_delay: int = 1
+    """Critic updates per actor update, >= 1 [Fujimoto et al. 2018, arXiv 1802.09477: 2]."""
+    initial_temperature: float = 0.1
+    """> 0."""
+    least_temperature: float = 0.0
+    """The temperature is kept at least here, >= 0."""
+    target_entropy: float | None = None
+    """Nats per action vector; None: -action_dim [H]."""
+    log_std_range: tuple[float, float] = (-5.0, 2.0)
+    """Log standard deviation before the tanh [H: (-20, 2)]."""
+    stretch: float = 1.1
+    """Actions are clamp(stretch tanh(u), -1, 1): above 1 they reach the bounds; in [1, 2] [here]."""
+    average_rate: float = 0.005
+    """Rate at which the evaluated policy follows the actor, in (0, 1]; 1: is the actor."""
+    normalize_obs: bool = True
+    """Standardise observations by running moments."""
 
-    def __post_init__(self):
-        def check(name: str, what: str, holds: Callable[[Any], bool]) -> None:
-            value = getattr(self, name)
-            try:
-                right = holds(value)
-            except TypeError:
-                right = False
-            require(right, name, f"be {what}", f"is {value!r}")
-
-        check("hidden", "a tuple of positive widths", lambda v: len(v) > 0 and all(w > 0 for w in v))
-        check("activation", f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS)
-        check("gamma", "in (0, 1]", lambda v: 0 < v <= 1)
-        check("polyak", "in (0, 1]", lambda v: 0 < v <= 1)
-        check("stretch", "in [1, 2]", lambda v: 1 <= v <= 2)
-        check("average_rate", "in (0, 1]", lambda v: 0 < v <= 1)
-        for name in ("actor_lr", "critic_lr", "temperature_lr", "initial_temperature", "reward_scale"):
-            check(name, "positive and finite", lambda v: 0 < v < math.inf)
-        for name in ("members", "actor_delay"):
-            check(name, "at least 1", lambda v: v >= 1)
-        check("final_lr", "in [0, 1]", lambda v: 0 <= v <= 1)
-        check("decay_updates", "at least 0", lambda v: v >= 0)
-        check("least_temperature", "at least 0 and finite", lambda v: 0 <= v < math.inf)
-        check("target_entropy", "finite or None", lambda v: v is None or math.isfinite(v))
-        check("log_std_range", "two increasing numbers", lambda v: len(v) == 2 and v[0] < v[1])
+    def __post_init__(self) -> None:
+        check(
+            self, hidden=WIDTHS, activation=one_of(ACTIVATIONS), members=COUNT, gamma=SHARE, polyak=SHARE, actor_lr=POSITIVE,
+            critic_lr=POSITIVE, temperature_lr=POSITIVE, final_lr=FRACTION, decay_updates=NOT_NEGATIVE, actor_delay=COUNT,
+            initial_temperature=POSITIVE, least_temperature=NOT_NEGATIVE,
+            target_entropy=("finite or None", lambda v: v is None or math.isfinite(v)), log_std_range=RANGE,
+            stretch=("in [1, 2]", lambda v: 1 <= v <= 2), average_rate=SHARE,
+        )  # fmt: skip
 
 
 class SAC:
     """Soft actor-critic. Actions in [-1, 1]; observations raw (the agent normalises them itself).
 
-    teacher: a deterministic policy, raw observations (batch, obs_dim) -> actions (batch, action_dim). When there is one, acting and
-    the critic's target take whichever of actor and teacher the critic values more (Hu et al. 2023, IBRL, arXiv 2311.02198).
-    actor_penalty, critic_penalty: `(agent, obs, batch) -> scalar` added to the actor's and the critic's loss, `obs` normalised:
-    behaviour cloning, costate regression. They see the networks through `agent.actor` and `agent.critic`.
+    `hooks`: a teacher and penalties, see `Hooks`; they may be set later.
     """
 
     def __init__(
@@ -91,13 +101,11 @@ class SAC:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         seed: int = 0,
-        teacher: Callable[[Tensor], Tensor] | None = None,
-        actor_penalty: Callable[[SAC, Tensor, Transition], Tensor] | None = None,
-        critic_penalty: Callable[[SAC, Tensor, Transition], Tensor] | None = None,
+        hooks: Hooks | None = None,
     ):
         self.config = config = config or SACConfig()
         self.obs_dim, self.action_dim, self.device, self.dtype = obs_dim, action_dim, torch.device(device), dtype
-        self.teacher, self.actor_penalty, self.critic_penalty = teacher, actor_penalty, critic_penalty
+        self.hooks = hooks or Hooks()
         self.target_entropy = -float(action_dim) if config.target_entropy is None else config.target_entropy
         self.generator = torch.Generator(self.device).manual_seed(seed)
 
@@ -119,11 +127,15 @@ class SAC:
         self.updates = 0
 
     def reset_followers(self) -> None:
-        """Set the target critic to the critic and the averaged actor to the actor; for whoever has overwritten either's parameters
-        (`agent.actor.mlp.values.copy_(…)`).
-        """
+        """Set the target critic to the critic and the averaged actor to the actor, after their parameters were overwritten."""
         self.target_critic.mlp.values.copy_(self.critic.mlp.values)
         self.average_actor.mlp.values.copy_(self.actor.mlp.values)
+
+    @property
+    def networks(self) -> dict[str, MLP]:
+        """Everything that is learnt or follows, by name."""
+        named = ("actor", "average_actor", "critic", "target_critic")
+        return {name: getattr(self, name).mlp for name in named}
 
     # --- acting
 
@@ -135,9 +147,9 @@ class SAC:
             action, _, _ = self.actor.forward(normalized, self._noise(obs.shape[0]))
         else:
             action = self.average_actor.mean_action(normalized)
-        if self.teacher is None:
+        if self.hooks.teacher is None:
             return action
-        proposal = self.teacher(obs)
+        proposal = self.hooks.teacher(obs)
         (q, _), (proposal_q, _) = self.critic.forward(normalized, action), self.critic.forward(normalized, proposal)
         better = proposal_q.amin(0) > q.amin(0)
         return torch.where(better.unsqueeze(-1), proposal, action)
@@ -161,10 +173,9 @@ class SAC:
         # s and s' side by side, (num_batches, 2 * batch, obs_dim), because one pass of the actor then serves both losses
         obs_pair = self.normalizer(torch.cat((batch.obs.mT, batch.next_obs.mT), -1).mT)
         noise = self._noise(num_batches, 2 * batch_size)
-        reward = batch.reward * config.reward_scale
         discount = ops.discount(config.gamma, batch.terminated)
         metrics: dict[str, Tensor] = {}
-        per_update = zip(obs_pair.unbind(0), noise.unbind(0), reward.unbind(0), discount.unbind(0), strict=True)
+        per_update = zip(obs_pair.unbind(0), noise.unbind(0), batch.reward.unbind(0), discount.unbind(0), strict=True)
         steps = zip(*(field.unbind(0) for field in batch), strict=True)
         for (both, noise, reward, discount), step in zip(per_update, steps, strict=True):
             self.updates += 1
@@ -181,8 +192,8 @@ class SAC:
 
             next_q, _ = self.target_critic.forward(next_obs, next_action)
             target = ops.soft_td_target(reward, discount, next_q, next_log_prob, temperature)
-            if self.teacher is not None:
-                teacher_q, _ = self.target_critic.forward(next_obs, self.teacher(step.next_obs))
+            if self.hooks.teacher is not None:
+                teacher_q, _ = self.target_critic.forward(next_obs, self.hooks.teacher(step.next_obs))
                 target = torch.maximum(target, reward + discount * teacher_q.amin(0))
             metrics |= self._update_critic(step, obs, target)
             if improve:
@@ -195,8 +206,8 @@ class SAC:
     def _update_critic(self, batch, obs, target):
         q, tape = self.critic.forward(obs, batch.action)
         gradient = self.critic.backward(tape, ops.td_loss_gradient(q, target))
-        if self.critic_penalty is not None:
-            gradient += torch.autograd.grad(self.critic_penalty(self, obs, batch), self.critic.mlp.flat)[0]
+        if self.hooks.critic_penalty is not None:
+            gradient += torch.autograd.grad(self.hooks.critic_penalty(self, obs, batch), self.critic.mlp.flat)[0]
         self.critic_optimizer.step(gradient)
         return {"q": q, "q_target": target}
 
@@ -204,8 +215,8 @@ class SAC:
         q, critic_tape = self.critic.forward(obs, action)
         grad_action = self.critic.action_gradient(critic_tape, ops.soft_actor_loss_gradient(q))
         gradient = self.actor.backward(tape, grad_action, temperature / q.shape[-1])
-        if self.actor_penalty is not None:
-            gradient += torch.autograd.grad(self.actor_penalty(self, obs, batch), self.actor.mlp.flat)[0]
+        if self.hooks.actor_penalty is not None:
+            gradient += torch.autograd.grad(self.hooks.actor_penalty(self, obs, batch), self.actor.mlp.flat)[0]
         self.actor_optimizer.step(gradient)
         ops.polyak(self.average_actor.mlp.values, self.actor.mlp.values, self.config.average_rate)
         self.temperature_optimizer.step(ops.temperature_gradient(self.log_temperature, log_prob, self.target_entropy))
@@ -230,10 +241,7 @@ class SAC:
     def state_dict(self) -> dict:
         """Everything that `update` and `act` depend on, as nested dicts of tensors and integers. Tensors are not copied."""
         return {
-            "actor": self.actor.mlp.values,
-            "average_actor": self.average_actor.mlp.values,
-            "critic": self.critic.mlp.values,
-            "target_critic": self.target_critic.mlp.values,
+            **{name: network.values for name, network in self.networks.items()},
             "log_temperature": self.log_temperature,
             "actor_optimizer": self.actor_optimizer.state_dict(),
             "critic_optimizer": self.critic_optimizer.state_dict(),
@@ -245,14 +253,8 @@ class SAC:
 
     def load_state_dict(self, state: dict) -> None:
         """Restore `state_dict()` of an agent with the same configuration."""
-        for name in ("actor", "average_actor", "critic", "target_critic"):
-            parameters = getattr(self, name).mlp.values
-            if parameters.shape != state[name].shape:
-                raise ArgumentError(
-                    f"Argument `state` must hold {name} parameters of shape {tuple(parameters.shape)}, but holds "
-                    f"{tuple(state[name].shape)}: it was saved with another configuration or environment."
-                )
-            parameters.copy_(state[name])
+        for name, network in self.networks.items():
+            restore(name, network.values, state[name])
         self.log_temperature.copy_(state["log_temperature"])
         for name in ("actor_optimizer", "critic_optimizer", "temperature_optimizer", "normalizer"):
             getattr(self, name).load_state_dict(state[name])

@@ -50,6 +50,16 @@ def soft_actor_loss_gradient(q: Tensor) -> Tensor:
     return torch.zeros_like(q).scatter_(0, q.argmin(0, keepdim=True), -1.0 / q.shape[-1])
 
 
+def deterministic_actor_loss_gradient(q: Tensor) -> Tensor:
+    """dL/dQ_eb of L = -mean_b Q_0(s_b, a_b): -1 / batch for the first member and 0 for the others.
+
+    Source: Silver et al. 2014, deterministic policy gradient; the first of two critics as in arXiv 1802.09477, algorithm 1.
+    """
+    gradient = torch.zeros_like(q)
+    gradient[0] = -1.0 / q.shape[-1]
+    return gradient
+
+
 def temperature_gradient(log_temperature: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
     """Derivative in log(temperature) of J = -temperature * mean(log pi + target_entropy).
 

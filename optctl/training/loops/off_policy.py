@@ -1,55 +1,72 @@
-"""Loops: iterables that yield a metrics dict per iteration. Whoever iterates logs, saves, or stops.
+"""Act, store, update: the loop of agents that learn from a replay.
 
-A loop assumes of an environment what docs/design.md says of a `VectorEnv` and no more; the environment's tensors are its own
-buffers, so what is kept is copied (`Replay.add` copies).
+A loop assumes of an environment what docs/design.md says of a `VectorEnv` and no more. The environment's tensors are its own buffers,
+so what is kept is copied (`Replay.add` copies).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from optctl.errors import require
 from optctl.learning.data.experience import Experience
-from optctl.learning.data.replay import Transition
+from optctl.learning.data.replay import Replay, Transition
+from optctl.learning.fields import COUNT, NOT_NEGATIVE, check
 
 
 @dataclass(frozen=True, kw_only=True)
 class OffPolicyConfig:
     """Settings of `OffPolicyLoop`; measured on pendulum-v1 and the double integrator with 128 and 256 environments."""
 
-    batch_size: int = 256  # transitions per update, >= 1
-    updates_per_step: int = 8  # updates after each step of all environments, >= 1
-    warmup_steps: int = 10  # steps of all environments with uniform actions before the first update, >= 0
+    batch_size: int = 256
+    """Transitions per update, >= 1."""
+    updates_per_step: int = 8
+    """Updates after each step of all environments, >= 1."""
+    warmup_steps: int = 10
+    """Steps of all environments with uniform actions before the first update, >= 0."""
+    replay_capacity: int = 100_000
+    """Transitions kept, >= 1."""
 
-    def __post_init__(self):
-        for name, least in (("batch_size", 1), ("updates_per_step", 1), ("warmup_steps", 0)):
-            require(getattr(self, name) >= least, name, f"be at least {least}", f"is {getattr(self, name)!r}")
+    def __post_init__(self) -> None:
+        check(self, batch_size=COUNT, updates_per_step=COUNT, warmup_steps=NOT_NEGATIVE, replay_capacity=COUNT)
+
+    def prepared(self) -> OffPolicyConfig:
+        """The same for an agent that has been cloned: it acts from the start."""
+        return replace(self, warmup_steps=0)
 
 
 class OffPolicyLoop:
-    """Act, store, update: one iteration is one step of all environments and `updates_per_step` updates of the agent.
+    """One iteration is one step of all environments and `updates_per_step` updates of the agent.
 
-        for metrics in OffPolicyLoop(env, agent, replay):
+        for metrics in OffPolicyLoop(env, agent):
             ...                                            # break whenever enough is enough
 
     Never ends by itself. The state between iterations is complete: a loop that is saved after any iteration, loaded in another process
-    and continued gives the same bits as one that was never interrupted. warmup_steps=0 acts with the agent from the start, as one
-    that was cloned from demonstrations should.
+    and continued gives the same bits as one that was never interrupted. Rewards are multiplied by `reward_scale` before they are stored.
     """
 
+    Config = OffPolicyConfig
+
     def __init__(
-        self, env: Any, agent: Any, replay: Experience, config: OffPolicyConfig | None = None, *, seed: int = 0
+        self, env: Any, agent: Any, config: OffPolicyConfig | None = None, *, seed: int = 0, reward_scale: float = 1.0
     ):
-        self.env, self.agent, self.replay, self.config = env, agent, replay, config or OffPolicyConfig()
+        self.env, self.agent, self.config, self.reward_scale = env, agent, config or OffPolicyConfig(), reward_scale
+        self.replay: Experience = Replay(
+            self.config.replay_capacity, env.obs_dim, env.action_dim, device=env.device, dtype=env.dtype
+        )
         self.generator = torch.Generator(env.device).manual_seed(seed)
         self.iteration = 0
         self.obs, _ = env.reset(seed=seed)
         self.obs = self.obs.clone()
+
+    @property
+    def steps(self) -> int:
+        """Steps of all environments so far."""
+        return self.iteration
 
     def __iter__(self) -> Iterator[dict[str, Tensor | int]]:
         config, env, agent, replay = self.config, self.env, self.agent, self.replay
@@ -66,7 +83,7 @@ class OffPolicyLoop:
             else:
                 action = agent.act(self.obs, explore=True)
             obs, reward, terminated, _, info = env.step(action)
-            transition = Transition(self.obs, action, reward, info["final_obs"], terminated)
+            transition = Transition(self.obs, action, reward * self.reward_scale, info["final_obs"], terminated)
             agent.observe(transition)
             replay.add(transition)
             self.obs.copy_(obs)

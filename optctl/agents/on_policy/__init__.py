@@ -1,0 +1,1 @@
+"""Agents that learn from what the present policy has just lived through."""
