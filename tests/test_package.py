@@ -9,21 +9,22 @@ from pathlib import Path
 from pkgutil import walk_packages
 
 import pytest
+from setuptools import find_packages
 
 import optctl
 
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_package_list_equals_the_tree():
-    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    found = set()
-    for top, name in (("optctl", "optctl"), ("envs", "optctl.envs"), ("solvers", "optctl.solvers")):
-        for init in (ROOT / top).rglob("__init__.py"):
-            inner = init.parent.relative_to(ROOT / top).parts
-            if inner[:1] not in (("envs",), ("solvers",)) or top != "optctl":
-                found.add(".".join((name, *inner)))
-    assert listed == found
+def test_every_folder_of_modules_is_a_package_that_setuptools_finds():
+    found = {name for name in find_packages(str(ROOT)) if name.split(".")[0] == "optctl"}
+    folders = {path.parent for path in (ROOT / "optctl").rglob("*.py")}
+    folders |= {
+        ROOT / "optctl" / path.parent.relative_to(ROOT)
+        for top in ("envs", "solvers")
+        for path in (ROOT / top).rglob("*.py")
+    }
+    assert found == {".".join(folder.relative_to(ROOT).parts) for folder in folders}
 
 
 def test_the_symlinks_lead_to_the_top_level_folders():

@@ -12,7 +12,8 @@ import torch
 import optctl
 from optctl import Normal, Problem
 from optctl.problem.transforms import delayed
-from optctl.simulation import GymEnv, GymVectorEnv, make_vec
+from optctl.interop.gymnasium import GymEnv, GymVectorEnv
+from optctl.simulation import make_vec
 
 NAME = "pendulum"
 

@@ -545,7 +545,7 @@ def _module_level_cost(x, u, p):
 
 @case("copies of problems and environments", "a copy steps as the original does")
 def copies() -> Iterator[Row]:
-    from optctl.simulation import GymEnv
+    from optctl.interop.gymnasium import GymEnv
 
     p = problem(
         "plain",
@@ -592,7 +592,7 @@ def copies() -> Iterator[Row]:
 def in_processes() -> Iterator[Row]:
     import gymnasium
 
-    from optctl.simulation import GymEnv
+    from optctl.interop.gymnasium import GymEnv
 
     p = _decay(1.0)
 
@@ -654,7 +654,7 @@ def clipped() -> Iterator[Row]:
 
 @case("free final time as an environment", "both kinds of environment do the same")
 def free_time_environment() -> Iterator[Row]:
-    from optctl.simulation import GymEnv
+    from optctl.interop.gymnasium import GymEnv
 
     p = problem("free", 1, 1, dynamics=lambda x, u, q: u, stage_cost=lambda x, u, q: 1.0, dt=0.1, steps=10, final_time=(0.1, 5.0),
                 initial_state=Fixed([1.0]), control_bounds={"u0": (-1.0, 1.0)})  # fmt: skip

@@ -1,4 +1,6 @@
-"""Demonstration sets: thousands of certified optimal trajectories of one problem in one file, made in resumable chunks.
+"""Trajectory data sets: thousands of trajectories of one problem in one file, and how certified optimal ones are made in resumable chunks.
+
+Cloning, critics, offline learning and models read this format; `to_minari` and `from_minari` exchange it with Minari.
 
 Starts are drawn from the problem's initial distribution, plants (with `randomize`) from its parameter ranges; chunk c draws from
 the stream (seed, c). Of the extremals found for a start the cheapest is kept, and only certified ones enter the file. A finished
@@ -20,6 +22,7 @@ import safetensors.numpy
 from optctl.envs import resolve_problem
 from optctl.errors import FileError, require
 from optctl.files import check_writable, write_atomically
+from optctl.optional import library
 from optctl.problem import Problem
 from optctl.problem.trajectory import Trajectory
 from optctl.solvers import solve_many, tvlqr
@@ -33,8 +36,8 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class DemonstrationSet:
-    """N certified optimal trajectories; numpy float64."""
+class TrajectoryDataset:
+    """N trajectories of one problem; numpy float64. Those that `generate` makes are certified optimal."""
 
     trajectory: Trajectory
     """Times (T+1,), states (N, T+1, n_x), controls (N, T, n_u), costs, terminal cost, costates λ = ∂J*/∂x (N, T+1, n_x).
@@ -69,11 +72,10 @@ def _chunk(problem: Problem, seed: int, chunk: int, num: int, randomize: bool) -
     gains = tvlqr(problem, path, params).K if found.gains is None else found.gains
     assert path.costates is not None
     basins = np.ones(num, dtype=int) if found.basins is None else found.basins
-    later = np.cumsum(path.costs[:, ::-1], axis=1)[:, ::-1]
-    values = np.concatenate([later, np.zeros((num, 1))], axis=1) + path.terminal_cost[:, None]
     arrays = {
         "states": path.states, "controls": path.controls, "costs": path.costs, "terminal_cost": path.terminal_cost,
-        "costates": path.costates, "values": values, "gains": gains,
+        "costates": path.costates,
+        "values": _cost_to_go(path.costs, path.terminal_cost), "gains": gains,
         "params": np.broadcast_to(params, (num, problem.n_p)), "stationarity": found.residuals["stationarity"],
         "basins": np.asarray(basins),
     }  # fmt: skip
@@ -114,7 +116,7 @@ def generate(
     randomize: bool = False,
     chunk: int = 1000,
     progress: Progress | None = None,
-) -> DemonstrationSet:
+) -> TrajectoryDataset:
     """Solve `num` starts and write OUT/demonstrations.safetensors with OUT/demonstrations.json beside it.
 
     Called again with the same arguments it continues an interrupted run, or returns the finished one. A folder that holds a run
@@ -167,7 +169,7 @@ def _same(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
         )  # fmt: skip
 
 
-def load(path: Path | str) -> DemonstrationSet:
+def load(path: Path | str) -> TrajectoryDataset:
     """The set at `path`: the file, or the folder that holds it. Raises `FileError` where there is none."""
     file = Path(path)
     arrays, about = _read(file / NAME if file.is_dir() else file)
@@ -175,14 +177,14 @@ def load(path: Path | str) -> DemonstrationSet:
         times=np.arange(about["steps"] + 1) * about["dt"], states=arrays["states"], controls=arrays["controls"],
         costs=arrays["costs"], terminal_cost=arrays["terminal_cost"], costates=arrays["costates"],
     )  # fmt: skip
-    return DemonstrationSet(
+    return TrajectoryDataset(
         trajectory=trajectory, values=arrays["values"], gains=arrays["gains"], params=arrays["params"],
         stationarity=arrays["stationarity"], basins=arrays["basins"], metadata=about,
     )  # fmt: skip
 
 
 def to_minari(
-    found: DemonstrationSet, problem: Problem | str, dataset_id: str | None = None, *, author: str | None = None
+    found: TrajectoryDataset, problem: Problem | str, dataset_id: str | None = None, *, author: str | None = None
 ) -> Any:
     """The set as a dataset of Minari (`pip install 'optctl[minari]'`), in its own folder (`MINARI_DATASETS_PATH`).
 
@@ -191,8 +193,6 @@ def to_minari(
     holds `state`, `costate` (NaN: not given) and `value`, each of T+1. The problem must be the one that the set was made from.
     `dataset_id`: default `optctl/<name>/optimal-v0`; one that exists is refused by Minari (`ValueError`).
     """
-    from optctl.optional import library
-
     p = resolve_problem(problem)
     require(
         p.fingerprint == found.metadata["fingerprint"], "problem", f"be the one of the set ({found.metadata['problem']})",
@@ -220,6 +220,60 @@ def to_minari(
         algorithm_name="certified extremals by batched DDP", author=author,
         description=f"{len(found)} optimal trajectories. {p.description}", requirements=["optctl"],
     )  # fmt: skip
+
+
+def from_minari(dataset: Any, problem: Problem | str) -> TrajectoryDataset:
+    """The trajectories of a dataset of Minari: the dataset, or the name of one that is installed.
+
+    States come from `infos["state"]` where they are, or are the observations of a problem that observes its state. Every episode must
+    have the problem's `steps`; others are left out. Costs are those of the problem's own step, not the rewards. Costates and values are
+    read from `infos`; without them costates and gains are NaN, and values are what the trajectory goes on to cost.
+    """
+    p = resolve_problem(problem)
+    if isinstance(dataset, str):
+        dataset = library("minari", "Minari", "minari").load_dataset(dataset)
+    rows: list[dict[str, np.ndarray]] = []
+    for episode in dataset.iterate_episodes():
+        infos = episode.infos if isinstance(episode.infos, dict) else {}
+        states = infos.get("state")
+        if states is None:
+            require(
+                p.observation is None, "dataset", f"hold `infos['state']`, because `{p.name}` does not observe its state",
+                "holds none",
+            )  # fmt: skip
+            states = np.asarray(episode.observations)[:, : p.n_x]
+        states, actions = np.asarray(states, dtype=float), np.asarray(episode.actions, dtype=float)
+        if actions.shape == (p.steps, p.n_u) and states.shape == (p.steps + 1, p.n_x):
+            nothing = np.full_like(states, np.nan)
+            costates = np.asarray(infos.get("costate", nothing), dtype=float)
+            rows.append({"states": states, "controls": p.to_control(actions), "costates": costates})
+    require(
+        len(rows) > 0, "dataset", f"hold episodes of {p.steps} actions of shape ({p.n_u},) and states of shape ({p.n_x},)",
+        "holds none",
+    )  # fmt: skip
+    arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    num, times = len(rows), np.arange(p.steps + 1) * p.dt
+    costs = np.stack(
+        [
+            np.asarray(p.step_function(x[:-1].T, u.T, p.param_values, times[None, :-1])[1]).ravel()
+            for x, u in zip(arrays["states"], arrays["controls"], strict=True)
+        ]
+    )
+    ends = np.zeros(num)
+    if p.horizon == "finite":
+        ends = np.asarray(p.terminal_cost_function(arrays["states"][:, -1].T, p.param_values, p.duration)).ravel()
+    trajectory = Trajectory(times=times, costs=costs, terminal_cost=ends, **arrays)
+    return TrajectoryDataset(
+        trajectory=trajectory, values=_cost_to_go(costs, ends), gains=np.full((num, p.steps, p.n_u, p.n_x), np.nan),
+        params=np.broadcast_to(p.param_values, (num, p.n_p)).copy(), stationarity=np.full(num, np.nan),
+        basins=np.ones(num, dtype=int), metadata=_about(p, num, 0, False, num) | {"source": "minari"},
+    )  # fmt: skip
+
+
+def _cost_to_go(costs: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """(N, T), (N,) → (N, T + 1)."""
+    later = np.cumsum(costs[:, ::-1], axis=1)[:, ::-1]
+    return np.concatenate([later, np.zeros((len(costs), 1))], axis=1) + ends[:, None]
 
 
 def _gym_spec(problem: Problem) -> Any:

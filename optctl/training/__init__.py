@@ -10,7 +10,6 @@ _HOME = {
     "TrainConfig": "optctl.training.config",
     "TrainingRun": "optctl.training.run",
     "load_agent": "optctl.training.run",
-    "settings": "optctl.training.settings",
     "train": "optctl.training.run",
 }
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch_pendulum import TorchPendulum
 
-from optctl.agents import AGENTS
 from optctl.agents.off_policy.sac import SAC, SACConfig
 from optctl.learning.data.replay import Transition
+from optctl.learning.hooks import Hooks
 
 
 def batch(num_batches=1, size=32, obs_dim=3, action_dim=1, seed=0, **replace):
@@ -20,19 +20,7 @@ def batch(num_batches=1, size=32, obs_dim=3, action_dim=1, seed=0, **replace):
 
 def agent(seed=0, obs_dim=3, action_dim=1, **config):
     hooks = {key: config.pop(key) for key in ("teacher", "actor_penalty", "critic_penalty") if key in config}
-    return SAC(obs_dim, action_dim, SACConfig(**config), seed=seed, **hooks)
-
-
-@pytest.mark.parametrize("name", AGENTS)
-def test_every_agent_of_the_catalogue_is_made_from_its_configuration_acts_and_learns(name):
-    kind, configuration = AGENTS[name]
-    made = kind(3, 1, configuration(), seed=0)
-    data = batch(2)
-    before = made.act(data.obs[0])
-    assert before.shape == (32, 1) and before.abs().max() <= 1
-    metrics = made.update(data)
-    assert all(torch.isfinite(value).all() for value in metrics.values())
-    assert not torch.equal(made.act(data.obs[0]), before)
+    return SAC(obs_dim, action_dim, SACConfig(**config), seed=seed, hooks=Hooks(**hooks))
 
 
 def test_actions_lie_in_the_unit_box_and_only_exploration_is_random():
@@ -54,10 +42,10 @@ def test_randomness_is_the_agents_own():
 
 
 def test_critic_learns_the_value_of_a_constant_reward():
-    # reward 1 for ever, no entropy bonus: Q = 1 / (1 - 0.5) = 2; where every transition ends: Q = 1; scaled by 3: 6
+    # reward 1 for ever, no entropy bonus: Q = 1 / (1 - 0.5) = 2; where every transition ends: Q = 1
     quiet = {"gamma": 0.5, "initial_temperature": 1e-9, "temperature_lr": 1e-12, "polyak": 0.1, "critic_lr": 3e-3}
-    for ended, scale, value in ((0.0, 1.0, 2.0), (1.0, 1.0, 1.0), (0.0, 3.0, 6.0)):
-        sac = agent(**quiet, reward_scale=scale)
+    for ended, value in ((0.0, 2.0), (1.0, 1.0)):
+        sac = agent(**quiet)
         data = batch(1, 256, reward=torch.ones(1, 256), terminated=torch.full((1, 256), ended))
         for _ in range(500):
             metrics = sac.update(data, update_actor=False)
@@ -229,11 +217,10 @@ def test_state_of_another_shape_is_refused():
         ("polyak", 0.0, r"in \(0, 1\]"),
         ("stretch", 0.9, r"in \[1, 2\]"),
         ("critic_lr", 0.0, "positive and finite"),
-        ("reward_scale", math.inf, "positive and finite"),
         ("members", 0, "at least 1"),
         ("actor_delay", 0, "at least 1"),
         ("final_lr", 2.0, r"in \[0, 1\]"),
-        ("decay_updates", -1, "at least 0"),
+        ("decay_updates", -1, "at least 0 and finite"),
         ("least_temperature", -1.0, "at least 0 and finite"),
         ("target_entropy", math.nan, "finite or None"),
         ("log_std_range", (2.0, -5.0), "two increasing numbers"),

@@ -9,16 +9,11 @@ import torch
 import optctl
 from optctl.agents.off_policy.sac import SAC, SACConfig
 from optctl.errors import ArgumentError
-from optctl.hybrid.warm_start import (
-    MixedReplay,
-    Targets,
-    Teacher,
-    WarmStart,
-    WarmStartConfig,
-    clone,
-    demonstrate,
-    fit_critic,
-)
+from optctl.hybrid.dataset import generate
+from optctl.hybrid.warm_start import WarmStart, WarmStartConfig, demonstrate
+from optctl.hybrid.warm_start.clone import Targets, Teacher, clone
+from optctl.hybrid.warm_start.critic import fit_critic
+from optctl.learning.data.mixed import MixedReplay
 from optctl.learning.data.replay import Replay, Transition
 
 CONFIG = WarmStartConfig(num_starts=12, clone_updates=2000, critic_updates=600, critic_batch=128)
@@ -60,8 +55,8 @@ def test_the_share_of_demonstrations_falls_linearly_to_nothing():
 def test_the_costate_loss_is_that_of_differences_of_the_critic(pendulum):
     """Through the observation (cos θ, sin θ, ω): ∂Q/∂x by central differences in float64, Huber by hand."""
     problem, data = pendulum
-    sac = SAC(problem.n_y, 1, SACConfig(reward_scale=0.3), dtype=torch.float64, seed=1)
-    targets = Targets(data, sac.device, sac.dtype)
+    sac = SAC(problem.n_y, 1, SACConfig(), dtype=torch.float64, seed=1)
+    targets = Targets(data, sac.device, sac.dtype, reward_scale=0.3)
     sac.normalizer.update(targets.obs)
     index = torch.arange(0, len(data), 37)
     scale, x, t = 0.3, data.state[index], data.time[index]
@@ -118,12 +113,12 @@ def test_the_fitted_critic_knows_the_demonstrated_cost_to_go_and_the_actor_has_n
     replay.demonstrate(targets.transition)
     replay.add(Transition(*(field[:500] for field in targets.transition)))
     actor, index = sac.actor.mlp.values.clone(), torch.arange(len(data))
-    loss = lambda: sac_loss(targets, sac, index, 1.0, 0.0) / (sac.config.reward_scale * targets.value).var().item()
+    loss = lambda: sac_loss(targets, sac, index, 1.0, 0.0) / (targets.reward_scale * targets.value).var().item()
     first = loss()
     fit_critic(sac, replay, targets, CONFIG, generator)
     assert loss() < min(0.1, 0.2 * first)
     assert torch.equal(sac.actor.mlp.values, actor)
-    assert sac.critic_penalty is None
+    assert sac.hooks.critic_penalty is None
 
 
 def test_the_teacher_stays_when_the_actor_goes(pendulum):
@@ -169,3 +164,15 @@ def test_reviews_keep_the_best_and_take_back_who_falls_behind(pendulum):
 def test_bad_settings(options, words):
     with pytest.raises(ArgumentError, match=words):
         WarmStartConfig(**options)
+
+
+def test_a_data_set_serves_as_demonstrations_as_newly_solved_ones_do(tmp_path):
+    problem = optctl.make("double-integrator")
+    made = generate(problem, 5, tmp_path, seed=0)
+    config = dataclasses.replace(CONFIG, num_starts=3, dataset=str(tmp_path), perturbed=0.0)
+    shown = demonstrate(problem, config)
+    assert len(shown) <= 3 * problem.steps
+    np.testing.assert_array_equal(shown.state[:30], made.trajectory.states[0, :30])
+    np.testing.assert_allclose(shown.costate[0], made.trajectory.costates[0, 0])
+    with pytest.raises(ArgumentError, match="`dataset` must be one of `mass-spring`, but is one of `double-integrator`"):
+        demonstrate(optctl.make("mass-spring"), config)

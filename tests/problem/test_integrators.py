@@ -206,9 +206,9 @@ def test_exponential_with_substeps_is_the_same_map():
 
 
 def test_the_wrong_system_is_refused():
-    with pytest.raises(optctl.problem.ProblemError, match="affine in the state"):
+    with pytest.raises(optctl.errors.ProblemError, match="affine in the state"):
         optctl.make("pendulum").replace(integrator="exponential")
-    with pytest.raises(optctl.problem.ProblemError, match="affine in the state"):
+    with pytest.raises(optctl.errors.ProblemError, match="affine in the state"):
         optctl.make("lqr-scalar").replace(dynamics=lambda x, u, p: u[0] - ca.sign(x[0]))
-    with pytest.raises(optctl.problem.ProblemError, match="even size, but the state has 1"):
+    with pytest.raises(optctl.errors.ProblemError, match="even size, but the state has 1"):
         optctl.make("lqr-scalar").replace(integrator="symplectic_euler")

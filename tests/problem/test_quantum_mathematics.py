@@ -8,7 +8,7 @@ from scipy.linalg import expm
 
 import optctl
 from optctl.errors import ArgumentError
-from optctl.problem import ProblemError
+from optctl.errors import ProblemError
 from optctl.problem.controller import FeedbackController, rollout
 from optctl.problem.integrators import integrate
 from optctl.problem.quantum import (

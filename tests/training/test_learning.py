@@ -10,17 +10,16 @@ from scipy.linalg import solve_discrete_are
 from torch_pendulum import TorchDoubleIntegrator, TorchPendulum, midpoint_return
 
 from optctl.agents.off_policy.sac import SAC, SACConfig
-from optctl.learning.data.replay import Replay
 from optctl.training.loops.off_policy import OffPolicyConfig, OffPolicyLoop
 
-PENDULUM = SACConfig(reward_scale=0.1)
+PENDULUM = SACConfig()
 DOUBLE_INTEGRATOR = SACConfig(target_entropy=0.0, polyak=0.1, decay_updates=8000, final_lr=0.02)
 
 
-def train(env, config, updates, capacity, seed):
+def train(env, config, updates, capacity, seed, reward_scale=1.0):
     agent = SAC(env.obs_dim, env.action_dim, config, seed=seed)
-    settings = OffPolicyConfig()
-    loop = OffPolicyLoop(env, agent, Replay(capacity, env.obs_dim, env.action_dim), settings, seed=seed)
+    settings = OffPolicyConfig(replay_capacity=capacity)
+    loop = OffPolicyLoop(env, agent, settings, seed=seed, reward_scale=reward_scale)
     for _ in islice(loop, settings.warmup_steps + updates // settings.updates_per_step):
         pass
     return agent
@@ -82,5 +81,5 @@ def test_sac_is_within_two_percent_of_the_riccati_optimum():
 @pytest.mark.parametrize("seed", range(3))
 def test_sac_swings_the_pendulum_up(seed):
     # the optimum is -136.7 +- 0.3 by dynamic programming on the exact plant
-    value = midpoint_return(train(TorchPendulum(128), PENDULUM, 2400, 100_000, seed).act)
+    value = midpoint_return(train(TorchPendulum(128), PENDULUM, 2400, 100_000, seed, reward_scale=0.1).act)
     assert -150 < value < -136.4

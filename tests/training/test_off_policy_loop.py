@@ -8,7 +8,6 @@ import torch
 from torch_pendulum import TorchPendulum
 
 from optctl.agents.off_policy.sac import SAC, SACConfig
-from optctl.learning.data.replay import Replay
 from optctl.training.checkpoint import load, save
 from optctl.training.loops.off_policy import OffPolicyConfig, OffPolicyLoop
 
@@ -16,8 +15,8 @@ from optctl.training.loops.off_policy import OffPolicyConfig, OffPolicyLoop
 def make(seed=0, capacity=60):
     env = TorchPendulum(8)
     agent = SAC(env.obs_dim, env.action_dim, SACConfig(hidden=(16, 16)), seed=seed)
-    config = OffPolicyConfig(batch_size=16, updates_per_step=2, warmup_steps=5)
-    return OffPolicyLoop(env, agent, Replay(capacity, env.obs_dim, env.action_dim), config, seed=seed)
+    config = OffPolicyConfig(batch_size=16, updates_per_step=2, warmup_steps=5, replay_capacity=capacity)
+    return OffPolicyLoop(env, agent, config, seed=seed)
 
 
 def run(loop, iterations):
@@ -55,7 +54,7 @@ def test_replay_holds_final_observations_and_no_truncation():
 
 CONTINUE = """
 import sys, torch
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], f"{sys.argv[1]}/../helpers"]
 torch.set_num_threads(1)
 from test_off_policy_loop import load, make, run, save
 for stop in map(int, sys.argv[3:]):
@@ -116,5 +115,13 @@ def test_warm_up_actions_fill_the_box():
 
 @pytest.mark.parametrize(("name", "least"), [("batch_size", 1), ("updates_per_step", 1), ("warmup_steps", 0)])
 def test_a_wrong_setting_names_itself(name, least):
-    with pytest.raises(ValueError, match=f"Argument `{name}` must be at least {least}, but is -1"):
+    with pytest.raises(ValueError, match=f"Argument `{name}` must be at least {least}.*, but is -1"):
         OffPolicyConfig(**{name: -1})
+
+
+def test_rewards_are_stored_scaled():
+    plain, scaled = make(), make()
+    scaled.reward_scale = 0.25
+    run(plain, 3), run(scaled, 3)
+    reward = 3 + 1  # after obs and action
+    torch.testing.assert_close(scaled.replay.rows[:24, reward], 0.25 * plain.replay.rows[:24, reward])

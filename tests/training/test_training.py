@@ -124,7 +124,7 @@ def test_a_budget_in_seconds_ends_the_run():
 
 def test_a_warm_start_never_ends_below_its_clone():
     # Without reviews, a learning rate this high throws the clone away; with them, the change is taken back.
-    from optctl.agents import SACConfig
+    from optctl.agents.off_policy.sac import SACConfig
 
     wild = SACConfig(actor_lr=0.1, average_rate=1.0)
     warm = replace(WARM, clone_updates=400, teacher=False, cloning_weight=0.0)
@@ -138,7 +138,7 @@ def test_a_problem_with_profits_can_be_demonstrated():
     profit = problem.replace(stage_cost=lambda x, u, p: x[0] ** 2 + x[1] ** 2 + u[0] ** 2 - 10.0)
     run = TrainingRun("sac", profit, config=SHORT, warm_start=WARM)
     run.prepare()
-    assert len(run.replay.demonstrations) > 100 and np.isfinite(run.curve[0]["cost"])
+    assert len(run.loop.replay.demonstrations) > 100 and np.isfinite(run.curve[0]["cost"])
 
 
 def test_a_run_is_not_overwritten_and_can_be_extended(saved, tmp_path):
@@ -170,7 +170,7 @@ def test_a_resumed_run_refuses_by_name_what_it_was_not_begun_with(tmp_path):
     longer = train("sac", "double-integrator", config=replace(config, iterations=22), out=tmp_path, resume=True, **same)
     assert longer.run.loop.iteration == 22 and longer.run.seed == 3 and longer.run.config.num_envs == 16
     again = train("sac", "double-integrator", budget_seconds=1e-3, out=tmp_path, resume=True)
-    assert again.run.config == replace(config, iterations=22, budget_seconds=1e-3)
+    assert again.run.config == replace(own.config, iterations=22, budget_seconds=1e-3)
 
 
 def test_a_policy_is_refused_on_another_problem(saved):
@@ -228,7 +228,7 @@ def test_an_output_folder_that_cannot_be_written_fails_before_the_work(tmp_path,
 
 
 BAD = {
-    "agent": (lambda: train("sak", "double-integrator"), "`agent` must be one of sac, but is 'sak'"),
+    "agent": (lambda: train("sak", "double-integrator"), "`agent` must be one of sac, td3, ppo, but is 'sak'"),
     "problem": (lambda: train("sac", "nothing"), "checkpoint|catalogue"),
     "seed": (
         lambda: TrainingRun("sac", optctl.make("dean"), seed=-1),

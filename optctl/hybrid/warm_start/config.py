@@ -14,6 +14,8 @@ class WarmStartConfig:
 
     num_starts: int = 128
     """Optimal trajectories solved, >= 1."""
+    dataset: str | None = None
+    """File or folder of trajectories made by `optctl demos`; `None`: solve `num_starts` new ones. At most `num_starts` are read."""
     steps: int | None = None
     """Intervals of each, >= 1; `None`: the problem's own. Fewer are enough where an infinite horizon comes to rest early."""
     perturbed: float = 0.3

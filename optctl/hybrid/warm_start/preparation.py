@@ -19,6 +19,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor
 
 from optctl.errors import require
+from optctl.hybrid.dataset import load
 from optctl.hybrid.demonstrations import Demonstrations, demonstrations_from
 from optctl.hybrid.warm_start.clone import Targets, Teacher, clone
 from optctl.hybrid.warm_start.config import WarmStartConfig
@@ -33,6 +35,7 @@ from optctl.hybrid.warm_start.critic import collect, fit_critic
 from optctl.learning.data.mixed import MixedReplay
 from optctl.learning.data.replay import Replay, Transition
 from optctl.problem import Problem
+from optctl.problem.trajectory import Trajectory
 from optctl.solvers import solve_many, tvlqr
 
 
@@ -60,7 +63,7 @@ class WarmStart:
             now = time.perf_counter()
             seconds[part], clock = now - clock, now
 
-        tell(f"solving {config.num_starts} optimal trajectories")
+        tell("reading" if config.dataset else f"solving {config.num_starts} optimal trajectories")
         data = demonstrate(problem, config, gamma=agent.config.gamma, seed=seed)
         lap("solve")
         targets = Targets(data, agent.device, agent.dtype, self.reward_scale)
@@ -138,20 +141,42 @@ def _copy_networks(source: Any, target: Any) -> None:
 
 
 def demonstrate(problem: Problem, config: WarmStartConfig, *, gamma: float = 1.0, seed: int = 0) -> Demonstrations:
-    """Solve from `config.num_starts` random starts and make demonstrations of every optimum found."""
-    if config.steps is not None:
-        require(problem.horizon == "infinite", "steps", "be None for a finite horizon", f"is {config.steps}")
-        problem = problem.replace(steps=config.steps)
-    starts = problem.initial_state.sample(np.random.default_rng(seed), config.num_starts)
+    """Demonstrations of `config.num_starts` optima: those of its data set, or else solved from random starts."""
+    if config.dataset is not None:
+        trajectories, params, gains, hessians = _stored(problem, config)
+    else:
+        if config.steps is not None:
+            require(problem.horizon == "infinite", "steps", "be None for a finite horizon", f"is {config.steps}")
+            problem = problem.replace(steps=config.steps)
+        params = None
+        trajectories, gains, hessians = _solved(problem, config.num_starts, seed)
+    return demonstrations_from(
+        problem, trajectories, gains, hessians, gamma=gamma, perturbed=config.perturbed, spread=config.spread, seed=seed,
+        params=params,
+    )  # fmt: skip
+
+
+def _stored(problem: Problem, config: WarmStartConfig) -> tuple[Trajectory, np.ndarray, np.ndarray, np.ndarray]:
+    """Trajectories, parameters, gains and Hessians of the data set's first optima."""
+    found = load(Path(str(config.dataset)))
+    require(
+        found.metadata["fingerprint"] == problem.fingerprint, "dataset", f"be one of `{problem.name}`",
+        f"is one of `{found.metadata['problem']}` with another step, cost, observation or horizon",
+    )  # fmt: skip
+    require(len(found) > 0, "dataset", "hold trajectories", "is empty")
+    trajectories, params = found.trajectory[: config.num_starts], found.params[: config.num_starts]
+    feedback = tvlqr(problem, trajectories, params)
+    return trajectories, params, feedback.K, feedback.P
+
+
+def _solved(problem: Problem, num: int, seed: int) -> tuple[Trajectory, np.ndarray, np.ndarray]:
+    """Trajectories, gains and Hessians of the optima found from random starts."""
+    starts = problem.initial_state.sample(np.random.default_rng(seed), num)
     solutions = solve_many(problem, starts, seed=seed, rounds=1)  # the last basins are not worth their time
     solved = np.flatnonzero(np.isfinite(solutions.values))
     require(len(solved) > 0, "problem", "have optimal trajectories to learn from", "no start could be solved")
     trajectories = solutions.trajectory[solved]
     if solutions.gains is not None and solutions.hessians is not None:
-        gains, hessians = solutions.gains[solved], solutions.hessians[solved]
-    else:
-        feedback = tvlqr(problem, trajectories)
-        gains, hessians = feedback.K, feedback.P
-    return demonstrations_from(
-        problem, trajectories, gains, hessians, gamma=gamma, perturbed=config.perturbed, spread=config.spread, seed=seed
-    )  # fmt: skip
+        return trajectories, solutions.gains[solved], solutions.hessians[solved]
+    feedback = tvlqr(problem, trajectories)
+    return trajectories, feedback.K, feedback.P
