@@ -11,8 +11,8 @@ import torch
 
 import optctl
 from optctl import Normal, Problem
-from optctl.problem.transforms import delayed
 from optctl.interop.gymnasium import GymEnv, GymVectorEnv
+from optctl.problem.transforms import delayed
 from optctl.simulation import make_vec
 
 NAME = "pendulum"

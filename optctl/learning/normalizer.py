@@ -51,6 +51,11 @@ class Normalizer:
         self._scale.copy_(torch.where(constant, 1.0, 1 / std))
         self._shift.copy_(-self.mean * self._scale)
 
+    @property
+    def std(self) -> Tensor:
+        """(dim,): what deviations from the mean are divided by."""
+        return 1 / self._scale
+
     def __call__(self, x: Tensor) -> Tensor:
         """(…, dim) -> (…, dim)."""
         if not self.enabled:

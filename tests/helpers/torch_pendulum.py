@@ -24,10 +24,12 @@ class TorchEnv:
     def uniform(self, n):
         return torch.rand(n, 2, device=self.device, dtype=self.dtype, generator=self.generator) * 2 - 1
 
-    def reset(self, seed=None):
+    def reset(self, seed=None, options=None):
         if seed is not None:
             self.generator.manual_seed(seed)
-        self.state, self.clock = self.start(self.num_envs), torch.zeros_like(self.clock)
+        mask = (options or {}).get("mask", torch.ones_like(self.never))
+        self.state = torch.where(mask[:, None], self.start(self.num_envs), self.state)
+        self.clock = torch.where(mask, 0, self.clock)
         return self.observe(self.state), {}
 
     def step(self, action):

@@ -174,5 +174,7 @@ def test_a_data_set_serves_as_demonstrations_as_newly_solved_ones_do(tmp_path):
     assert len(shown) <= 3 * problem.steps
     np.testing.assert_array_equal(shown.state[:30], made.trajectory.states[0, :30])
     np.testing.assert_allclose(shown.costate[0], made.trajectory.costates[0, 0])
-    with pytest.raises(ArgumentError, match="`dataset` must be one of `mass-spring`, but is one of `double-integrator`"):
+    with pytest.raises(
+        ArgumentError, match="`dataset` must be one of `mass-spring`, but is one of `double-integrator`"
+    ):
         demonstrate(optctl.make("mass-spring"), config)

@@ -8,8 +8,8 @@ import torch
 import optctl
 from optctl.errors import ArgumentError
 from optctl.interop import from_policy
-from optctl.problem import quantum
 from optctl.interop.gymnasium import GymEnv, GymVectorEnv
+from optctl.problem import quantum
 
 PENDULUM = optctl.make("pendulum")
 LOWERING = np.array([[0.0, 1.0], [0.0, 0.0]])

@@ -7,8 +7,7 @@ import torch
 from scipy.linalg import expm
 
 import optctl
-from optctl.errors import ArgumentError
-from optctl.errors import ProblemError
+from optctl.errors import ArgumentError, ProblemError
 from optctl.problem.controller import FeedbackController, rollout
 from optctl.problem.integrators import integrate
 from optctl.problem.quantum import (

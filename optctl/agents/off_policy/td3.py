@@ -27,8 +27,8 @@ class TD3Config:
 
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of actor and critic, each > 0 [F: (400, 300)]."""
-    activation: str = "relu"
-    """"relu", "silu" or "tanh" [F: relu]."""
+    activation: str = "silu"
+    """"relu", "silu" or "tanh" [F: relu]. The actor climbs the critic at a point: a critic with kinks leads it astray [here]."""
     critic_layer_norm: bool = False
     """Layer norm in the critic, without learnt scale."""
     members: int = 2
@@ -47,9 +47,9 @@ class TD3Config:
     """Updates over which they fall linearly; 0: never."""
     actor_delay: int = 2
     """Critic updates per update of the actor and of the targets, >= 1 [F: 2]."""
-    least_noise: float = 0.05
+    least_noise: float = 0.2
     """Standard deviation of the first environment's exploration, >= 0."""
-    most_noise: float = 0.4
+    most_noise: float = 0.8
     """That of the last one; those between are spaced evenly [F: 0.1 for all]. Several levels: Li et al. 2023, arXiv 2307.12983."""
     smoothing: float = 0.2
     """Standard deviation of the noise on the target's action, >= 0 [F: 0.2]."""

@@ -184,8 +184,7 @@ class PPO:
         The last layer is changed so that its predictions stay what they were (van Hasselt et al. 2016, PopArt, arXiv 1602.07714).
         """
         self.returns.update(returns.unsqueeze(-1))
-        mean = self.returns.mean[0].to(self.dtype)
-        std = (self.returns.squares[0] / self.returns.count).sqrt().clamp(min=1e-6).to(self.dtype)
+        mean, std = self.returns.mean[0].to(self.dtype), self.returns.std[0].to(self.dtype)
         weight, bias = self.critic.weights[-1], self.critic.biases[-1]
         weight.mul_(self.value_std / std)
         bias.mul_(self.value_std / std).add_((self.value_mean - mean) / std)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from optctl.learning.data.rollouts import Rollouts
@@ -26,6 +27,7 @@ class OnPolicyConfig:
 class OnPolicyLoop:
     """One iteration is `horizon` steps of all environments and one `update` of the agent on them.
 
+    During the first episode the environments are begun anew one after the other, so that every rollout sees all phases of an episode.
     The state between iterations is complete: nothing of a rollout outlives its update. Rewards are multiplied by `reward_scale`.
     """
 
@@ -37,6 +39,8 @@ class OnPolicyLoop:
         self.env, self.agent, self.config, self.reward_scale = env, agent, config or OnPolicyConfig(), reward_scale
         sizes = (self.config.horizon, env.num_envs, env.obs_dim, env.action_dim)
         self.rollouts = Rollouts(*sizes, device=env.device, dtype=env.dtype)
+        self.first = torch.arange(env.num_envs, device=env.device) * env.max_episode_steps // env.num_envs
+        """The step at which each environment is begun anew, (num_envs,); 0: not at all."""
         self.iteration = 0
         self.obs, _ = env.reset(seed=seed)
         self.obs = self.obs.clone()
@@ -52,8 +56,15 @@ class OnPolicyLoop:
             for k in range(self.config.horizon):
                 action = agent.act(self.obs, explore=True)
                 obs, reward, terminated, truncated, info = env.step(action)
-                done = terminated | truncated
-                rollouts.put(k, self.obs, action, reward * self.reward_scale, info["final_obs"], terminated, done)
+                done, step = terminated | truncated, self.steps + k + 1
+                if step < env.max_episode_steps:
+                    anew = self.first == step
+                    done, terminated, next_obs = done | anew, terminated.clone(), info["final_obs"].clone()
+                    reward = reward.clone()
+                    obs, _ = env.reset(options={"mask": anew})
+                else:
+                    next_obs = info["final_obs"]
+                rollouts.put(k, self.obs, action, reward * self.reward_scale, next_obs, terminated, done)
                 self.obs.copy_(obs)
             metrics = agent.update(rollouts)
             self.iteration += 1
