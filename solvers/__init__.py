@@ -14,7 +14,8 @@ from optctl.solvers.methods.phases import Phase, PhasedSolution, solve_phases
 from optctl.solvers.methods.pontryagin import solve_pontryagin
 from optctl.solvers.methods.switching import solve_switching
 from optctl.solvers.select import solve, solve_ddp_start, solve_many
-from optctl.solvers.solution import Certificate, Solution, SolutionBatch, Status, Verdict
+from optctl.solvers.solution import Certificate, Solution, Status, Verdict
+from optctl.solvers.solution_batch import SolutionBatch
 
 SOLVERS: dict[str, Callable[..., Solution]] = {
     "ddp": solve_ddp_start,

@@ -22,30 +22,22 @@ import numpy as np
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem, check_problem
 from optctl.problem.controller import check_params, check_states
+from optctl.problem.structure import convex, missing_derivative, smooth, unconstrained
 from optctl.problem.trajectory import Trajectory
-from optctl.problem.transforms import missing_derivative
 from optctl.shared import in_turn
+from optctl.solvers.certificates import gradient_functions, runs_away
 from optctl.solvers.guesses import dynamic_programming
-from optctl.solvers.guesses.parallel import collect, solve_each, solve_list
+from optctl.solvers.guesses.parallel import solve_each, solve_list
 from optctl.solvers.guesses.targets import Neighbours
 from optctl.solvers.idle import awake
-from optctl.solvers.methods import ddp, sweeps
+from optctl.solvers.methods import ddp
 from optctl.solvers.methods.bilinear import bilinear
 from optctl.solvers.methods.ddp import DdpResult, solve_ddp
-from optctl.solvers.methods.lqr import convex
 from optctl.solvers.methods.multiple_shooting import Guess, solve_multiple_shooting
-from optctl.solvers.solution import (
-    FLAT,
-    UNTRUE,
-    Solution,
-    SolutionBatch,
-    Status,
-    Verdict,
-    gradient_functions,
-    runs_away,
-    second_order,
-    second_order_applies,
-)
+from optctl.solvers.methods.sweeps import NO_BOUND, control_box
+from optctl.solvers.second_order import second_order, second_order_applies
+from optctl.solvers.solution import FLAT, UNTRUE, Solution, Status, Verdict
+from optctl.solvers.solution_batch import SolutionBatch, collect
 from optctl.solvers.units import natural
 
 Progress = Callable[[int, int], None]
@@ -122,10 +114,10 @@ def _regulated(best: _Best) -> tuple[np.ndarray, np.ndarray]:
     """States and controls of a linear-quadratic problem under its optimal feedback without bounds, clipped to them."""
     problem, num, f = best.problem, len(best.x0), ddp.bundle(best.problem)
     p, one = np.broadcast_to(best.p, (num, problem.n_p)), np.ones((1, 1))
-    low, high = (b[None].clip(-1e20, 1e20) for b in (problem.control_low, problem.control_high))
+    low, high = control_box(problem)
     rest = np.zeros((num, problem.steps + 1, problem.n_x))
     middle = np.tile(problem.resting_control, (num, problem.steps, 1))
-    _, _, feed, gains, _, _ = f.clamped(rest, middle, p, 0 * one, 0 * low - 1e20, 0 * high + 1e20, one)
+    _, _, feed, gains, _, _ = f.clamped(rest, middle, p, 0 * one, 0 * low - NO_BOUND, 0 * high + NO_BOUND, one)
     gain = gains.reshape(num, problem.steps, problem.n_x, problem.n_u)[:, 0]
     feed[:, 0] -= np.einsum("nxu,nx->nu", gain, best.x0)  # `forward` measures deviations from its own start
     rest[:, 0] = best.x0
@@ -138,11 +130,7 @@ def _improvable(best: _Best) -> np.ndarray:
     gradient is large beside it. They are not converged."""
     problem, r = best.problem, best.result
     assert r is not None
-    one, low, high = (
-        np.ones((1, 1)),
-        problem.control_low[None].clip(-1e20, 1e20),
-        problem.control_high[None].clip(-1e20, 1e20),
-    )
+    one, (low, high) = np.ones((1, 1)), control_box(problem)
     p = np.broadcast_to(best.p, (len(best.x0), problem.n_p))
     slopes = ddp.bundle(problem).clamped(r.states, r.controls, p, 0 * one, low, high, one)[4]
     lost = ~(np.abs(slopes.sum(axis=1)) <= 1e-6 * (1 + np.abs(r.value)))
@@ -222,7 +210,7 @@ def _adopted(best: _Best, index: np.ndarray, found: list[Solution]) -> DdpResult
     """Multiple shooting's own points as they are."""
     problem, stack = best.problem, lambda field: np.stack([getattr(s.trajectory, field) for s in found])
     p = np.broadcast_to(best.params(index), (len(index), problem.n_p))
-    low, high = (b[None].clip(-1e20, 1e20) for b in (problem.control_low, problem.control_high))
+    low, high = control_box(problem)
     states, controls = stack("states"), stack("controls")
     num, steps, n_u = controls.shape
     one = np.ones((1, 1))
@@ -243,7 +231,7 @@ def _adopted(best: _Best, index: np.ndarray, found: list[Solution]) -> DdpResult
 
 def _rescue(best: _Best, num: int | None, seed: int, processes: int | None, report: Progress) -> None:
     """In a smooth problem no start may stall: a stronger barrier, then multiple shooting."""
-    if not dynamic_programming.smooth(best.problem):
+    if not smooth(best.problem):
         return
     assert best.result is not None
     for attempt in (1e-2, 1e-1, 1e-3, 1e-4, 1e-5) if best.kernels else (1e-2, 1e-5):
@@ -278,7 +266,7 @@ def _leave_saddles(best: _Best) -> None:
         num = len(ways)
         rows = lambda a, num=num: np.broadcast_to(a, (num, *a.shape)).copy()
         p = np.broadcast_to(best.params(np.array([i])), (num, problem.n_p))
-        low, high = (b[None].clip(-1e20, 1e20) for b in (problem.control_low, problem.control_high))
+        low, high = control_box(problem)
         one = np.ones((1, 1))
         gains = rows(np.swapaxes(np.nan_to_num(r.gains[i]), -1, -2).reshape(problem.steps, -1))
         tried = []
@@ -392,7 +380,7 @@ def _expanded(best: _Best) -> None:
     loose = np.flatnonzero(~(r.converged & finite))
     if len(loose):
         p = np.broadcast_to(best.p, (len(r.states), problem.n_p))[loose]
-        low, high = (side[None].clip(-1e20, 1e20) for side in (problem.control_low, problem.control_high))
+        low, high = control_box(problem)
         slopes, r.hessians[loose], r.gains[loose] = ddp.expansion(
             problem, r.states[loose], r.controls[loose], p, low, high
         )
@@ -439,7 +427,7 @@ def _first_order(best: _Best, statuses: list[Status]) -> tuple[dict[str, np.ndar
     tolerance[[status.ok for status in statuses]] = np.inf
     tolerance[[status in (Status.DIVERGED, Status.UNBOUNDED) for status in statuses]] = np.nan
     costates = ddp.gradients(r.costates, np.abs(projected).max(axis=1).reshape(num, steps), tolerance)
-    if not dynamic_programming.smooth(problem):
+    if not smooth(problem):
         other = r.controls + _ELSEWHERE * (1 + np.abs(r.controls))
         slope = lambda x: np.asarray(at(x, other)[2]).T.reshape(num, steps, -1)
         costates[:, :-1][_kinks(r.states[:, :-1], r.costates[:, :-1], slope)] = np.nan
@@ -514,7 +502,7 @@ def _truer(
     """What lives on the error of its integrator, from multiple shooting, which prefers what is true to the plant: where that certifies it.
     Where it helps none of the first few, the step is too coarse for all."""
     true = found.certificates().get("accumulated", np.zeros(len(found)))
-    hopeless = np.isnan(true) & (not dynamic_programming.smooth(found.problem))  # a kink that no integrator passes
+    hopeless = np.isnan(true) & (not smooth(found.problem))  # a kink that no integrator passes
     lost = np.flatnonzero([s.certifiable for s in found.statuses] & ~(true <= UNTRUE) & ~hopeless)
     if not len(lost):
         return found
@@ -614,18 +602,16 @@ def solve_many(
         method = "grape"
     shooting = inspect.signature(SOLVERS["multiple_shooting"]).parameters
     asked = method == "auto" and options and all(name in shooting for name in options)
-    if method in ("auto", "ddp") and sweeps.applies(problem) and not asked:
+    if method in ("auto", "ddp") and unconstrained(problem) and not asked:
         _check_options("ddp", (), options)
         _check_guess(problem, guess)
-        unconstrained = _solve_batch(
+        found = _solve_batch(
             problem, x0, p, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance or 1e-10, rounds=rounds,
             processes=processes, progress=progress,
         )  # fmt: skip
-        return (
-            unconstrained
-            if method == "ddp"
-            else _truer(unconstrained, guess, num_starts, seed, tolerance or 1e-10, processes)
-        )
+        if method == "ddp":
+            return found
+        return _truer(found, guess, num_starts, seed, tolerance or 1e-10, processes)
     require(
         method != "ddp" or problem.final_time is None, "method", "suit the problem", "`ddp` takes no free final time"
     )

@@ -26,6 +26,7 @@ import numpy as np
 
 from optctl.codegen.program import TranslationError
 from optctl.problem import Problem
+from optctl.problem.structure import convex
 from optctl.problem.trajectory import Trajectory
 from optctl.shared import kept
 from optctl.solvers.batch import Batched
@@ -35,10 +36,10 @@ from optctl.solvers.guesses import dynamic_programming
 from optctl.solvers.guesses.parallel import solve_list
 from optctl.solvers.guesses.targets import distinct, moved
 from optctl.solvers.methods.ddp import DdpResult
-from optctl.solvers.methods.lqr import convex
 from optctl.solvers.methods.sweeps import sweeps
 from optctl.solvers.select import _Best, _from_start, _grid_guesses, _neighbour_round, _wide_guesses
-from optctl.solvers.solution import Solution, SolutionBatch, Status
+from optctl.solvers.solution import Solution, Status
+from optctl.solvers.solution_batch import SolutionBatch
 
 _LARGEST_GROWTH = 1e8
 """Of a weight ρ; a constraint still violated then is taken as one that cannot be met."""

@@ -27,10 +27,10 @@ from optctl.codegen.launch import launch_shared, one_thread, resolve_device, sha
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem
 from optctl.problem.controller import check_params
+from optctl.problem.structure import expansion, time_invariant
 from optctl.solvers.batch import Batched
 from optctl.solvers.batched.source import FLAGS, LANE_LOOP, LANES
-from optctl.solvers.guesses.dynamic_programming import time_invariant
-from optctl.solvers.methods.lqr import LinearQuadratic, _expansion, _reference, augmented, riccati_infinite
+from optctl.solvers.methods.lqr import LinearQuadratic, _reference, augmented, riccati_infinite
 
 _DOUBLINGS = 60
 _WIDE, _LARGEST = 48, 256
@@ -322,7 +322,7 @@ def matrices(
     problem: Problem, x: np.ndarray, u: np.ndarray, params: np.ndarray, discretised: bool, times: np.ndarray
 ) -> LinearQuadratic:
     """`lqr.expand` about (x, u) of every plant at every time: arrays (B, len(times), …)."""
-    function, (num, m), n = Batched(_expansion(problem, discretised)[0]), (len(params), len(times)), problem.n_x
+    function, (num, m), n = Batched(expansion(problem, discretised)[0]), (len(params), len(times)), problem.n_x
     rows = [np.repeat(a, m, axis=0) for a in (x, u, params)]
     motion, jacobian, cost, gradient, hessian, *_ = function(*rows, np.tile(times, num)[:, None])
     end, end_gradient, end_hessian = np.zeros((num, 1)), np.zeros((num, n)), np.zeros((num, n, n))
@@ -382,7 +382,7 @@ def lqr(
     require(horizon in ("finite", "infinite"), "horizon", "be 'finite' or 'infinite'", f"is {horizon!r}")
     discretised = discretised or problem.discrete
     num, messages = len(p), [""] * len(p)
-    linear, steady = _expansion(problem, discretised)[1] and linearize_at is None, time_invariant(problem)
+    linear, steady = expansion(problem, discretised)[1] and linearize_at is None, time_invariant(problem)
     x, u = np.zeros((num, problem.n_x)), np.zeros((num, problem.n_u))
     m = matrices(problem, x, u, p, discretised, np.zeros(1))
     affine = any(np.any(a) for a in (m.c, m.q, m.r))

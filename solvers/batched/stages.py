@@ -23,9 +23,9 @@ import casadi as ca
 import numpy as np
 
 from optctl.problem import Problem
-from optctl.solvers.methods.sweeps import _modulus, _newton_step, _pivots
+from optctl.solvers.methods.sweeps import NO_BOUND, _modulus, _newton_step, _pivots
 
-_FAR = 1e19
+_FAR = NO_BOUND / 10
 """A bound beyond this is none."""
 
 

@@ -23,8 +23,9 @@ import numpy as np
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.problem.controller import check_params, check_states
+from optctl.problem.structure import periods, time_invariant
 from optctl.solvers.batch import Batched
-from optctl.solvers.guesses.dynamic_programming import interpolation, periods, reachable_box, time_invariant
+from optctl.solvers.guesses.dynamic_programming import interpolation, reachable_box
 
 _NODES: dict[int, int | tuple[int, int]] = {1: 1001, 2: (640, 513), 3: 61}
 _OUTSIDE = 1e9

@@ -19,14 +19,14 @@ import numpy as np
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.problem.controller import check_params, check_states
+from optctl.problem.structure import periods
 from optctl.problem.trajectory import Trajectory
 from optctl.solvers.feedback.hjb import HjbController
 from optctl.solvers.feedback.lqg import LqgController
-from optctl.solvers.guesses.dynamic_programming import periods
 from optctl.solvers.methods.lqr import lqr_controller
-from optctl.solvers.methods.sweeps import sweeps
+from optctl.solvers.methods.sweeps import control_box, sweeps
 from optctl.solvers.select import solve_many
-from optctl.solvers.solution import SolutionBatch
+from optctl.solvers.solution_batch import SolutionBatch
 from optctl.solvers.units import natural
 
 
@@ -54,7 +54,7 @@ def tvlqr(problem: Problem, trajectory: Trajectory, params: np.ndarray | None = 
     u = trajectory.controls.reshape(-1, *trajectory.controls.shape[-2:])
     num, steps = len(x), u.shape[1]
     p = np.broadcast_to(check_params(problem, params, num), (num, problem.n_p))
-    low, high = (b[None].clip(-1e20, 1e20) for b in (problem.control_low, problem.control_high))
+    low, high = control_box(problem)
     width = np.minimum(high - low, 1.0)
     u = np.where(u <= low + 1e-7 * width, low, np.where(u >= high - 1e-7 * width, high, u))
     f = sweeps(problem, steps)

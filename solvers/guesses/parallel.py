@@ -38,7 +38,9 @@ from optctl.solvers.guesses.targets import (
 )
 from optctl.solvers.interrupts import heeded
 from optctl.solvers.methods.multiple_shooting import Guess
-from optctl.solvers.solution import FIRST_ORDER, UNTRUE, Solution, SolutionBatch, Status, Verdict, with_curvature
+from optctl.solvers.second_order import with_curvature
+from optctl.solvers.solution import UNTRUE, Solution, Status, Verdict
+from optctl.solvers.solution_batch import SolutionBatch, collect
 
 
 def guesses_for(problem: Problem, x0: np.ndarray, p: np.ndarray, goal: np.ndarray | None, rng: np.random.Generator):
@@ -276,7 +278,7 @@ def solve_list(
     tolerance: float, processes: int | None, progress: Any, options: dict[str, Any],
 ) -> list[Solution]:  # fmt: skip
     """`solve_one` for every start, in order."""
-    from optctl.solvers.methods.lqr import convex
+    from optctl.problem.structure import convex
 
     require(processes is None or processes > 0, "processes", "be a positive integer", f"is {processes!r}")
     is_convex = problem.final_time is None and convex(problem, p)
@@ -332,18 +334,3 @@ def solve_each(problem: Problem, x0: np.ndarray, p: np.ndarray, method: str, **a
     started = time.perf_counter()
     solutions = solve_list(problem, x0, p, method, **arguments)
     return collect(problem, solutions, p, time.perf_counter() - started)
-
-
-def collect(problem: Problem, solutions: list[Solution], p: np.ndarray, wall_time: float) -> SolutionBatch:
-    """Single solutions → a batch that keeps their certificates."""
-    gains = [s.gains for s in solutions]
-    residuals = {
-        name: np.array([getattr(s.certificate, name) for s in solutions], dtype=float)
-        for name in (*FIRST_ORDER, "cost_defect")
-    }
-    residuals = {name: values for name, values in residuals.items() if not np.isnan(values).all()}
-    return SolutionBatch(
-        problem, solutions[0].solver, Trajectory.stack([s.trajectory for s in solutions]), [s.status for s in solutions],
-        residuals, p, wall_time, gains=None if any(g is None for g in gains) else np.stack(gains),  # type: ignore[arg-type]
-        iterations=np.array([s.iterations for s in solutions]), members=solutions,
-    )  # fmt: skip

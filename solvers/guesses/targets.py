@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from optctl.problem import Problem
-from optctl.solvers.guesses.dynamic_programming import periods, time_invariant
+from optctl.problem.structure import periods, time_invariant
 
 
 def target(problem: Problem, p: np.ndarray) -> np.ndarray | None:

@@ -21,11 +21,11 @@ from scipy.linalg import eigh
 from optctl.errors import require
 from optctl.problem import Problem, check_problem
 from optctl.problem.controller import check_params, check_states
+from optctl.problem.structure import unconstrained
 from optctl.problem.trajectory import Trajectory
 from optctl.shared import in_turn
-from optctl.solvers.certificates import checked_one
-from optctl.solvers.methods import sweeps
-from optctl.solvers.solution import Certificate, Solution, Status, gradient_functions, violation
+from optctl.solvers.certificates import checked_one, gradient_functions, violation
+from optctl.solvers.solution import Certificate, Solution, Status
 
 _STARTS = 64
 _PROMISING = 8
@@ -94,7 +94,7 @@ def bilinear(problem: Problem, params: np.ndarray | None = None, x0: np.ndarray 
         problem.discrete
         or problem.integrator != "exponential"
         or problem.horizon != "finite"
-        or not sweeps.applies(problem)
+        or not unconstrained(problem)
     ):
         return None
     x, u, p, t, n, k = problem.x, problem.u, problem.p, problem.t, problem.n_x, problem.n_u

@@ -15,9 +15,8 @@ from typing import Any, Self
 import numpy as np
 
 from optctl.problem import Problem
-from optctl.solvers.methods.sweeps import Sweeps, sweeps
+from optctl.solvers.methods.sweeps import NO_BOUND, Sweeps, sweeps
 
-_INFINITE = 1e20
 GAUSS_NEWTON_DAMPING = 1e-6
 """μ where the exact model broke down: Q_uu of the convex one may be singular."""
 STATIONARY = 1e-6
@@ -171,8 +170,8 @@ def solve_ddp(
         if found is not None:
             return found
     n_x, n_u = problem.n_x, problem.n_u
-    low = np.broadcast_to(problem.control_low if low is None else low, (1, n_u)).clip(-_INFINITE, _INFINITE)
-    high = np.broadcast_to(problem.control_high if high is None else high, (1, n_u)).clip(-_INFINITE, _INFINITE)
+    low = np.broadcast_to(problem.control_low if low is None else low, (1, n_u)).clip(-NO_BOUND, NO_BOUND)
+    high = np.broadcast_to(problem.control_high if high is None else high, (1, n_u)).clip(-NO_BOUND, NO_BOUND)
     p = np.broadcast_to(params, (num, problem.n_p)).copy()
     f = bundle(problem, steps)
     zero = np.zeros((num, steps, n_u))
@@ -187,7 +186,7 @@ def solve_ddp(
         )
 
     iterations = np.zeros(num, dtype=int)
-    if max_iterations and (high - low < 0.1 * _INFINITE).any():
+    if max_iterations and (high - low < 0.1 * NO_BOUND).any():
         iterations += _interior(batch, barrier, max_iterations)
     gradient, converged = _clamped(batch, tolerance, polish if iterations.any() else max_iterations, iterations)
     costates, hessians, gains = expansion(problem, batch.x, batch.u, p, low, high)

@@ -27,9 +27,10 @@ from scipy.integrate import solve_ivp
 
 from optctl.errors import require
 from optctl.problem import Fixed, Problem
+from optctl.problem.structure import autonomous, path_constrained
 from optctl.problem.trajectory import Trajectory
 from optctl.shared import in_turn, kept
-from optctl.solvers.methods.hamiltonian import EXCESS, autonomous, excess, hamiltonian
+from optctl.solvers.methods.hamiltonian import EXCESS, excess, hamiltonian
 from optctl.solvers.methods.multiple_shooting import Guess
 from optctl.solvers.solution import Certificate, Solution, Status
 
@@ -278,7 +279,7 @@ def solve_pontryagin(
     shooting; default: one per second or five, whichever is more."""
     require(not problem.discrete, "problem", "have continuous dynamics", "is discrete")
     require(
-        problem.path_constraints is None and not np.isfinite([problem.state_low, problem.state_high]).any(),
+        not path_constrained(problem),
         "problem", "have neither state bounds nor path constraints for indirect shooting", "has them",
     )  # fmt: skip
     started = time.perf_counter()

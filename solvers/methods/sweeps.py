@@ -30,6 +30,15 @@ from optctl.solvers.batch import Batched
 
 Sweep = Callable[..., list[np.ndarray]]
 
+NO_BOUND = 1e20
+"""A bound that is none: what sweeps take in place of an infinity, which would make NaN of products with zero."""
+
+
+def control_box(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds on controls as sweeps take them, (1, n_u) each; ± `NO_BOUND` where there is none."""
+    low, high = problem.control_low[None], problem.control_high[None]
+    return low.clip(-NO_BOUND, NO_BOUND), high.clip(-NO_BOUND, NO_BOUND)
+
 
 @dataclass
 class Sweeps:
@@ -48,11 +57,6 @@ class Sweeps:
     """(x, u, p, q, r) → K' of the LQR that tracks the trajectory with weights diag(q), diag(r)."""
     adjoint: Sweep
     """(x, u, p) → exact λ (B, N+1, n_x), H_u (B, N, n_u)."""
-
-
-def applies(problem: Problem) -> bool:
-    """Bounded controls only, fixed final time."""
-    return problem.final_time is None and not problem.constrained
 
 
 def sweeps(problem: Problem, steps: int | None = None) -> Sweeps:

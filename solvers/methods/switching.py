@@ -35,11 +35,11 @@ from scipy.optimize import nnls
 
 from optctl.errors import require
 from optctl.problem import Problem
+from optctl.problem.structure import autonomous
 from optctl.problem.trajectory import Trajectory
 from optctl.shared import in_turn
 from optctl.solvers.methods.arcs import Arc, Bound, Mode, Unsupported, arc, bounds, highest
 from optctl.solvers.methods.collocation import solve_collocation
-from optctl.solvers.methods.hamiltonian import autonomous
 from optctl.solvers.methods.pontryagin import Abandoned, check_flight, integrate_arc, newton, on_a_clock
 from optctl.solvers.solution import Certificate, Solution, Status
 

@@ -10,10 +10,9 @@ import pytest
 
 from optctl.errors import ArgumentError
 from optctl.problem import Fixed, Problem, Uniform
+from optctl.problem.structure import convex, periods
 from optctl.solvers import Verdict, solve, solve_many, tvlqr
-from optctl.solvers.guesses.dynamic_programming import periods
 from optctl.solvers.methods.ddp import rollout_controls
-from optctl.solvers.methods.lqr import convex
 from optctl.solvers.select import _Best, _improvable, _regulated
 from optctl.solvers.units import natural
 
