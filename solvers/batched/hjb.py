@@ -17,13 +17,13 @@ import warp as wp
 
 from optctl.codegen.cache import load_module
 from optctl.codegen.cpp_source import module, with_numbers
+from optctl.codegen.function import CompiledFunction
 from optctl.codegen.launch import launch, resolve_device, target
 from optctl.codegen.warp_source import Target
 from optctl.problem import Problem
-from optctl.simulation.compiled import CompiledFunction
 from optctl.solvers.batched.kernels import text
 from optctl.solvers.batched.source import LANE_LOOP
-from optctl.solvers.feedback.hjb import _OUTSIDE
+from optctl.solvers.guesses.dynamic_programming import PROHIBITIVE
 
 _WIDTH = 8
 """Nodes side by side in the table."""
@@ -38,6 +38,7 @@ _ARGUMENTS = {
         "counts": _INTEGERS, "table": _REALS, "before": _REALS, "after": _REALS, "controls": "wp.int64", "num": "wp.int64",
     },
 }  # fmt: skip
+# `axes`: where each begins, then its spacings
 
 
 def _lanes(name: str, device: str) -> int:
@@ -48,7 +49,7 @@ def _lanes(name: str, device: str) -> int:
 def source(name: str, n: int, kind: Target) -> str:
     """The module of a kernel, `place` (fills the table for one control) or `stage`, on n axes."""
     lanes = _lanes(name, kind.device)
-    numbers = {"N": n, "LANES": lanes, "WIDTH": _WIDTH, "OUTSIDE": _OUTSIDE}
+    numbers = {"N": n, "LANES": lanes, "WIDTH": _WIDTH, "OUTSIDE": PROHIBITIVE}
     body = with_numbers(text(f"hjb_{name}.cpp").replace("<lanes>", LANE_LOOP), numbers)
     title = f"dynamic programming on a grid of {n} states, {name}"
     return module(name, title, _ARGUMENTS[name], [], [body], lanes, kind)
@@ -84,7 +85,7 @@ def sweep(
     values = torch.zeros(1 + (problem.steps - 1) // hold, num, dtype=torch.float64, device=where)
     if problem.horizon == "finite":
         end = np.asarray(problem.terminal_cost_function(grid.T, params[0], problem.duration)).ravel()
-        values[0] = real(np.where(np.isfinite(end), end, _OUTSIDE))
+        values[0] = real(np.where(np.isfinite(end), end, PROHIBITIVE))
 
     step = CompiledFunction(problem.step_function, where, torch.float64)
     nodes, p, now, shape = real(grid), real(params), real([0.0]), real(np.stack([low, spacing]))

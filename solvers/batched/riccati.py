@@ -31,7 +31,7 @@ from optctl.problem.structure import expansion, time_invariant
 from optctl.solvers.batch import Batched
 from optctl.solvers.batched.kernels import text
 from optctl.solvers.batched.source import FLAGS, LANE_LOOP, LANES
-from optctl.solvers.methods.lqr import LinearQuadratic, _reference, augmented, riccati_infinite
+from optctl.solvers.methods.lqr import LinearQuadratic, augmented, equilibrium, riccati_infinite
 
 _DOUBLINGS = 60
 _WIDE, _LARGEST = 48, 256
@@ -247,7 +247,7 @@ def _references(
 ) -> tuple[np.ndarray, np.ndarray]:
     """An equilibrium of every plant: that of the mean plant where it holds for all, else found plant by plant."""
     try:
-        x, u = _reference(problem, linearize_at, p.mean(axis=0))
+        x, u = equilibrium(problem, linearize_at, p.mean(axis=0))
     except ArgumentError:
         x, u = np.zeros(problem.n_x), np.zeros(problem.n_u)
     states, controls = np.tile(x, (len(p), 1)), np.tile(u, (len(p), 1))
@@ -259,7 +259,7 @@ def _references(
     gap = np.abs(matrices(problem, states, controls, p, True, now).c).max(axis=(1, 2))
     for i in np.flatnonzero(~(gap < 1e-6 * (1 + np.abs(x).max()))):
         try:
-            states[i], controls[i] = _reference(problem, linearize_at, p[i])
+            states[i], controls[i] = equilibrium(problem, linearize_at, p[i])
         except ArgumentError as error:
             messages[i] = str(error)
     return states, controls

@@ -170,7 +170,7 @@ def _tensor(a: np.ndarray, device: torch.device) -> torch.Tensor:
 _one_at_a_time = threading.Lock()
 
 
-def applies(problem: Problem) -> bool:
+def fits(problem: Problem) -> bool:
     """Whether the matrices of a stage fit a block."""
     return problem.n_x + problem.n_u <= _WIDEST
 
@@ -178,7 +178,7 @@ def applies(problem: Problem) -> bool:
 def sweeps(problem: Problem, steps: int | None = None, device: str | torch.device = "cpu") -> Sweeps:
     """The bundle over `steps` intervals (default: the problem's), built once; tiles on `device`."""
     size = problem.n_x + problem.n_u
-    require(applies(problem), "problem", f"have at most {_WIDEST} states and controls", f"has {size}")
+    require(fits(problem), "problem", f"have at most {_WIDEST} states and controls", f"has {size}")
     return _sweeps(problem, problem.steps if steps is None else steps, resolve_device(device))
 
 

@@ -25,6 +25,7 @@ from optctl.problem import Problem
 from optctl.problem.controller import check_states
 from optctl.problem.structure import unconstrained
 from optctl.solvers.batch import Batched
+from optctl.solvers.batched.choice import bundle
 from optctl.solvers.batched.ddp import kernel, solve_ddp
 from optctl.solvers.methods.ddp import expansion
 from optctl.solvers.methods.sweeps import control_box
@@ -87,7 +88,9 @@ class MpcController:
         if missing.any():  # V_x of the plan serves as well: a tail needs a model of what follows, not an extremal
             p = np.broadcast_to(params, (len(states), self.problem.n_p))[missing]
             low, high = control_box(self.problem)
-            slopes[missing] = expansion(self.problem, path.states[missing], path.controls[missing], p, low, high)[0]
+            slopes[missing] = expansion(
+                self.problem, path.states[missing], path.controls[missing], p, low, high, bundle
+            )[0]
         weights, axes = np.linalg.eigh(np.nan_to_num(found.hessians))
         hessians = (axes * np.maximum(weights, 0.0)[..., None, :]) @ np.swapaxes(axes, -1, -2)
         flat = hessians.reshape(*hessians.shape[:2], -1)

@@ -23,7 +23,7 @@ from optctl.problem.structure import periods
 from optctl.problem.trajectory import Trajectory
 from optctl.solvers.feedback.hjb import HjbController
 from optctl.solvers.feedback.lqg import LqgController
-from optctl.solvers.methods.lqr import lqr_controller
+from optctl.solvers.feedback.lqr import lqr_controller
 from optctl.solvers.methods.sweeps import control_box, sweeps
 from optctl.solvers.select import solve_many
 from optctl.solvers.solution_batch import SolutionBatch

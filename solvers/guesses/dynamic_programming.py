@@ -21,6 +21,8 @@ from optctl.problem.structure import periods, time_invariant
 from optctl.solvers.batch import Batched
 from optctl.solvers.methods.sweeps import sweeps
 
+PROHIBITIVE = 1e9
+"""Cost of what is not a number, on fine grids (`feedback.hjb`)."""
 _HOPELESS = 1e12
 """What an interval or an end costs that has no finite cost."""
 

@@ -3,26 +3,27 @@
 Two phases. Interior: a primal-dual barrier whose weight b falls geometrically finds the active bounds without zigzag. Clamped:
 Newton steps on the free controls end exactly on the bounds, and with a projected gradient at rounding level. Every iterate is a
 rollout of the problem's own step, so the defect is zero throughout. Equations and sources: sweeps.py. Here the host drives the
-sweeps, which CasADi evaluates for small batches and tiles (`batched/tiles.py`) for systems of more than 16 states;
-`batched/ddp.py` does the whole solve in one kernel.
+sweeps that it is given; `batched/ddp.py` does the whole solve in one kernel, and `batched/choice.py` chooses between them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from optctl.problem import Problem
 from optctl.solvers.methods.sweeps import NO_BOUND, Sweeps, sweeps
 
+Bundle = Callable[[Problem, int], Sweeps]
+"""(problem, intervals) → its sweeps: `sweeps.sweeps`, or tiles for larger systems."""
+
 GAUSS_NEWTON_DAMPING = 1e-6
 """μ where the exact model broke down: Q_uu of the convex one may be singular."""
 STATIONARY = 1e-6
 """Projected gradient in units of 1 + |J| up to which a trajectory is an extremal, though no step improves it any more."""
-UNROLLED = 16
-"""States up to which the linear algebra of a stage is unrolled (`sweeps.py`, `batched/ddp.py`); beyond, tiles (`batched/tiles.py`)."""
 
 
 @dataclass
@@ -55,6 +56,19 @@ class DdpResult:
 def _total(costs: np.ndarray, end: np.ndarray) -> np.ndarray:
     total = costs.sum(axis=1) + end
     return np.where(np.isfinite(total), total, np.inf)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Who sweeps, for whatever solves many starts; the caller's choice (`batched.choice`)."""
+
+    kernels: bool
+    """Whether solving every guess costs less than choosing among them."""
+    solve: Callable[..., DdpResult]
+    """Called as `solve_ddp`."""
+    bundle: Bundle
+    kernel: Callable[[Problem], Callable[..., DdpResult] | None]
+    """problem → `batched.ddp.solve_ddp`, `None` where it has no kernel."""
 
 
 @dataclass
@@ -117,25 +131,20 @@ class _Damping:
         self.mu[self.mu < 1e-6] = 0.0
 
 
-def bundle(problem: Problem, steps: int | None = None) -> Sweeps:
-    """The sweeps that suit the number of states."""
-    if problem.n_x <= UNROLLED:
-        return sweeps(problem, steps)
-    from optctl.solvers.batched import tiles
-
-    return tiles.sweeps(problem, steps) if tiles.applies(problem) else sweeps(problem, steps)
-
-
-def rollout_controls(problem: Problem, x0: np.ndarray, controls: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, ...]:
+def rollout_controls(
+    problem: Problem, x0: np.ndarray, controls: np.ndarray, p: np.ndarray, bundle: Bundle = sweeps
+) -> tuple[np.ndarray, ...]:
     """States (B, N+1, n_x), stage costs (B, N), terminal cost (B,) of open-loop controls (B, N, n_u); p (1 or B, n_p)."""
     p = np.broadcast_to(p, (len(x0), problem.n_p))
     states, costs, end = bundle(problem, controls.shape[1]).rollout(x0, controls, p)
     return states, costs.reshape(len(states), -1), end[:, 0]
 
 
-def follow_reference(problem: Problem, states: np.ndarray, controls: np.ndarray, p: np.ndarray) -> DdpResult:
+def follow_reference(
+    problem: Problem, states: np.ndarray, controls: np.ndarray, p: np.ndarray, bundle: Bundle = sweeps
+) -> DdpResult:
     """One pass of `solve_ddp(…, follow=True)` and no iteration: what tracking the reference costs."""
-    return solve_ddp(problem, states, controls, p, follow=True, max_iterations=0, polish=0)
+    return solve_ddp(problem, states, controls, p, follow=True, max_iterations=0, polish=0, bundle=bundle)
 
 
 def solve_ddp(
@@ -151,24 +160,15 @@ def solve_ddp(
     polish: int = 20,
     low: np.ndarray | None = None,
     high: np.ndarray | None = None,
-    kernels: bool = False,
+    bundle: Bundle = sweeps,
 ) -> DdpResult:
     """Iterate from reference trajectories `states` (B, N+1, n_x) and `controls` (B, N, n_u).
 
     With `follow`, the first pass tracks the reference by LQR feedback from `states[:, 0]`; otherwise only `states[:, 0]`
     counts and the controls are applied open loop. `barrier` is the first barrier weight relative to (1 + |J|)/N: small for a
-    good guess. Converged: projected gradient at most tolerance · (1 + |J|). `kernels`: on generated kernels
-    (`optctl.solvers.batched`), worth their compilation for many or difficult problems; what they leave open is tried again here.
-    Systems with more than `UNROLLED` states are solved here in any case, with the sweeps of `bundle`.
+    good guess. Converged: projected gradient at most tolerance · (1 + |J|). `bundle` gives the sweeps.
     """
     num, steps, _ = controls.shape
-    if kernels and problem.n_x <= UNROLLED:
-        settings = dict(
-            tolerance=tolerance, max_iterations=max_iterations, barrier=barrier, polish=polish, low=low, high=high
-        )
-        found = _by_kernels(problem, states, controls, params, follow, settings)
-        if found is not None:
-            return found
     n_x, n_u = problem.n_x, problem.n_u
     low = np.broadcast_to(problem.control_low if low is None else low, (1, n_u)).clip(-NO_BOUND, NO_BOUND)
     high = np.broadcast_to(problem.control_high if high is None else high, (1, n_u)).clip(-NO_BOUND, NO_BOUND)
@@ -189,7 +189,7 @@ def solve_ddp(
     if max_iterations and (high - low < 0.1 * NO_BOUND).any():
         iterations += _interior(batch, barrier, max_iterations)
     gradient, converged = _clamped(batch, tolerance, polish if iterations.any() else max_iterations, iterations)
-    costates, hessians, gains = expansion(problem, batch.x, batch.u, p, low, high)
+    costates, hessians, gains = expansion(problem, batch.x, batch.u, p, low, high, bundle)
     return DdpResult(
         states=batch.x, controls=batch.u, costs=batch.c, terminal_cost=batch.e, gradient=gradient, converged=converged,
         iterations=iterations, costates=costates, gains=gains, hessians=hessians,
@@ -197,8 +197,9 @@ def solve_ddp(
 
 
 def expansion(
-    problem: Problem, states: np.ndarray, controls: np.ndarray, params: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    problem: Problem, states: np.ndarray, controls: np.ndarray, params: np.ndarray, low: np.ndarray, high: np.ndarray,
+    bundle: Bundle = sweeps,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """V_x (B, N+1, n_x), V_xx (B, N+1, n_x, n_x) and K (B, N, n_u, n_x) along trajectories: the exact second-order sweep, undamped.
 
     V_x is the derivative of the cost under the feedback, V_x = Q_x − K'Q_u with K = 0 at active bounds: what is left of Q_u, and
@@ -235,31 +236,6 @@ def gradients(slopes: np.ndarray, stationarity: np.ndarray, tolerance: np.ndarra
     missing = np.concatenate([before, np.zeros((len(before), 1), dtype=bool)], axis=1)
     missing |= ~np.isfinite(slopes).all(axis=2) | np.isnan(tolerance)[:, None]
     return np.where(missing[..., None], np.nan, slopes)
-
-
-def _by_kernels(
-    problem: Problem,
-    states: np.ndarray,
-    controls: np.ndarray,
-    params: np.ndarray,
-    follow: bool,
-    settings: dict[str, Any],
-) -> DdpResult | None:
-    """The batched solver; members that it leaves with gaps or numberless are solved here. `None` where it does not apply."""
-    from optctl.codegen.program import TranslationError
-    from optctl.solvers.batched import ddp as batched
-
-    try:
-        found = batched.solve_ddp(problem, states, controls, params, follow=follow, **settings)
-    except TranslationError:
-        return None
-    lost = np.flatnonzero(~np.isfinite(found.gradient) | ~np.isfinite(found.value))
-    if len(lost):
-        p = params if len(params) == 1 else params[lost]
-        again = solve_ddp(problem, states[lost], controls[lost], p, follow=follow, **settings)
-        for name, array in found.__dict__.items():
-            array[lost] = again.__dict__[name]
-    return found
 
 
 def _interior(batch: _Batch, barrier: float, max_iterations: int) -> np.ndarray:

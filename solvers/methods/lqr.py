@@ -14,18 +14,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.linalg import LinAlgError, expm, solve_continuous_are, solve_discrete_are
 
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem
-from optctl.problem.controller import FeedbackController
-from optctl.problem.structure import convex, expansion, periods, time_invariant
+from optctl.problem.structure import convex, expansion, time_invariant
 from optctl.problem.trajectory import Trajectory
 from optctl.shared import in_turn
 from optctl.solvers.certificates import checked_one, violation
+from optctl.solvers.methods.equilibrium import target
 from optctl.solvers.solution import Certificate, Solution, Status
 
 
@@ -257,10 +256,8 @@ def riccati_continuous(m: LinearQuadratic, times: np.ndarray) -> Gain:
 # --- what users call ----------------------------------------------------------------------------------------------------
 
 
-def _reference(problem: Problem, linearize_at: object, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def equilibrium(problem: Problem, linearize_at: object, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The equilibrium (x, u) to linearise at: given as x, as (x, u), or found as the cheapest one."""
-    from optctl.solvers.guesses.targets import target
-
     if isinstance(linearize_at, tuple) and len(linearize_at) == 2 and np.ndim(linearize_at[0]):
         x, u = (np.asarray(v, dtype=float) for v in linearize_at)
     else:
@@ -302,10 +299,10 @@ def lqr(
     m = linear_quadratic(problem, discretised=discretised, params=p)
     about = (np.zeros(problem.n_x), np.zeros(problem.n_u))
     if m is None or linearize_at is not None:
-        about = _reference(problem, linearize_at, p)
+        about = equilibrium(problem, linearize_at, p)
         m = expand(problem, *about, p, discretised)
     elif horizon == "infinite" and any(np.any(a) for a in (m.c, m.q, m.r)):
-        about = _reference(problem, None, p)
+        about = equilibrium(problem, None, p)
         m = expand(problem, *about, p, discretised)
     if horizon == "finite":
         gain = riccati_finite(m, problem.steps) if discretised else riccati_continuous(
@@ -319,36 +316,6 @@ def lqr(
         average = float(np.trace(P @ G @ G.T))
         average *= problem.dt if discretised and not problem.discrete else 1.0
     return Gain(K, np.zeros(problem.n_u), P, np.zeros(problem.n_x), np.asarray(0.0), about, m, average)
-
-
-def lqr_controller(
-    problem: Problem, *, linearize_at: object = None, params: np.ndarray | None = None, name: str = "lqr"
-) -> FeedbackController:
-    """The linear feedback as a controller; angles are taken the short way round. Clipped to the bounds.
-
-    `params` (n_p,), or one row for each of the episodes (B, n_p): a plant without a stabilising gain has no control (NaN)."""
-    gain: Any
-    if np.ndim(params) == 2 and len(params) > 1:  # type: ignore[arg-type]
-        from optctl.solvers.batched import riccati  # needs torch
-
-        gain = riccati.lqr(problem, params, linearize_at=linearize_at)  # type: ignore[arg-type]
-    else:
-        gain = lqr(problem, linearize_at=linearize_at, params=None if params is None else np.ravel(params))
-    (x_ref, u_ref), turn = gain.about, periods(problem)
-    varying = gain.K.ndim == x_ref.ndim + 2
-
-    def law(states: np.ndarray, time: float) -> np.ndarray:
-        one_each = x_ref.ndim == 1 or len(x_ref) == len(states)
-        require(one_each, "states", f"be {len(x_ref)}, one for each plant", f"are {len(states)}")
-        z = states - x_ref
-        z = np.where(turn > 0, z - turn * np.round(z / np.where(turn > 0, turn, 1.0)), z)
-        K, k = gain.K, gain.k
-        if varying:
-            i = min(round(time / problem.dt), K.shape[-3] - 1)
-            K, k = K[..., i, :, :], k[..., i, :]
-        return np.clip(u_ref - (K @ z[..., None])[..., 0] - k, problem.control_low, problem.control_high)
-
-    return FeedbackController(law, name)
 
 
 @in_turn

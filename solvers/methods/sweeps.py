@@ -64,7 +64,7 @@ def sweeps(problem: Problem, steps: int | None = None) -> Sweeps:
     return _build(problem, problem.steps if steps is None else steps)
 
 
-def _newton_step(q_uu: ca.SX, q_u: ca.SX, q_ux: ca.SX, u: ca.SX, low: ca.SX, high: ca.SX) -> tuple[ca.SX, ca.SX]:
+def newton_step(q_uu: ca.SX, q_u: ca.SX, q_ux: ca.SX, u: ca.SX, low: ca.SX, high: ca.SX) -> tuple[ca.SX, ca.SX]:
     """Minimise ½Δ'Q_uuΔ + Q_u'Δ over the box: clamp what sits at a bound with the gradient outwards, solve, clamp what
     leaves the box, solve again. Branch-free; the pivots of LDL' enter by their modulus."""
     n = u.numel()
@@ -85,7 +85,7 @@ def _newton_step(q_uu: ca.SX, q_u: ca.SX, q_ux: ca.SX, u: ca.SX, low: ca.SX, hig
     return ca.fmin(ca.fmax(u + k, low), high) - u, ca.diag(free) @ feedback
 
 
-def _pivots(matrix: ca.SX) -> tuple[ca.SX, list[ca.SX], ca.SX]:
+def signed_pivots(matrix: ca.SX) -> tuple[ca.SX, list[ca.SX], ca.SX]:
     """L, the moduli of the pivots of LDL', and the least signed pivot."""
     n = matrix.size1()
     lower, least = ca.SX.eye(n), ca.SX.inf()
@@ -100,19 +100,19 @@ def _pivots(matrix: ca.SX) -> tuple[ca.SX, list[ca.SX], ca.SX]:
     return lower, pivots, least
 
 
-def _modulus(matrix: ca.SX) -> ca.SX:
+def modulus(matrix: ca.SX) -> ca.SX:
     """L|D|L': a positive semidefinite relative of a symmetric matrix."""
     n = matrix.size1()
     if all(matrix[i, j].is_zero() for i in range(n) for j in range(n) if i != j):
         return ca.diag(ca.fabs(ca.diag(matrix)))
-    lower, pivots, _ = _pivots(matrix)
+    lower, pivots, _ = signed_pivots(matrix)
     return lower @ ca.diag(ca.vertcat(*pivots)) @ lower.T
 
 
 def _modulus_solve(matrix: ca.SX, right: ca.SX) -> ca.SX:
     """Solve |A| z = b, where |A| is LDL' with the modulus of the pivots."""
     n = matrix.size1()
-    lower, pivots, _ = _pivots(matrix)
+    lower, pivots, _ = signed_pivots(matrix)
     z = [right[i, :] for i in range(n)]
     for i in range(n):
         for m in range(i):
@@ -190,12 +190,12 @@ def _build(problem: Problem, steps: int) -> Sweeps:
     theta = ca.SX.sym("theta")
     h_zz, q_z = ca.hessian(cost + ca.dot(costate, after), z)
     jacobian = ca.jacobian(after, z)
-    convex = _modulus(ca.densify(ca.hessian(cost, z)[0]))
+    convex = modulus(ca.densify(ca.hessian(cost, z)[0]))
     q_zz = ca.densify(theta * h_zz + (1 - theta) * convex + jacobian.T @ hessian @ jacobian)
     q_x, q_u = ca.densify(q_z[:n_x]), ca.densify(q_z[n_x:])
     q_xx, q_ux, q_uu = q_zz[:n_x, :n_x], q_zz[n_x:, :n_x], q_zz[n_x:, n_x:]
     scale = ca.fmax(1.0, ca.fabs(ca.diag(q_uu)))
-    k, gain = _newton_step(q_uu + mu * ca.diag(scale), q_u, q_ux, u, low, high)
+    k, gain = newton_step(q_uu + mu * ca.diag(scale), q_u, q_ux, u, low, high)
     p_new = q_xx + gain.T @ q_uu @ gain - q_ux.T @ gain - gain.T @ q_ux
     costate_new = q_x - gain.T @ q_u + (q_ux - q_uu @ gain).T @ k
     gradient = ca.norm_inf(u - ca.fmin(ca.fmax(u - q_u, low), high))
@@ -216,7 +216,7 @@ def _build(problem: Problem, steps: int) -> Sweeps:
     interior = ca.Function(
         "interior_stage", [*symbols, z_low, z_high, barrier],
         [costate_new, (p_new + p_new.T) / 2, k, gain, ca.vertcat(ca.dot(k, b_u), ca.dot(k, b_uu @ k) / 2),
-         ca.norm_inf(q_u - z_low + z_high), -_pivots(b_uu)[2], ca.mmax(ca.fabs(ca.vertcat(z_low / near, z_high / far) - barrier))],
+         ca.norm_inf(q_u - z_low + z_high), -signed_pivots(b_uu)[2], ca.mmax(ca.fabs(ca.vertcat(z_low / near, z_high / far) - barrier))],
         {"cse": True},
     )  # fmt: skip
     weight_x, weight_u = ca.SX.sym("q", n_x), ca.SX.sym("r", n_u)

@@ -8,8 +8,8 @@ from optctl.errors import ArgumentError
 from optctl.problem import Problem, Uniform
 from optctl.problem.controller import Controller, FeedbackController
 from optctl.solvers import solve_many
+from optctl.solvers.feedback import mpc
 from optctl.solvers.feedback.mpc import MpcController
-from optctl.solvers.feedback.neighbouring import mpc
 from optctl.solvers.feedback.safety import SafetyFilter
 from optctl.solvers.methods.lqr import lqr
 
