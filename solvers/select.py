@@ -246,7 +246,7 @@ def solve(
     return batch if np.ndim(x0) > 1 else batch[0]
 
 
-# --- methods that the selector gives a guess --------------------------------------------------------------------------
+# --- methods that need a guess or a kernel ----------------------------------------------------------------------------
 
 
 def solve_ddp_start(problem: Problem, x0: np.ndarray, **options: Any) -> Solution:
@@ -298,15 +298,10 @@ def solve_pontryagin(
     started = time.perf_counter()
     path = guess if isinstance(guess, Trajectory) and guess.costates is not None else None
     if path is None:
-        direct: dict[str, Any] = {
-            "params": params,
-            "tolerance": 1e-8,
-            "processes": 1,
-            "time_limit": time_limit / 2,
-            "guess": guess,
-        }
+        options: dict[str, Any] = {"guess": guess, "resimulation": None, "time_limit": time_limit / 2}
         start = np.asarray(x0, dtype=float)[None]
-        path = solve_many(problem, start, method="collocation", resimulation=None, **direct)[0].trajectory
+        direct = solve_many(problem, start, method="collocation", params=params, tolerance=1e-8, processes=1, **options)
+        path = direct[0].trajectory
     left = time_limit - (time.perf_counter() - started)
     extremal = pontryagin.shoot(
         problem, x0, path, params=params, segments=segments, tolerance=tolerance, max_iterations=max_iterations, time_limit=left

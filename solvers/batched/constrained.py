@@ -341,7 +341,7 @@ def solve_many_constrained(
     problem: Problem, x0: np.ndarray, p: np.ndarray, *, guess: Trajectory | None, num_starts: int | None, seed: int,
     tolerance: float, rounds: int | None, processes: int | None, progress: Callable[[int, int], None] | None,
 ) -> SolutionBatch | None:  # fmt: skip
-    """Every start (B, n_x): guesses as `multistart` finds them for the softened problem, neighbours, and IPOPT for what is left.
+    """Every start (B, n_x): guesses are those of the softened problem, then come neighbours, and IPOPT for what is left.
     `None` where the problem has no kernel."""
     try:
         kernel(problem)
@@ -371,7 +371,7 @@ def solve_many_constrained(
         best.run(everyone, states, controls, follow=True, barrier=1e-3, tolerance=tolerance)
     elif soft is None:
         controls = np.tile(problem.resting_control, (total, problem.steps, 1))
-        states = sweeps(problem).rollout(x0, controls, np.broadcast_to(p, (total, problem.n_p)))[0]
+        states = sweeps(problem).rollout(x0, controls, np.broadcast_to(p, (total, problem.n_p))).states
         best.run(everyone, states, controls, tolerance=tolerance)
     elif dynamic_programming.applies(soft):
         begin = Best(soft, x0, p, engine(kernels=True))

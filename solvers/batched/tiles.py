@@ -38,7 +38,7 @@ from optctl.problem import Problem
 from optctl.shared import kept, once
 from optctl.solvers.batch import Batched
 from optctl.solvers.batched.kernels import text
-from optctl.solvers.methods.sweeps import Sweeps, trials
+from optctl.solvers.methods.sweeps import Clamped, Interior, Sweeps, named, trials
 
 _THREADS = 64
 """Of a block on a GPU; on a CPU a block is one thread."""
@@ -186,7 +186,9 @@ def sweeps(problem: Problem, steps: int | None = None, device: str | torch.devic
 def _sweeps(problem: Problem, steps: int, device: torch.device) -> Sweeps:
     rollout, forward, adjoint = trials(problem, steps)
     tiles = _Tiles(problem, steps, device)
-    return Sweeps(rollout, forward, tiles.clamped, tiles.interior, tiles.tracking, adjoint)
+    return Sweeps(
+        rollout, forward, named(Clamped, tiles.clamped), named(Interior, tiles.interior), tiles.tracking, adjoint
+    )
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,18 @@ from optctl.solvers.guesses.targets import Neighbours
 from optctl.solvers.methods import ddp
 from optctl.solvers.methods.ddp import DdpResult, Engine
 from optctl.solvers.methods.multiple_shooting import Guess, solve_multiple_shooting
-from optctl.solvers.methods.sweeps import NO_BOUND, control_box
+from optctl.solvers.methods.sweeps import CONVEX, EXACT, NO_BOUND, NO_MARGIN, UNDAMPED, WHOLE_STEP, control_box
 from optctl.solvers.second_order import second_order, second_order_applies
 from optctl.solvers.solution import FLAT, Solution
 
+_ANOTHER = 1e-4
+"""Relative difference of costs from which two optima count as different."""
+_EQUAL = 1e-9
+"""… and up to which costs are equal, so that the smaller gradient decides."""
+_FINISHED = 1e-3
+"""… and by which a converged trajectory may cost more than one that is not: that one has no certificate."""
+_IMPROVED = 1e-6
+"""Relative decrease of the cost that counts as an improvement: with less, neighbours need not be asked again."""
 _DISTURBANCES, _WAVES = (1e-3, 1e-2, 0.1), 4
 """Of the controls where a saddle is left: sizes beside half of their range, and number of frequencies."""
 
@@ -79,17 +87,17 @@ class Best:
         for j, (i, value) in enumerate(zip(index, result.value, strict=True)):
             if not np.isfinite(value) or not np.isfinite(result.gradient[j]):
                 continue
-            if result.converged[j] and all(abs(value - v) > 1e-4 * (1 + abs(v)) for v in self.seen[i]):
+            if result.converged[j] and all(abs(value - v) > _ANOTHER * (1 + abs(v)) for v in self.seen[i]):
                 self.seen[i].append(float(value))
-            tiny = 1e-9 * (1 + abs(value))
+            tiny = _EQUAL * (1 + abs(value))
             cleaner = value < self.values[i] + tiny and result.gradient[j] < self.result.gradient[i]
             finished = (
                 result.converged[j]
                 and not self.result.converged[i]
-                and value < self.values[i] + 1e-3 * (1 + abs(value))
+                and value < self.values[i] + _FINISHED * (1 + abs(value))
             )
             if value < self.values[i] - tiny or cleaner or finished:
-                improved[j] = value < self.values[i] - 1e-6 * (1 + abs(value))
+                improved[j] = value < self.values[i] - _IMPROVED * (1 + abs(value))
                 self.values[i] = value
                 for name, array in self.result.__dict__.items():
                     array[i] = result.__dict__[name][j]
@@ -112,6 +120,7 @@ class Best:
 
 
 def from_start(x0: np.ndarray, controls: np.ndarray) -> np.ndarray:
+    """States (B, N+1, n_x) of which only the first is meant, for guesses that are applied open loop."""
     states = np.zeros((len(x0), controls.shape[1] + 1, x0.shape[1]))
     states[:, 0] = x0
     return states
@@ -120,16 +129,16 @@ def from_start(x0: np.ndarray, controls: np.ndarray) -> np.ndarray:
 def regulated(best: Best) -> tuple[np.ndarray, np.ndarray]:
     """States and controls of a linear-quadratic problem under its optimal feedback without bounds, clipped to them."""
     problem, num, f = best.problem, len(best.x0), best.engine.bundle(best.problem, best.problem.steps)
-    p, one = np.broadcast_to(best.p, (num, problem.n_p)), np.ones((1, 1))
-    low, high = control_box(problem)
+    p, (low, high) = np.broadcast_to(best.p, (num, problem.n_p)), control_box(problem)
     rest = np.zeros((num, problem.steps + 1, problem.n_x))
     middle = np.tile(problem.resting_control, (num, problem.steps, 1))
-    _, _, feed, gains, _, _ = f.clamped(rest, middle, p, 0 * one, 0 * low - NO_BOUND, 0 * high + NO_BOUND, one)
-    gain = gains.reshape(num, problem.steps, problem.n_x, problem.n_u)[:, 0]
-    feed[:, 0] -= np.einsum("nxu,nx->nu", gain, best.x0)  # `forward` measures deviations from its own start
+    nowhere = np.full_like(low, NO_BOUND)
+    law = f.clamped(rest, middle, p, UNDAMPED, -nowhere, nowhere, EXACT)
+    gain = law.gains.reshape(num, problem.steps, problem.n_x, problem.n_u)[:, 0]
+    law.feed[:, 0] -= np.einsum("nxu,nx->nu", gain, best.x0)  # `forward` measures deviations from its own start
     rest[:, 0] = best.x0
-    states, controls, *_ = f.forward(rest, middle, feed, gains, one, p, low, high, 0 * one)
-    return states, controls
+    path = f.forward(rest, middle, law.feed, law.gains, WHOLE_STEP, p, low, high, NO_MARGIN)
+    return path.states, path.controls
 
 
 def improvable(best: Best) -> np.ndarray:
@@ -137,10 +146,10 @@ def improvable(best: Best) -> np.ndarray:
     gradient is large beside it. They are not converged."""
     problem, r = best.problem, best.result
     assert r is not None
-    one, (low, high) = np.ones((1, 1)), control_box(problem)
+    low, high = control_box(problem)
     p = np.broadcast_to(best.p, (len(best.x0), problem.n_p))
-    slopes = best.engine.bundle(problem, problem.steps).clamped(r.states, r.controls, p, 0 * one, low, high, one)[4]
-    lost = ~(np.abs(slopes.sum(axis=1)) <= 1e-6 * (1 + np.abs(r.value)))
+    step = best.engine.bundle(problem, problem.steps).clamped(r.states, r.controls, p, UNDAMPED, low, high, EXACT)
+    lost = ~(np.abs(step.change.sum(axis=1)) <= 1e-6 * (1 + np.abs(r.value)))
     r.converged[lost], r.gradient[lost] = False, np.inf
     return np.flatnonzero(lost)
 
@@ -222,10 +231,8 @@ def _adopted(best: Best, index: np.ndarray, found: list[Solution]) -> DdpResult:
     low, high = control_box(problem)
     states, controls = stack("states"), stack("controls")
     num, steps, n_u = controls.shape
-    one = np.ones((1, 1))
-    _, hessians, _, gains, _, _ = best.engine.bundle(problem, problem.steps).clamped(
-        states, controls, p, 1e-6 * one, low, high, 0 * one
-    )
+    mu = np.full((1, 1), ddp.GAUSS_NEWTON_DAMPING)
+    model = best.engine.bundle(problem, problem.steps).clamped(states, controls, p, mu, low, high, CONVEX)
     return DdpResult(
         states=states,
         controls=controls,
@@ -234,9 +241,9 @@ def _adopted(best: Best, index: np.ndarray, found: list[Solution]) -> DdpResult:
         gradient=np.array([s.certificate.stationarity if s.ok else np.inf for s in found]),
         converged=np.array([s.ok for s in found]),
         iterations=np.array([s.iterations for s in found]),
-        gains=np.swapaxes(gains.reshape(num, steps, problem.n_x, n_u), -1, -2),
+        gains=np.swapaxes(model.gains.reshape(num, steps, problem.n_x, n_u), -1, -2),
         costates=stack("costates"),
-        hessians=hessians.reshape(num, steps + 1, problem.n_x, problem.n_x),
+        hessians=model.hessians.reshape(num, steps + 1, problem.n_x, problem.n_x),
     )
 
 
@@ -278,15 +285,15 @@ def leave_saddles(best: Best) -> None:
         rows = lambda a, num=num: np.broadcast_to(a, (num, *a.shape)).copy()
         p = np.broadcast_to(best.params(np.array([i])), (num, problem.n_p))
         low, high = control_box(problem)
-        one = np.ones((1, 1))
         gains = rows(np.swapaxes(np.nan_to_num(r.gains[i]), -1, -2).reshape(problem.steps, -1))
         tried = []
         with np.errstate(all="ignore"):
             for feedback in (gains, 0.0 * gains):
-                x, u, c, e, _ = best.engine.bundle(problem, problem.steps).forward(
-                    rows(r.states[i]), rows(r.controls[i]), ways, feedback, one, p, low, high, 0 * one
+                end = best.engine.bundle(problem, problem.steps).forward(
+                    rows(r.states[i]), rows(r.controls[i]), ways, feedback, WHOLE_STEP, p, low, high, NO_MARGIN
                 )
-                tried.append((x, u, c.reshape(num, -1).sum(axis=1) + e[:, 0]))
+                cost = end.costs.reshape(num, -1).sum(axis=1) + end.terminal_cost[:, 0]
+                tried.append((end.states, end.controls, cost))
         states, controls, costs = (np.concatenate(parts) for parts in zip(*tried, strict=True))
         lowest = int(np.argmin(np.where(np.isfinite(costs), costs, np.inf)))
         if costs[lowest] < r.value[i]:

@@ -93,7 +93,7 @@ def reachable_box(problem: Problem, p: np.ndarray, starts: np.ndarray) -> tuple[
     x0 = np.concatenate([starts, problem.initial_state.sample(rng, 64)])[:256]
     signs = rng.choice([-1.0, 1.0], (len(x0), -(-problem.steps // 10), problem.n_u))
     controls = problem.to_control(np.repeat(signs, 10, axis=1)[:, : problem.steps])
-    states = sweeps(problem).rollout(x0, controls, p[None])[0]
+    states = sweeps(problem).rollout(x0, controls, p[None]).states
     states = np.where(np.isfinite(states), states, 0.0).reshape(-1, problem.n_x)
     low, high = np.quantile(states, [0.005, 0.995], axis=0)
     low, high = np.minimum(low, starts.min(axis=0)), np.maximum(high, starts.max(axis=0))
@@ -104,7 +104,7 @@ def reachable_box(problem: Problem, p: np.ndarray, starts: np.ndarray) -> tuple[
 def _visited(policy: GridPolicy, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The box that the policy's own trajectories fill, with a quarter to spare."""
     controls = policy.rollouts(starts)
-    states = sweeps(policy.problem).rollout(starts, controls, policy.p[None])[0]
+    states = sweeps(policy.problem).rollout(starts, controls, policy.p[None]).states
     states = np.where(np.isfinite(states), states, 0.0).reshape(-1, policy.problem.n_x)
     low, high = np.quantile(states, [0.001, 0.999], axis=0)
     margin = 0.25 * (high - low) + 1e-6

@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 
 from optctl.problem import Problem
-from optctl.solvers.methods.sweeps import NO_BOUND, Sweeps, sweeps
+from optctl.solvers.methods.sweeps import CONVEX, EXACT, NO_BOUND, UNDAMPED, Sweeps, sweeps
 
 Bundle = Callable[[Problem, int], Sweeps]
 """(problem, intervals) → its sweeps: `sweeps.sweeps`, or tiles for larger systems."""
@@ -90,10 +90,10 @@ class _Batch:
         return _total(self.c, self.e)
 
     def forward(self, i, k, gain, alpha, margin):
-        x, u, c, e, logs = self.f.forward(
+        new = self.f.forward(
             self.x[i], self.u[i], k, gain, alpha[:, None], self.p[i], self.low, self.high, np.full((1, 1), margin)
         )
-        return x, u, c.reshape(len(i), -1), e[:, 0], logs[:, 0]
+        return new.states, new.controls, new.costs.reshape(len(i), -1), new.terminal_cost[:, 0], new.logs[:, 0]
 
     def search(self, i, k, gain, slope, weight, margin):
         """Backtracking on cost − weight · logs for the members i: (accepted, α, |change| at rounding level)."""
@@ -136,8 +136,8 @@ def rollout_controls(
 ) -> tuple[np.ndarray, ...]:
     """States (B, N+1, n_x), stage costs (B, N), terminal cost (B,) of open-loop controls (B, N, n_u); p (1 or B, n_p)."""
     p = np.broadcast_to(p, (len(x0), problem.n_p))
-    states, costs, end = bundle(problem, controls.shape[1]).rollout(x0, controls, p)
-    return states, costs.reshape(len(states), -1), end[:, 0]
+    path = bundle(problem, controls.shape[1]).rollout(x0, controls, p)
+    return path.states, path.costs.reshape(len(path.states), -1), path.terminal_cost[:, 0]
 
 
 def follow_reference(
@@ -207,15 +207,17 @@ def expansion(
     not stay finite they are those of the convex Gauss–Newton model; where V_x does not, it is the adjoint. `params`: (B, n_p).
     """
     (num, steps, n_u), n_x = controls.shape, problem.n_x
-    f, zero, one = bundle(problem, steps), np.zeros((1, 1)), np.ones((1, 1))
-    slopes, hessians, _, gains, _, _ = f.clamped(states, controls, params, zero, low, high, one)
+    f = bundle(problem, steps)
+    exact = f.clamped(states, controls, params, UNDAMPED, low, high, EXACT)
+    slopes, hessians, gains = exact.costates, exact.hessians, exact.gains
     finite = lambda array: np.isfinite(array).all(axis=(1, 2))
     broken, lost = ~(finite(hessians) & finite(gains)), ~finite(slopes)
     if broken.any():
         x, u, p = states[broken], controls[broken], params[broken]
-        _, hessians[broken], _, gains[broken], _, _ = f.clamped(x, u, p, GAUSS_NEWTON_DAMPING * one, low, high, zero)
+        model = f.clamped(x, u, p, np.full((1, 1), GAUSS_NEWTON_DAMPING), low, high, CONVEX)
+        hessians[broken], gains[broken] = model.hessians, model.gains
     if lost.any():
-        slopes[lost] = f.adjoint(states[lost], controls[lost], params[lost])[0]
+        slopes[lost] = f.adjoint(states[lost], controls[lost], params[lost]).costates
     return (
         slopes,
         hessians.reshape(num, steps + 1, n_x, n_x),
@@ -255,14 +257,13 @@ def _interior(batch: _Batch, barrier: float, max_iterations: int) -> np.ndarray:
         i = np.flatnonzero(active)
         if not len(i):
             break
-        one = np.ones((1, 1))
         inputs = lambda j, theta: (
             batch.x[j], batch.u[j], batch.p[j], damping.mu[j, None], low, high, theta, z_low[j], z_high[j], b[j, None]
         )  # fmt: skip
-        k, gain, slope, residual = f.interior(*inputs(i, one))
+        k, gain, slope, residual = f.interior(*inputs(i, EXACT))
         indefinite = np.flatnonzero(~(residual[:, 2] > 0) | (damping.mu[i] > 0))
         if len(indefinite):
-            replaced = f.interior(*inputs(i[indefinite], 0 * one))
+            replaced = f.interior(*inputs(i[indefinite], CONVEX))
             for array, new in zip((k, gain, slope, residual), replaced, strict=True):
                 array[indefinite] = new
         # barrier subproblem solved well enough: shrink b (Wächter and Biegler 2006, eq. 7)
@@ -326,16 +327,14 @@ def _clamped(
         if not len(i):
             break
         exact = np.where(
-            damping.mu[i, None] > 0, 0.0, 1.0
+            damping.mu[i, None] > 0, CONVEX, EXACT
         )  # after a failed search the convex model, which always descends
-        _, _, k, gain, slope, grad = batch.f.clamped(
-            batch.x[i], batch.u[i], batch.p[i], damping.mu[i, None], batch.low, batch.high, exact
-        )
-        gradient[i] = np.where(np.isfinite(grad[:, 0]), grad[:, 0], np.inf)
+        back = batch.f.clamped(batch.x[i], batch.u[i], batch.p[i], damping.mu[i, None], batch.low, batch.high, exact)
+        gradient[i] = np.where(np.isfinite(back.gradient[:, 0]), back.gradient[:, 0], np.inf)
         done = gradient[i] <= tolerance * (1 + np.abs(batch.value[i]))
         converged[i[done]], active[i[done]] = True, False
         go = ~done
-        i, k, gain, slope = i[go], k[go], gain[go], slope[go]
+        i, k, gain, slope = i[go], back.feed[go], back.gains[go], back.change[go]
         if iteration == max_iterations:
             break
         accepted, _, still = batch.search(i, k, gain, slope, np.zeros(len(i)), 0.0)

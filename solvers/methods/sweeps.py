@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import casadi as ca
 import numpy as np
@@ -28,8 +29,16 @@ from optctl.problem import Problem
 from optctl.shared import kept
 from optctl.solvers.batch import Batched
 
-Sweep = Callable[..., list[np.ndarray]]
+_Results = TypeVar("_Results")
 
+EXACT, CONVEX = np.ones((1, 1)), np.zeros((1, 1))
+"""θ: exact second derivatives, or the convex Gauss–Newton model."""
+UNDAMPED = np.zeros((1, 1))
+"""μ where the model is taken as it is."""
+WHOLE_STEP = np.ones((1, 1))
+"""α."""
+NO_MARGIN = np.zeros((1, 1))
+"""Of a step that may end on a bound."""
 NO_BOUND = 1e20
 """A bound that is none: what sweeps take in place of an infinity, which would make NaN of products with zero."""
 
@@ -40,23 +49,92 @@ def control_box(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     return low.clip(-NO_BOUND, NO_BOUND), high.clip(-NO_BOUND, NO_BOUND)
 
 
+class Rollout(NamedTuple):
+    """An open-loop rollout."""
+
+    states: np.ndarray
+    """(B, N+1, n_x)."""
+    costs: np.ndarray
+    """(B, N)."""
+    terminal_cost: np.ndarray
+    """(B, 1)."""
+
+
+class Trial(NamedTuple):
+    """A step along k and K."""
+
+    states: np.ndarray
+    """(B, N+1, n_x)."""
+    controls: np.ndarray
+    """(B, N, n_u)."""
+    costs: np.ndarray
+    """(B, N)."""
+    terminal_cost: np.ndarray
+    """(B, 1)."""
+    logs: np.ndarray
+    """Σ log distances to the bounds, (B, 1)."""
+
+
+class Clamped(NamedTuple):
+    """A backward sweep with controls held at their bounds."""
+
+    costates: np.ndarray
+    """λ (B, N+1, n_x)."""
+    hessians: np.ndarray
+    """P (B, N+1, n_x²)."""
+    feed: np.ndarray
+    """k (B, N, n_u)."""
+    gains: np.ndarray
+    """K' (B, N, n_x n_u)."""
+    change: np.ndarray
+    """Σ [k'Q_u, ½ k'Q_uu k] (B, 2)."""
+    gradient: np.ndarray
+    """Largest projected gradient, (B, 1)."""
+
+
+class Interior(NamedTuple):
+    """A backward sweep inside the barrier."""
+
+    feed: np.ndarray
+    """k (B, N, n_u)."""
+    gains: np.ndarray
+    """K' (B, N, n_x n_u)."""
+    change: np.ndarray
+    """Σ [slope, curvature] (B, 2)."""
+    residual: np.ndarray
+    """[dual residual, complementarity, least pivot] (B, 3)."""
+
+
+class Adjoint(NamedTuple):
+    """The derivative of the cost of a trajectory."""
+
+    costates: np.ndarray
+    """Exact λ (B, N+1, n_x)."""
+    slopes: np.ndarray
+    """H_u (B, N, n_u)."""
+
+
 @dataclass
 class Sweeps:
     """The functions of one problem: generated here, or of larger ones in `batched/tiles.py`."""
 
-    rollout: Sweep
-    """(x0, u, p) → x (B, N+1, n_x), stage costs (B, N), terminal cost (B,)."""
-    forward: Sweep
-    """(x, u, k, K, α, p, low, high, margin) → x, u, stage costs, terminal cost, Σ log distances to the bounds. The control stays
-    at least `margin` times its old distance away from each bound."""
-    clamped: Sweep
-    """(x, u, p, μ, low, high, θ) → λ (B, N+1, n_x), P (B, N+1, n_x²), k, K', [k'Q_u, ½k'Q_uu k], |projected gradient|."""
-    interior: Sweep
-    """(x, u, p, μ, low, high, θ, z_low, z_high, b) → k, K', [slope, curvature], [dual residual, complementarity, least pivot]."""
-    tracking: Sweep
-    """(x, u, p, q, r) → K' of the LQR that tracks the trajectory with weights diag(q), diag(r)."""
-    adjoint: Sweep
-    """(x, u, p) → exact λ (B, N+1, n_x), H_u (B, N, n_u)."""
+    rollout: Callable[..., Rollout]
+    """Of (x0, u, p)."""
+    forward: Callable[..., Trial]
+    """Of (x, u, k, K', α, p, low, high, margin). The control stays at least `margin` times its old distance away from each bound."""
+    clamped: Callable[..., Clamped]
+    """Of (x, u, p, μ, low, high, θ)."""
+    interior: Callable[..., Interior]
+    """Of (x, u, p, μ, low, high, θ, z_low, z_high, b)."""
+    tracking: Callable[..., list[np.ndarray]]
+    """Of (x, u, p, q, r): [K'] of the LQR that tracks the trajectory with weights diag(q), diag(r)."""
+    adjoint: Callable[..., Adjoint]
+    """Of (x, u, p)."""
+
+
+def named(results: Callable[..., _Results], function: Callable[..., list[np.ndarray]]) -> Callable[..., _Results]:
+    """The function with names for its results."""
+    return lambda *arguments: results(*function(*arguments))
 
 
 def sweeps(problem: Problem, steps: int | None = None) -> Sweeps:
@@ -124,7 +202,7 @@ def _modulus_solve(matrix: ca.SX, right: ca.SX) -> ca.SX:
     return ca.vertcat(*z)
 
 
-def trials(problem: Problem, steps: int) -> tuple[Batched, Batched, Batched]:
+def trials(problem: Problem, steps: int) -> tuple[Callable[..., Rollout], Callable[..., Trial], Callable[..., Adjoint]]:
     """`rollout`, `forward` and `adjoint`: what costs no more than the derivatives of one step."""
     n_x, n_u = problem.n_x, problem.n_u
     x, u, p, t = problem.x, problem.u, problem.p, problem.t
@@ -165,7 +243,11 @@ def trials(problem: Problem, steps: int) -> tuple[Batched, Batched, Batched]:
     lam_end = end(xs[:, -1], pm, end_time)[1]
     lam, h_u = adjoint.mapaccum("adjoint", steps)(lam_end, xs[:, -2::-1], us[:, ::-1], over(pm), times[:, ::-1])
     exact = ca.Function("adjoint", [xs, us, pm], [ca.horzcat(lam[:, ::-1], lam_end), h_u[:, ::-1]])
-    return Batched(rollout), Batched(forward, sequences=(1,)), Batched(exact, sequences=(1,))
+    return (
+        named(Rollout, Batched(rollout)),
+        named(Trial, Batched(forward, sequences=(1,))),
+        named(Adjoint, Batched(exact, sequences=(1,))),
+    )
 
 
 def _horizon(problem: Problem, steps: int) -> tuple[ca.DM, float, ca.Function]:
@@ -274,6 +356,7 @@ def _build(problem: Problem, steps: int) -> Sweeps:
     tracking = ca.Function("tracking", [xs, us, pm, q, r], [blocks(gain_all)])
     rollout, forward, exact = trials(problem, steps)
     return Sweeps(
-        rollout, forward, Batched(clamped_sweep, sequences=(2, 3)), Batched(interior_sweep, sequences=(0, 1)),
+        rollout, forward, named(Clamped, Batched(clamped_sweep, sequences=(2, 3))),
+        named(Interior, Batched(interior_sweep, sequences=(0, 1))),
         Batched(tracking, sequences=(0,)), exact,
     )  # fmt: skip
