@@ -15,6 +15,8 @@ batches, independently of the solver that found it:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import casadi as ca
 import numpy as np
 from scipy.integrate import solve_ivp
@@ -25,6 +27,7 @@ from optctl.problem.held import hold
 from optctl.problem.trajectory import Trajectory
 from optctl.shared import kept
 from optctl.solvers.batch import Batched
+from optctl.solvers.solution import Status
 
 _COLUMNS = 40_000
 """Intervals that are integrated together."""
@@ -152,18 +155,13 @@ def accumulated(gaps: np.ndarray, states: np.ndarray) -> np.ndarray:
         return np.where(total == 0, 0.0, total / size).max(axis=1)
 
 
-def resting_control(problem: Problem) -> np.ndarray:
-    """The admissible control nearest to zero (n_u,)."""
-    return np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)
-
-
 def cost_scale(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> np.ndarray:
     """What residuals are compared with, (B,): 1 + |J|, where a control is unbounded no more than 1 + |J| of doing nothing."""
     size = np.abs(trajectory.total_cost)
     if np.isfinite(problem.control_low).all() and np.isfinite(problem.control_high).all():
         return 1.0 + size
     num, steps = len(trajectory.states), trajectory.controls.shape[1]
-    p, rest = np.broadcast_to(params, (num, problem.n_p)), resting_control(problem)[:, None]
+    p, rest = np.broadcast_to(params, (num, problem.n_p)), problem.resting_control[:, None]
     x, total = trajectory.states[:, 0].T, np.zeros(num)
     times = np.broadcast_to(trajectory.times, (num, steps + 1)).T
     with np.errstate(all="ignore"):
@@ -200,3 +198,88 @@ def checked_one(problem: Problem, trajectory: Trajectory, params: np.ndarray) ->
     """`checked` for one trajectory: entries of its certificate."""
     found = checked(problem, Trajectory.stack([trajectory]), np.atleast_2d(params))
     return {name: float(values[0]) for name, values in found.items()}
+
+
+# --- residuals of single trajectories -----------------------------------------------------------------------------------
+
+
+def violation(problem: Problem, states: np.ndarray, controls: np.ndarray, p: np.ndarray, times: np.ndarray) -> float:
+    """Largest violation of bounds, path and terminal constraints along one trajectory."""
+    worst = [
+        0.0,
+        float(np.max(problem.control_low - controls, initial=0.0)), float(np.max(controls - problem.control_high, initial=0.0)),
+        float(np.max(problem.state_low - states[1:], initial=0.0)), float(np.max(states[1:] - problem.state_high, initial=0.0)),
+    ]  # fmt: skip
+    if problem.path_constraint_function is not None:
+        c = problem.path_constraint_function(states[:-1].T, controls.T, p, times[None, :-1])
+        worst.append(float(np.max(np.asarray(c), initial=0.0)))
+    if problem.last_constraint_function is not None:
+        worst.append(float(np.max(np.asarray(problem.last_constraint_function(states[-1], p, times[-1])))))
+    if problem.terminal_constraint_function is not None:
+        e = problem.terminal_constraint_function(states[-1], p, times[-1])
+        worst.append(float(np.max(np.abs(np.asarray(e)), initial=0.0)))
+    return float(np.max(worst))
+
+
+def complementarity(w: np.ndarray, multiplier: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """|multiplier · slack| of low ≤ w ≤ high, entry by entry: a negative multiplier pushes towards `low`, as in ∇L + z = 0."""
+    slack = np.where(multiplier < 0, w - low, high - w)
+    return np.where(np.isfinite(slack), np.abs(multiplier * np.where(np.isfinite(slack), slack, 0.0)), 0.0)
+
+
+def resimulation(problem: Problem, trajectory: Trajectory, p: np.ndarray) -> float:
+    """Largest state mismatch of one trajectory when every interval is integrated again: `certificates.mismatches`."""
+    return float(np.abs(mismatches(problem, Trajectory.stack([trajectory]), np.atleast_2d(p))[0]).max())
+
+
+def integrated(rate: Callable[[float, np.ndarray], np.ndarray], y0: np.ndarray) -> np.ndarray:
+    """y(1) of ẏ = rate(s, y) by DOP853, to 1e-11; NaN where the numbers end or that accuracy cannot be had in 2000 calls."""
+
+    class Hopeless(Exception):
+        pass
+
+    calls = 0
+
+    def guarded(s: float, y: np.ndarray) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        value = rate(s, y)
+        if calls > 2000 or not np.isfinite(value).all():
+            raise Hopeless
+        return value
+
+    try:
+        return solve_ivp(guarded, (0.0, 1.0), y0, method="DOP853", rtol=1e-11, atol=1e-12).y[:, -1]
+    except Hopeless:
+        return np.full_like(y0, np.nan)
+
+
+def ruled_out(problem: Problem, states: np.ndarray, controls: np.ndarray) -> tuple[Status, str] | None:
+    """What no convergence makes good: a start outside the state bounds, or an unbounded control that ran away."""
+    outside = np.maximum(problem.state_low - states[0], states[0] - problem.state_high)
+    if (outside > 1e-9 * (1 + np.abs(states[0]))).any():
+        name = list(problem.state)[int(np.argmax(outside))]
+        return Status.INFEASIBLE, f"the start is outside the bounds of `{name}`"
+    if runs_away(problem, controls):
+        return Status.UNBOUNDED, ""
+    return None
+
+
+def runs_away(problem: Problem, controls: np.ndarray) -> bool:
+    """Some control is beyond 1e8 times its scale."""
+    scale = np.maximum(np.abs(problem.action_low), np.abs(problem.action_high))
+    return bool(np.max(np.abs(controls) / scale, initial=0.0) > 1e8)
+
+
+def gradient_functions(problem: Problem) -> tuple[ca.Function, ca.Function]:
+    """(x, u, p, t, h, λ⁺) → (x⁺, l, H_x, H_u) of one interval, and (x, p, t) → φ_x."""
+    x, u, p, t = problem.x, problem.u, problem.p, problem.t
+    h, costate = ca.SX.sym("h"), ca.SX.sym("costate", problem.n_x)
+    after, cost = problem.interval_function(x, u, p, t, h)
+    hamiltonian = cost + ca.dot(costate, after)
+    inner = ca.Function(
+        "h_gradients", [x, u, p, t, h, costate],
+        [after, cost, ca.gradient(hamiltonian, x), ca.gradient(hamiltonian, u)],
+    )  # fmt: skip
+    end = problem.terminal_cost_function(x, p, t)
+    return inner, ca.Function("terminal_gradient", [x, p, t], [ca.densify(ca.gradient(end, x))])

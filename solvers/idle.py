@@ -15,7 +15,8 @@ import numpy as np
 
 from optctl.problem import Problem
 from optctl.problem.trajectory import Trajectory
-from optctl.solvers.solution import Solution, SolutionBatch
+from optctl.solvers.solution import Solution
+from optctl.solvers.solution_batch import SolutionBatch
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ import numpy as np
 from optctl.problem import Normal, Problem, Uniform
 from optctl.problem.trajectory import Trajectory
 from optctl.shared import kept
-from optctl.solvers.solution import Solution, SolutionBatch
+from optctl.solvers.solution import Solution
+from optctl.solvers.solution_batch import SolutionBatch
 
 _SMALL, _LARGE, _CHEAP = 1e-3, 1e4, 1e-5
 _SAMPLES = 16

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from optctl.problem.quantum import GATES, SIGMA_X, SIGMA_Y, SIGMA_Z, embed, tensor
-from optctl.solvers.methods.grape import Transfer, grape
+from optctl.solvers.batched.grape import Transfer, grape
 
 
 def task(gate: str, slots: int = 50) -> Transfer:
@@ -115,7 +115,7 @@ def bench_grape(
 
 
 def _robust(members: int) -> dict[str, Any]:
-    from optctl.solvers.batched.grape import optimise
+    from optctl.solvers.batched.bilinear import optimise
 
     job = task("cnot", 50).replace(duration=4.0)
     best = grape(job, restarts=8)

@@ -14,9 +14,9 @@ from optctl.problem import Problem
 def against_loop(problem: Problem, num: int, num_alone: int, device: str = "cpu") -> dict[str, Any]:
     """Converged extremals per second of both from the same guesses, compilation not counted, and how far they differ."""
     from optctl.solvers import solve_many
+    from optctl.solvers import solve_pontryagin as solve_alone
     from optctl.solvers.batched.flow import kernel
     from optctl.solvers.batched.shooting import solve_pontryagin
-    from optctl.solvers.methods.pontryagin import solve_pontryagin as solve_alone
 
     starts = problem.initial_state.sample(np.random.default_rng(7), num)
     guesses = solve_many(problem, starts).trajectory

@@ -116,12 +116,13 @@ def _multistart(problem: Problem, ours: Any, num: int, guesses: int) -> dict[str
 
     In the same basin are trajectories that nowhere differ by more than a hundredth of their own extent.
     """
+    from optctl.solvers import solve_multiple_shooting
     from optctl.solvers.guesses.parallel import solve_list
 
     x0 = ours.trajectory.states[:num, 0]
     began = time.perf_counter()
     theirs = solve_list(
-        problem, x0, problem.param_values[None], "multiple_shooting", guess=None, num_starts=guesses, seed=1, tolerance=TOLERANCE,
+        problem, x0, problem.param_values[None], solve_multiple_shooting, guess=None, num_starts=guesses, seed=1, tolerance=TOLERANCE,
         processes=None, progress=None, options={"max_iterations": 500},
     )  # fmt: skip
     seconds = time.perf_counter() - began

@@ -229,7 +229,7 @@ class _Search:
 
     def polish(self, rows: np.ndarray, states: np.ndarray, controls: np.ndarray, by: Sequence[str]) -> np.ndarray:
         """Solve from one guess for each of the starts `rows`; returns those it improved."""
-        from optctl.solvers.methods.sweeps import applies
+        from optctl.problem.structure import unconstrained
         from optctl.solvers.select import pulses, solve_many
         from optctl.solvers.solution import UNTRUE, Verdict
 
@@ -241,7 +241,7 @@ class _Search:
         )
         p = np.broadcast_to(self.params, (len(self.starts), problem.n_p))[rows]
         grape = pulses(problem, len(self.starts))
-        for method in ("grape",) if grape else ("ddp", "auto") if applies(problem) else ("auto",):
+        for method in ("grape",) if grape else ("ddp", "auto") if unconstrained(problem) else ("auto",):
             solved = solve_many(problem, self.starts[rows], params=p, guess=guess, method=method)
             better = np.flatnonzero(undercuts(failures_as_worst(solved.values), self.costs[rows]))
             if not len(better):
@@ -288,12 +288,12 @@ class _Search:
     def ask_others(self) -> None:
         """In place of a grid: every start tries the trajectories that differ most, for another way is no neighbour's. Where starts are
         solved together; one by one it would cost as much as the solver's own guesses."""
+        from optctl.problem.structure import unconstrained
         from optctl.solvers.guesses.targets import distinct, moved
-        from optctl.solvers.methods.sweeps import applies
 
         solved = np.flatnonzero(np.isfinite(self.costs))
         paths = self.plan.trajectories
-        if len(self.starts) < _MANY or not applies(self.problem) or not len(solved) or not paths:
+        if len(self.starts) < _MANY or not unconstrained(self.problem) or not len(solved) or not paths:
             return
         states = np.stack([paths[i].states for i in solved])
         chosen = solved[distinct(states, self.costs[solved], _OTHERS)]

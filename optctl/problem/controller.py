@@ -52,7 +52,7 @@ class ZeroController(FeedbackController):
     """No control (or the nearest admissible one): the floor of every comparison."""
 
     def __init__(self, problem: Problem) -> None:
-        control = np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)
+        control = problem.resting_control
         super().__init__(lambda states, time: np.broadcast_to(control, (len(states), problem.n_u)), "zero")
 
 

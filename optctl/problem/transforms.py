@@ -20,6 +20,7 @@ import numpy as np
 from optctl.errors import require
 from optctl.problem.distributions import Fixed, InitialState, Normal, Uniform
 from optctl.problem.statement import Problem, check_problem
+from optctl.problem.structure import rounded
 
 # --- what the transforms share -----------------------------------------------------------------------------------------
 
@@ -29,40 +30,9 @@ def _vector(problem: Problem, p: Any) -> ca.SX:
     return ca.SX(ca.vertcat(*[getattr(p, name) for name in problem.params]))
 
 
-def _rounded(problem: Problem) -> bool:
-    """Whether the step, or else the path constraints, mention some control, and all their derivatives by it are identically zero.
-
-    A control that nothing mentions is not rounded: it is idle.
-    """
-    x, u, p, t = problem.x, problem.u, problem.p, problem.t
-    path = problem.path_constraint_function
-    after, cost = problem.step_function(x, u, p, t)
-    groups = [ca.vertcat(after, cost), *([] if path is None else [ca.vec(path(x, u, p, t))])]
-    for control in ca.vertsplit(u):
-        mentioning = next((group for group in groups if ca.depends_on(group, control)), None)
-        if mentioning is not None and not ca.sparsify(ca.jacobian(mentioning, control)).nnz():
-            return True
-    return False
-
-
-def _flat(problem: Problem) -> bool:
-    """Whether the derivative of the whole cost is identically zero while neither end conditions nor the time are left to choose."""
-    x, u, p, t = problem.x, problem.u, problem.p, problem.t
-    costs = problem.step_function(x, u, p, t)[1] + problem.terminal_cost_function(x, p, t)
-    free = problem.terminal_constraints is not None or problem.final_time is not None
-    return not free and ca.sparsify(ca.jacobian(costs, ca.vertcat(x, u))).nnz() == 0
-
-
-def missing_derivative(problem: Problem) -> str | None:
-    """Why no solver that follows derivatives can solve the problem, or `None`."""
-    if _rounded(problem):
-        return "its control is rounded, and a step's derivative by it is zero (solve the problem without rounding)"
-    return "its cost is flat (give `sparse` a `smoothing`, or use `minimum_time`)" if _flat(problem) else None
-
-
 def _check(problem: Problem) -> None:
     check_problem(problem)
-    require(not _rounded(problem), "problem", "be transformed before it is quantised", "its control is rounded")
+    require(not rounded(problem), "problem", "be transformed before it is quantised", "its control is rounded")
 
 
 def _units(names: Any) -> dict[str, str]:

@@ -1,5 +1,7 @@
-"""Solvers for thousands of problems at once on generated Warp kernels, one file a method: `ddp` and `tiles` (small and larger systems),
-`constrained`, `mpc`, `safety`, `shooting`, `riccati`, `grape`, `hjb`.
+"""Solvers for thousands of problems at once, on generated Warp kernels (their text: `kernels/`).
 
-Loaded on demand: nothing else in `optctl.solvers` needs warp or torch.
+`ddp` and `tiles` sweep small and larger systems; `choice` says who sweeps. `unconstrained` and `constrained` solve many starts, guesses
+included. `shooting` and `flow` polish extremals, `riccati` serves linear plants, `bilinear` and `grape` pulses, `hjb` grids.
+
+What loads warp or torch is imported on demand; `choice` and `unconstrained` load neither by themselves.
 """

@@ -26,27 +26,25 @@ import numpy as np
 
 from optctl.codegen.program import TranslationError
 from optctl.problem import Problem
+from optctl.problem.structure import convex
 from optctl.problem.trajectory import Trajectory
 from optctl.shared import kept
 from optctl.solvers.batch import Batched
+from optctl.solvers.batched.choice import engine
 from optctl.solvers.batched.ddp import Multipliers, kernel, solve_ddp
 from optctl.solvers.batched.stages import constraints
 from optctl.solvers.guesses import dynamic_programming
+from optctl.solvers.guesses.basins import Best, from_start, grid_guesses, neighbour_round, wide_guesses
 from optctl.solvers.guesses.parallel import solve_list
 from optctl.solvers.guesses.targets import distinct, moved
 from optctl.solvers.methods.ddp import DdpResult
-from optctl.solvers.methods.lqr import convex
+from optctl.solvers.methods.multiple_shooting import solve_multiple_shooting
 from optctl.solvers.methods.sweeps import sweeps
-from optctl.solvers.select import _Best, _from_start, _grid_guesses, _neighbour_round, _wide_guesses
-from optctl.solvers.solution import Solution, SolutionBatch, Status
+from optctl.solvers.solution import Solution, Status
+from optctl.solvers.solution_batch import SolutionBatch
 
 _LARGEST_GROWTH = 1e8
 """Of a weight ρ; a constraint still violated then is taken as one that cannot be met."""
-
-
-def applies(problem: Problem) -> bool:
-    """Constraints beyond the bounds on controls, and a fixed final time."""
-    return problem.final_time is None and problem.constrained
 
 
 @dataclass
@@ -237,10 +235,8 @@ _FIRM = 100.0
 class _Feasible:
     """The best admissible trajectory of each start so far, and until there is one the least inadmissible."""
 
-    kernels = True
-
     def __init__(self, problem: Problem, x0: np.ndarray, p: np.ndarray) -> None:
-        self.problem, self.x0, self.p = problem, x0, p
+        self.problem, self.x0, self.p, self.engine = problem, x0, p, engine(kernels=True)
         self.result: ConstrainedResult | None = None
         self.ranks = [(3, np.inf)] * len(x0)
         self.seen: list[list[float]] = [[] for _ in x0]
@@ -345,7 +341,7 @@ def solve_many_constrained(
     problem: Problem, x0: np.ndarray, p: np.ndarray, *, guess: Trajectory | None, num_starts: int | None, seed: int,
     tolerance: float, rounds: int | None, processes: int | None, progress: Callable[[int, int], None] | None,
 ) -> SolutionBatch | None:  # fmt: skip
-    """Every start (B, n_x): guesses as `multistart` finds them for the softened problem, neighbours, and IPOPT for what is left.
+    """Every start (B, n_x): guesses are those of the softened problem, then come neighbours, and IPOPT for what is left.
     `None` where the problem has no kernel."""
     try:
         kernel(problem)
@@ -360,7 +356,7 @@ def solve_many_constrained(
 
     def direct(index: np.ndarray) -> None:
         found = solve_list(
-            problem, x0[index], p if len(p) == 1 else p[index], "multiple_shooting", guess=None, num_starts=num_starts,
+            problem, x0[index], p if len(p) == 1 else p[index], solve_multiple_shooting, guess=None, num_starts=num_starts,
             seed=seed, tolerance=1e-9, processes=processes, progress=None, options={"max_iterations": 250},
         )  # fmt: skip
         ipopt.update({int(i): s for i, s in zip(index, found, strict=True) if s.ok})
@@ -375,26 +371,26 @@ def solve_many_constrained(
         best.run(everyone, states, controls, follow=True, barrier=1e-3, tolerance=tolerance)
     elif soft is None:
         controls = np.tile(problem.resting_control, (total, problem.steps, 1))
-        states = sweeps(problem).rollout(x0, controls, np.broadcast_to(p, (total, problem.n_p)))[0]
+        states = sweeps(problem).rollout(x0, controls, np.broadcast_to(p, (total, problem.n_p))).states
         best.run(everyone, states, controls, tolerance=tolerance)
     elif dynamic_programming.applies(soft):
-        begin = _Best(soft, x0, p, True)
-        _grid_guesses(begin, everyone, dynamic_programming.grid_policy(soft, p.mean(axis=0), x0))
+        begin = Best(soft, x0, p, engine(kernels=True))
+        grid_guesses(begin, everyone, dynamic_programming.grid_policy(soft, p.mean(axis=0), x0))
         if total >= 4:
-            _wide_guesses(begin, seed)
+            wide_guesses(begin, seed)
         assert begin.result is not None
         lost = np.flatnonzero(~np.isfinite(begin.values))
-        begin.result.states[lost] = _from_start(x0[lost], begin.result.controls[lost])
+        begin.result.states[lost] = from_start(x0[lost], begin.result.controls[lost])
         best.run(everyone, begin.result.states, begin.result.controls, barrier=1e-3, tolerance=tolerance)
     else:
         direct(everyone if total <= 8 else np.linspace(0, total - 1, 8).astype(int))
     report(total // 2, total)
     if total >= 4 and not proved and len(best.lost) < total:
         for _ in range(10 if rounds is None else rounds):
-            if not _neighbour_round(best, 4, 1) and not _distinct_round(best):  # type: ignore[arg-type]
+            if not neighbour_round(best, 4, 1) and not _distinct_round(best):
                 break
         if len(best.lost):
-            _neighbour_round(best, 8, 1, best.lost)  # type: ignore[arg-type]
+            neighbour_round(best, 8, 1, best.lost)
     outside = (np.maximum(problem.state_low - x0, x0 - problem.state_high) > 1e-9 * (1 + np.abs(x0))).any(axis=1)
     lost = np.array([i for i in best.lost if not outside[i] and i not in ipopt], dtype=int)
     if len(lost):

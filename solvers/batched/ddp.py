@@ -23,6 +23,7 @@ from optctl.problem import Problem
 from optctl.shared import kept
 from optctl.solvers.batched.source import DdpSource
 from optctl.solvers.methods.ddp import DdpResult
+from optctl.solvers.methods.sweeps import NO_BOUND
 
 _LARGEST_ARRAY = 2**28
 """Numbers in an array of one launch (2 GiB); larger batches go in parts."""
@@ -96,7 +97,7 @@ def solve_ddp(
     )
     p = _rows("params", params, num, problem.n_p)
     times = _rows("start_times", np.reshape(start_times, (-1, 1)), num, 1)
-    sides = [_rows(name, np.clip(default if side is None else side, -1e20, 1e20), num, n_u)
+    sides = [_rows(name, np.clip(default if side is None else side, -NO_BOUND, NO_BOUND), num, n_u)
              for name, side, default in (("low", low, problem.control_low), ("high", high, problem.control_high))]  # fmt: skip
     per_launch = max(1, _LARGEST_ARRAY // ((steps + 1) * n_x**2))
     if num > per_launch:
@@ -162,7 +163,7 @@ def _solve(
         params = np.concatenate([params, np.zeros((len(params), limits.n_p))], axis=1)
     rows = max(len(side) for side in sides)
     bounds = np.concatenate([np.broadcast_to(side, (rows, n_u)) for side in sides], axis=1)
-    finite = bounds[np.abs(bounds) < 1e19]
+    finite = bounds[np.abs(bounds) < NO_BOUND / 10]
     width = float(np.minimum(bounds[:, n_u:] - bounds[:, :n_u], 1e3).max())
     tensor = lambda a: torch.tensor(np.ascontiguousarray(a, dtype=np.float64), device=where)
     inputs = [tensor(a) for a in (states, controls, params, bounds, times, data)]

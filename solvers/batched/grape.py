@@ -1,597 +1,418 @@
-"""Thousands of pulses of one bilinear system in one launch: exact gradients and L-BFGS within bounds, float64, all cores or a GPU.
+"""Optimal pulses of quantum systems by exact gradients: GRAPE for thousands of restarts at once, Krotov's method, robust ensembles, the
+least time, and the best sequence of a few levels; ħ = 1.
 
-    ẋ = A(u) x,  A(u) = A₀ + Σ_k u_k A_k,  u held over each of S slots,  J = c₀ + ½ x(T)'Q x(T) + ∫ ½ x'R x + ½ u'M u + m'u dt
+    H(t) = H₀ + Σ_k u_k(t) H_k,  u constant on each of S slots of length Δ,  U_j = exp(−iΔ H_j),  X = U_S ⋯ U_1 X₀  (d × m)
+    F = |tr(X_goal† X)|² / m²   (m = 1: state transfer; m = d, X₀ = 1: a gate up to its global phase),  J = 1 − F
 
-On a CPU a thread evaluates eight members in lock-step, one per lane of an explicit vector; on a GPU a thread is one member. What
-a member does with its value and gradient is decided by that member alone, so its bits depend neither on the batch nor on the
-number of threads; a member that is done makes room for the next one.
+A `Transfer` says this in matrices, a bilinear `Problem` in symbols; open systems and other costs are problems. Either becomes
+ẋ = A(u) x in real numbers, whose gradients and L-BFGS iterations run in one generated kernel (`solvers/batched/bilinear.py`). Members share
+nothing. An ensemble of many systems has them side by side in the kernel instead, and one pulse is optimised after the other.
 
-Evaluation. x(t + h) = Σ tₙ, t₀ = x, tₙ = h/n A tₙ₋₁, as long as ‖hA‖ⁿ/n! > 1e-16 for a bound on ‖A‖; slots with ‖ΔA‖ > 4 are
-divided. The transposed recursion sₙ₋₁ = λ + h/n A' sₙ gives λ before the slot, and ∂J/∂a = Σ h/n sₙ' (∂A/∂a) tₙ₋₁ for every entry
-a of A(u): the derivative of what is computed, to rounding. Entries that are equal up to their sign are one. The source depends
-on the places of the entries only: numbers are data, so a kernel serves every Hamiltonian of the same pattern.
-
-Iteration. Two-loop L-BFGS on the controls that no bound holds back, clipped to the bounds (Bertsekas, SIAM J. Control Optim. 20
-(1982) 221), Armijo's rule with quadratic interpolation; the first step is Polyak's towards a cost of zero.
+Sources: Khaneja et al., J. Magn. Reson. 172 (2005) 296 (GRAPE); de Fouquieres et al., J. Magn. Reson. 212 (2011) 412 (L-BFGS,
+exact gradients); Reich, Ndong, Koch, J. Chem. Phys. 136 (2012) 104103 (Krotov); Horowitz and Sahni, J. ACM 21 (1974) 277 (meet in
+the middle).
 """
 
 from __future__ import annotations
 
-import functools
-import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import itertools
+import time
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-import torch
-import warp as wp
+from scipy.optimize import minimize
 
-from optctl.codegen.cache import load_module
-from optctl.codegen.cpp_source import native_module, with_numbers
-from optctl.codegen.launch import launch_shared, resolve_device, sharing_threads
-from optctl.shared import kept
-from optctl.solvers.batched.source import LANES
+from optctl.errors import require
+from optctl.problem import Problem
+from optctl.problem.quantum import check_hermitian, propagator, stack_gate
+from optctl.shared import in_turn
+from optctl.solvers.batched.bilinear import optimise
+from optctl.solvers.methods.bilinear import Bilinear, bilinear
 from optctl.solvers.solution import Status
 
-if TYPE_CHECKING:
-    from optctl.solvers.methods.grape import Bilinear
-
-_MEMORY = 20
-"""Pairs that L-BFGS keeps."""
-_TERMS = 40
-"""Of a Taylor series: 4⁴⁰/40! = 1e-24."""
-_LARGEST_ARRAY = 2**28
-_STATUSES = (Status.CONVERGED, Status.STALLED, Status.MAX_ITERATIONS, Status.DIVERGED)
-_NODES, _WEIGHTS = (0.5 * (np.polynomial.legendre.leggauss(5)[i] + (1 - i)) for i in (0, 1))
-
-_ARGUMENTS = dict.fromkeys(
-    ("guess", "reach", "box", "scale", "start", "coefficients", "norms", "final", "running", "effort", "work", "found", "slopes",
-     "summary"), "wp.array(dtype=wp.float64)",
-) | dict.fromkeys(("duration", "constant", "target", "tolerance", "max_iterations"), "wp.float64") | dict.fromkeys(
-    ("num", "slots", "systems", "own", "starts", "splits", "rows", "threads", "offset"), "wp.int64"
-)  # fmt: skip
-_FLAGS = "-march=native -mprefer-vector-width=512"
-
-_CPU = """
-    #pragma clang fp contract(fast)
-    typedef double V __attribute__((ext_vector_type(LANES)));
-    const wp::int64 S = 1;
-    const wp::int64 me = thread + offset;
-    V* const w = reinterpret_cast<V*>(work.data) + me * rows;
-    auto absolute = [](V v) { return __builtin_elementwise_abs(v); };
-    auto ceiling = [](V v) { return __builtin_elementwise_ceil(v); };
-    auto largest = [](V v) { return __builtin_reduce_max(v); };
-    auto total = [](V v) { return ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7])); };
-    #define OPTCTL_INLINE __attribute__((always_inline))
-"""
-_GPU = """
-    typedef double V;
-    const wp::int64 S = threads;
-    const wp::int64 me = thread + offset;
-    V* const w = work.data + me;
-    auto absolute = [](V v) { return ::fabs(v); };
-    auto ceiling = [](V v) { return ::ceil(v); };
-    auto largest = [](V v) { return v; };
-    auto total = [](V v) { return v; };
-    #define OPTCTL_INLINE
-"""
-
-_BODY = """
-    const wp::int64 n = slots * K, blocks = (n + LANES - 1) / LANES;
-    const wp::int64 pulse = 0, slope = pulse + n, path = slope + n, terms = path + (slots * splits + 1) * N;
-    const wp::int64 factors = terms + (TERMS + 1) * N, costate = factors + TERMS + 1, before = costate + N, scaled = before + N;
-    const wp::int64 source = scaled + N, pushes = source + N, begin = pushes + 5 * CHARGED, numbers = begin + N;
-    const wp::int64 rates = numbers + systems * NC, value = rates + systems * (K + 1), homes = value + 1;
-    const wp::int64 house = (6 + 2 * MEMORY) * blocks + OWN;
-    const double dt = duration / double(slots);
-    auto W = [&](wp::int64 row) OPTCTL_INLINE -> V& { return w[row * S]; };
-    auto entry = [&](wp::int64 row, wp::int64 i) OPTCTL_INLINE -> double& {
-        return reinterpret_cast<double*>(w + (row + i / LANES) * S)[i % LANES];
-    };
-
-    // --- cost and gradient of all lanes: `pulse` -> `value`, `slope` ---
-    const double nodes[5] = {<nodes>}, weights[5] = {<weights>};
-    const wp::int64 charged[CHARGED] = {<charged>};
-    double powers[5][TERMS + 1];
-    for (int g = 0; g < 5; ++g)
-        for (int m = 0; m <= TERMS; ++m)
-            powers[g][m] = m == 0 ? 1.0 : nodes[g] * powers[g][m - 1];
-    // h times weight times R x at a Gauss-Legendre node, for the states that cost, in row `to`; returns half its product with x
-    auto running_cost = [&](wp::int64 order, int g, V h, wp::int64 to) -> V {
-        for (int i = 0; i < CHARGED; ++i) {
-            V x = W(terms + order * N + charged[i]);
-            for (wp::int64 m = order - 1; m >= 0; --m)
-                x = x * nodes[g] + W(terms + m * N + charged[i]);
-            W(before + i) = x;
-        }
-        V sum = 0.0;
-        for (int i = 0; i < CHARGED; ++i) {
-            V y = 0.0;
-            for (int m = 0; m < CHARGED; ++m)
-                y += running.data[charged[i] * N + charged[m]] * W(before + m);
-            W(to + i) = h * weights[g] * y;
-            sum += 0.5 * W(before + i) * W(to + i);
-        }
-        return sum;
-    };
-    auto divided = [&](V theta) -> V { const V r = ceiling(0.25 * theta); return r > 1.0 ? r : V(1.0); };
-    auto evaluate = [&]() OPTCTL_INLINE {
-        V a[NE], d[NE], good = 1.0;
-        // the entries of A in a slot; returns a bound of the norm of dt A, zero where it is no number or beyond what is allowed for
-        auto generate = [&](wp::int64 e, wp::int64 j) OPTCTL_INLINE -> V {
-            const wp::int64 c = numbers + e * NC, u = pulse + j * K, r = rates + e * (K + 1);
-            V norm = W(r);
-            for (wp::int64 k = 0; k < K; ++k)
-                norm += absolute(W(u + k)) * W(r + 1 + k);
-            <entries>
-            norm *= dt;
-            good = norm <= 4.0 * double(splits) ? good : V(NAN);
-            return norm <= 4.0 * double(splits) ? norm : V(0.0);
-        };
-        // t_m = h/m A t_{m-1} from the state in row `from`, added up in row `to`; returns how many there are
-        auto taylor = [&](wp::int64 from, wp::int64 to, V h, V theta) OPTCTL_INLINE -> wp::int64 {
-            for (wp::int64 i = 0; i < N; ++i)
-                W(terms + i) = W(to + i) = W(from + i);
-            V bound = theta;
-            wp::int64 order = 0;
-            while (order < TERMS && largest(bound) > 1e-16) {
-                ++order;
-                const V f = bound > 1e-16 ? h / double(order) : V(0.0);
-                W(factors + order) = f;
-                const wp::int64 p = terms + (order - 1) * N, q = terms + order * N;
-                <product>
-                bound *= theta / double(order + 1);
-            }
-            return order;
-        };
-        for (wp::int64 i = 0; i < n; ++i) {
-            for (wp::int64 lane = 0; lane < LANES; ++lane)
-                entry(pulse + i, lane) = scale.data[2 * (i % K)] + scale.data[2 * (i % K) + 1] * entry(homes + lane * house + blocks, i);
-            W(slope + i) = 0.0;
-        }
-        V cost = 0.0;
-        for (wp::int64 e = 0; e < systems; ++e) {
-            for (wp::int64 i = 0; i < N; ++i)
-                W(path + i) = W(begin + i);
-            for (wp::int64 j = 0; j < slots; ++j) {
-                const V theta = generate(e, j), r = divided(theta);
-                const wp::int64 parts = wp::int64(largest(r));
-                for (wp::int64 i = 0; i < parts; ++i) {
-                    const wp::int64 from = path + (j * splits + i) * N, to = i + 1 < parts ? from + N : path + (j + 1) * splits * N;
-                    const V share = double(i) < r ? 1.0 / r : V(0.0);
-                    const wp::int64 order = taylor(from, to, dt * share, theta * share);
-                    if (RUNNING)
-                        for (int g = 0; g < 5; ++g)
-                            cost += running_cost(order, g, dt * share, pushes);
-                }
-            }
-            const wp::int64 last = path + slots * splits * N;
-            for (wp::int64 i = 0; i < N; ++i) {
-                V y = 0.0;
-                for (wp::int64 m = 0; m < N; ++m)
-                    y += final.data[i * N + m] * W(last + m);
-                W(costate + i) = y;
-                cost += 0.5 * y * W(last + i);
-            }
-            for (wp::int64 j = slots - 1; j >= 0; --j) {
-                const V theta = generate(e, j), r = divided(theta);
-                for (int i = 0; i < NE; ++i)
-                    d[i] = 0.0;
-                for (wp::int64 i = wp::int64(largest(r)) - 1; i >= 0; --i) {
-                    const V share = double(i) < r ? 1.0 / r : V(0.0);
-                    const wp::int64 order = taylor(path + (j * splits + i) * N, scaled, dt * share, theta * share);
-                    if (RUNNING)
-                        for (int g = 0; g < 5; ++g)
-                            running_cost(order, g, dt * share, pushes + g * CHARGED);
-                    // what drives s_m: the costate after the interval, and the running cost at the nodes
-                    auto drive = [&](wp::int64 m, wp::int64 to) {
-                        for (wp::int64 l = 0; l < N; ++l)
-                            W(to + l) = W(costate + l);
-                        for (int g = 0; RUNNING && g < 5; ++g)
-                            for (int l = 0; l < CHARGED; ++l)
-                                W(to + charged[l]) += powers[g][m] * W(pushes + g * CHARGED + l);
-                    };
-                    drive(order, before);
-                    for (wp::int64 m = order; m > 0; --m) {
-                        for (wp::int64 l = 0; l < N; ++l)
-                            W(scaled + l) = W(factors + m) * W(before + l);
-                        if (RUNNING)
-                            drive(m - 1, source);
-                        const wp::int64 p = terms + (m - 1) * N, from = RUNNING ? source : costate;
-                        <adjoint>
-                    }
-                    for (wp::int64 l = 0; l < N; ++l)
-                        W(costate + l) = W(before + l);
-                }
-                const wp::int64 c = numbers + e * NC, u = slope + j * K;
-                <slopes>
-            }
-        }
-        cost *= 1.0 / double(systems);
-        for (wp::int64 j = 0; j < slots; ++j)
-            for (wp::int64 k = 0; k < K; ++k) {
-                const V u = W(pulse + j * K + k);
-                V quadratic = 0.0;
-                for (wp::int64 m = 0; m < K; ++m)
-                    quadratic += effort.data[k * K + m] * W(pulse + j * K + m);
-                cost += dt * u * (0.5 * quadratic + effort.data[K * K + k]);
-                V& g = W(slope + j * K + k);
-                g = scale.data[2 * k + 1] * (g / double(systems) + dt * (quadratic + effort.data[K * K + k]));
-            }
-        W(value) = (cost + constant) * good;
-    };
-
-    // --- the iteration of one member: rows z, trial, gradient, direction, free controls, pairs, then its own numbers ---
-    auto clipped = [&](double z, wp::int64 i) {
-        const double low = box.data[2 * (i % K)], high = box.data[2 * (i % K) + 1];
-        return z < low ? low : z > high ? high : z;
-    };
-    auto dot = [&](wp::int64 p, wp::int64 q) {
-        V sum = 0.0;
-        for (wp::int64 b = 0; b < blocks; ++b)
-            sum += W(p + b) * W(q + b);
-        return total(sum);
-    };
-    auto dot_free = [&](wp::int64 p, wp::int64 q, wp::int64 open) {
-        V sum = 0.0;
-        for (wp::int64 b = 0; b < blocks; ++b)
-            sum += W(open + b) * W(p + b) * W(q + b);
-        return total(sum);
-    };
-    auto residual = [&](wp::int64 z, wp::int64 g) {
-        double worst = 0.0;
-        for (wp::int64 i = 0; i < n; ++i) {
-            const double size = wp::abs(entry(z, i) - clipped(entry(z, i) - entry(g, i), i));
-            worst = size > worst || size != size ? size : worst;
-        }
-        return worst;
-    };
-    wp::int64 next = me, busy = 0;
-    auto load = [&](wp::int64 lane) {
-        const wp::int64 z = homes + lane * house, own_row = z + (6 + 2 * MEMORY) * blocks;
-        for (wp::int64 b = 0; b < 6 * blocks; ++b)
-            W(z + b) = 0.0;
-        for (wp::int64 b = 0; b < OWN; ++b)
-            W(own_row + b) = 0.0;
-        entry(own_row, MEMBER) = next < num ? double(next) : -1.0;
-        if (next >= num)
-            return;
-        for (wp::int64 i = 0; i < n; ++i)
-            entry(z + blocks, i) = clipped(guess.data[next * n + i], i);
-        for (wp::int64 i = 0; i < N; ++i)
-            entry(begin + i, lane) = start.data[(next % starts) * N + i];
-        const wp::int64 system = own > 0 ? next : 0;
-        for (wp::int64 i = 0; i < systems * NC; ++i)
-            entry(numbers + i, lane) = coefficients.data[system * NC + i];
-        for (wp::int64 i = 0; i < systems * (K + 1); ++i)
-            entry(rates + i, lane) = norms.data[system * (K + 1) + i];
-        next += threads;
-        ++busy;
-    };
-    auto finish = [&](wp::int64 lane, double status) {
-        const wp::int64 z = homes + lane * house, own_row = z + (6 + 2 * MEMORY) * blocks, i = wp::int64(entry(own_row, MEMBER));
-        for (wp::int64 k = 0; k < n; ++k) {
-            found.data[i * n + k] = entry(z, k);
-            slopes.data[i * n + k] = entry(z + 2 * blocks, k);
-        }
-        summary.data[4 * i] = entry(own_row, COST);
-        summary.data[4 * i + 1] = entry(own_row, RESIDUAL);
-        summary.data[4 * i + 2] = entry(own_row, ITERATIONS);
-        summary.data[4 * i + 3] = status;
-        --busy;
-        load(lane);
-    };
-    auto direct = [&](wp::int64 lane) {
-        const wp::int64 z = homes + lane * house, g = z + 2 * blocks, way = z + 4 * blocks, open = z + 5 * blocks, pairs = z + 6 * blocks;
-        const wp::int64 own_row = pairs + 2 * MEMORY * blocks;
-        bool held = false;
-        for (wp::int64 i = 0; i < n; ++i) {
-            const double slope_i = entry(g, i), here = entry(z, i);
-            const bool against = slope_i != 0.0 && clipped(slope_i > 0.0 ? -INFINITY : INFINITY, i) == here;
-            entry(open, i) = against ? 0.0 : 1.0;
-            entry(way, i) = against ? 0.0 : slope_i;
-            held = held || against;
-        }
-        const double polyak = (wp::abs(entry(own_row, COST)) + 1e-9) / (dot(way, way) + 1e-300);
-        const wp::int64 count = wp::int64(entry(own_row, PAIRS)), first = count > MEMORY ? count - MEMORY : 0;
-        double gamma = 0.0;
-        for (wp::int64 m = count - 1; m >= first; --m) {
-            const wp::int64 place = m % MEMORY, s = pairs + 2 * place * blocks, y = s + blocks;
-            double rho = entry(own_row, RHO + place);
-            if (held) {
-                const double sy = dot_free(s, y, open);
-                rho = sy > 1e-10 * wp::sqrt(dot_free(s, s, open) * dot_free(y, y, open)) ? 1.0 / sy : 0.0;
-            }
-            if (rho > 0.0 && gamma == 0.0)
-                gamma = 1.0 / (rho * dot_free(y, y, open));
-            const double alpha = rho * dot(s, way);
-            entry(own_row, NOW + place) = rho;
-            entry(own_row, ALPHA + place) = alpha;
-            for (wp::int64 b = 0; b < blocks; ++b)
-                W(way + b) -= alpha * W(open + b) * W(y + b);
-        }
-        gamma = gamma > 0.0 ? gamma : polyak;
-        for (wp::int64 b = 0; b < blocks; ++b)
-            W(way + b) = -gamma * W(way + b);
-        for (wp::int64 m = first; m < count; ++m) {
-            const wp::int64 place = m % MEMORY, s = pairs + 2 * place * blocks, y = s + blocks;
-            const double change = entry(own_row, ALPHA + place) + entry(own_row, NOW + place) * dot(y, way);
-            for (wp::int64 b = 0; b < blocks; ++b)
-                W(way + b) -= change * W(open + b) * W(s + b);
-        }
-        if (!(dot(g, way) < 0.0))
-            for (wp::int64 b = 0; b < blocks; ++b)
-                W(way + b) = -polyak * W(open + b) * W(g + b);
-        double far = 1.0;
-        for (wp::int64 i = 0; i < n; ++i) {
-            const double size = wp::abs(entry(way, i)) / reach.data[wp::int64(entry(own_row, MEMBER))];
-            far = size > far ? size : far;
-        }
-        for (wp::int64 b = 0; b < blocks; ++b)
-            W(way + b) *= 1.0 / far;
-        entry(own_row, STEP) = 1.0;
-        entry(own_row, TRIES) = 0.0;
-    };
-    auto advance = [&](wp::int64 lane) {
-        const wp::int64 z = homes + lane * house, trial = z + blocks, g = z + 2 * blocks, fresh = z + 3 * blocks, way = z + 4 * blocks;
-        const wp::int64 pairs = z + 6 * blocks, own_row = pairs + 2 * MEMORY * blocks;
-        auto my = [&](wp::int64 which) -> double& { return entry(own_row, which); };
-        if (my(MEMBER) < 0.0)
-            return;
-        for (wp::int64 i = 0; i < n; ++i)
-            entry(fresh, i) = entry(slope + i, lane);
-        const double now = entry(value, lane);
-        bool accepted = my(BEGUN) == 0.0, turn = false;
-        if (!accepted) {
-            double expected = 0.0;
-            for (wp::int64 i = 0; i < n; ++i)
-                expected += entry(g, i) * (entry(trial, i) - entry(z, i));
-            const double change = now - my(COST);
-            accepted = expected < 0.0 && (change <= 1e-4 * expected
-                || (wp::abs(change) <= 1e-15 * (1.0 + wp::abs(now)) && residual(trial, fresh) < my(RESIDUAL)));
-            if (accepted) {
-                const wp::int64 place = wp::int64(my(PAIRS)) % MEMORY, s = pairs + 2 * place * blocks, y = s + blocks;
-                for (wp::int64 b = 0; b < blocks; ++b) {
-                    W(s + b) = W(trial + b) - W(z + b);
-                    W(y + b) = W(fresh + b) - W(g + b);
-                }
-                const double sy = dot(s, y);
-                if (sy > 1e-14 * wp::sqrt(dot(s, s) * dot(y, y))) {
-                    my(RHO + place) = 1.0 / sy;
-                    my(PAIRS) += 1.0;
-                }
-                my(ITERATIONS) += 1.0;
-            } else if (my(TRIES) < 25.0) {
-                const double ratio = -expected / (2.0 * (change - expected));
-                my(STEP) *= ratio > 0.1 ? (ratio < 0.5 ? ratio : 0.5) : 0.1;
-                my(TRIES) += 1.0;
-            } else if (my(PAIRS) > 0.0) {
-                my(PAIRS) = 0.0;  // a direction that leads nowhere: forget what it came from
-                turn = true;
-            } else {
-                finish(lane, 1.0);
-                return;
-            }
-        }
-        if (accepted) {
-            for (wp::int64 b = 0; b < blocks; ++b) {
-                W(z + b) = W(trial + b);
-                W(g + b) = W(fresh + b);
-            }
-            my(BEGUN) = 1.0;
-            my(COST) = now;
-            my(RESIDUAL) = residual(z, g);
-            const double status = !(now - now == 0.0) ? 3.0 : now <= target || my(RESIDUAL) <= tolerance ? 0.0
-                : my(ITERATIONS) >= max_iterations ? 2.0 : -1.0;
-            if (status >= 0.0) {
-                finish(lane, status);
-                return;
-            }
-        }
-        if (accepted || turn)
-            direct(lane);
-        for (wp::int64 i = 0; i < n; ++i)
-            entry(trial, i) = clipped(entry(z, i) + my(STEP) * entry(way, i), i);
-    };
-    for (wp::int64 row = 0; row < homes; ++row)
-        W(row) = 0.0;
-    for (wp::int64 lane = 0; lane < LANES; ++lane)
-        load(lane);
-    while (busy > 0) {
-        evaluate();
-        for (wp::int64 lane = 0; lane < LANES; ++lane)
-            advance(lane);
-    }
-"""
-
-_OWN = ("MEMBER", "BEGUN", "COST", "RESIDUAL", "ITERATIONS", "STEP", "TRIES", "PAIRS")
+_ENSEMBLE = 32
+"""Systems from which on an ensemble goes through the kernel side by side."""
 
 
-@dataclass(frozen=True)
-class Pattern:
-    """Where the entries of A(u) stand and which of them are one: what the source depends on."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Transfer:
+    """One task: drive X₀ to X_goal in `duration`. With a leading axis E on `drift` or `controls`: an ensemble, whose mean F counts."""
 
-    states: int
-    controls: int
-    places: tuple[tuple[int, int, int, int], ...]
-    """(row, column, sign, entry)."""
-    parts: tuple[tuple[int, int], ...]
-    """(entry, k): the entry has a multiple of u_k, k = 0 for the constant 1."""
-    charged: tuple[int, ...]
-    """States with a running cost."""
+    drift: Any
+    """H₀ (d, d) or (E, d, d), Hermitian."""
+    controls: Any
+    """H_k (K, d, d) or (E, K, d, d), Hermitian."""
+    target: Any
+    """X_goal: (d,) a ket, (d, m) columns; a gate is (d, d)."""
+    initial: Any = None
+    """X₀ of the same shape; default: the identity, for gates."""
+    duration: float
+    """[1/energy]."""
+    slots: int
+    bounds: tuple[float, float] | None = None
+    """Least and greatest amplitude of every control."""
 
-    @classmethod
-    def of(cls, system: Bilinear) -> tuple[Pattern, np.ndarray]:
-        """The pattern, and its numbers (E, len(parts))."""
-        a = system.generators
-        num, _, n, _ = a.shape
-        places = np.argwhere(a.any(axis=(0, 1)))
-        rows = a[:, :, places[:, 0], places[:, 1]].reshape(-1, len(places)).T
-        signs = np.sign(rows[np.arange(len(rows)), (rows != 0).argmax(axis=1)])
-        entries, which = np.unique(rows * signs[:, None], axis=0, return_inverse=True)
-        numbers = entries.reshape(len(entries), num, -1)
-        parts = np.argwhere(numbers.any(axis=1))
-        listed = tuple(
-            (int(i), int(j), int(s), int(e)) for (i, j), s, e in zip(places, signs, which.ravel(), strict=True)
+    def __post_init__(self) -> None:
+        drift = check_hermitian(self.drift, "drift")
+        controls = check_hermitian(self.controls, "controls")
+        d = drift.shape[-1]
+        require(drift.ndim in (2, 3), "drift", "have shape (d, d) or (E, d, d)", f"has shape {drift.shape}")
+        require(
+            controls.ndim in (3, 4) and controls.shape[-1] == d, "controls", f"have shape (K, {d}, {d}) or (E, K, {d}, {d})",
+            f"has shape {controls.shape}",
+        )  # fmt: skip
+        drift, controls = drift.reshape(-1, d, d), controls.reshape(-1, *controls.shape[-3:])
+        sizes = {len(drift), len(controls)} - {1}
+        require(len(sizes) <= 1, "controls", f"have an ensemble of {len(drift)} like `drift`", f"has {len(controls)}")
+        members = max(len(drift), len(controls))
+        columns = []
+        for name, value in (("target", self.target), ("initial", np.eye(d) if self.initial is None else self.initial)):
+            x = np.asarray(value, dtype=complex)
+            x = x[:, None] if x.ndim == 1 else x
+            require(x.ndim == 2 and len(x) == d, name, f"have {d} rows", f"has shape {np.shape(value)}")
+            require(bool(np.isfinite(x).all()), name, "be finite", "holds NaN or infinity")
+            off = np.abs(x.conj().T @ x - np.eye(x.shape[1])).max()
+            require(off < 1e-6, name, "have orthonormal columns", f"is off by {off:.3g}")
+            columns.append(x)
+        target, initial = columns
+        require(
+            target.shape == initial.shape, "initial", f"have shape {target.shape} like `target`", f"has {initial.shape}"
         )
-        pattern = cls(
-            n,
-            a.shape[1] - 1,
-            listed,
-            tuple((int(e), int(k)) for e, k in parts),
-            tuple(map(int, np.flatnonzero(system.running.any(axis=0)))),
-        )
-        return pattern, numbers[parts[:, 0], :, parts[:, 1]].T
+        require(0 < self.duration < np.inf, "duration", "be positive", f"is {self.duration!r}")
+        require(isinstance(self.slots, int) and self.slots > 0, "slots", "be a positive integer", f"is {self.slots!r}")
+        require(
+            self.bounds is None or -np.inf < self.bounds[0] < self.bounds[1] < np.inf, "bounds", "be (low, high) with low < high",
+            f"is {self.bounds!r}",
+        )  # fmt: skip
+        for field, value in (
+            ("drift", np.broadcast_to(drift, (members, d, d))), ("target", target), ("initial", initial),
+            ("controls", np.broadcast_to(controls, (members, *controls.shape[1:]))),
+        ):  # fmt: skip
+            object.__setattr__(self, field, value)
 
-    def work_rows(self, slots: int, splits: int, systems: int, lanes: int) -> int:
-        """Numbers (on a CPU: vectors of eight) that a thread works with."""
-        n, k, size = self.states, self.controls, slots * self.controls
-        house = (6 + 2 * _MEMORY) * -(-size // lanes) + self._own(lanes)
-        evaluation = (
-            2 * size + (slots * splits + 1) * n + (_TERMS + 1) * (n + 1) + 5 * n + 5 * max(1, len(self.charged))
-        )
-        return evaluation + systems * (len(self.parts) + k + 1) + 1 + lanes * house
+    @property
+    def num_controls(self) -> int:
+        return self.controls.shape[1]
 
-    def _own(self, lanes: int) -> int:
-        return -(-(len(_OWN) + 3 * _MEMORY) // lanes)
+    def replace(self, **changes: Any) -> Transfer:
+        return replace(self, **changes)
 
-    def source(self, device: str) -> str:
-        """The module, with kernel `solve`."""
-        cpu = device == "cpu"
-        lanes = LANES if cpu else 1
-        numbers = {
-            "N": self.states, "K": self.controls, "NE": 1 + max(e for e, _ in self.parts), "NC": len(self.parts), "LANES": lanes,
-            "MEMORY": _MEMORY, "TERMS": _TERMS, "OWN": self._own(lanes), "RUNNING": str(bool(self.charged)).lower(),
-            "CHARGED": max(1, len(self.charged)),
-        } | {name: i for i, name in enumerate(_OWN)}  # fmt: skip
-        numbers |= {name: len(_OWN) + i * _MEMORY for i, name in enumerate(("RHO", "NOW", "ALPHA"))}
-        body = (_CPU if cpu else _GPU) + _BODY
-        blocks = {
-            "entries": self._entries(),
-            "product": self._product(),
-            "adjoint": self._adjoint(),
-            "slopes": self._slopes(),
-        }
-        body = re.sub(
-            rf"^( *)<({'|'.join(blocks)})>", lambda m: "\n".join(m[1] + line for line in blocks[m[2]]), body, flags=re.M
-        )
-        for name, values in (("nodes", _NODES), ("weights", _WEIGHTS), ("charged", self.charged)):
-            body = body.replace(f"<{name}>", ", ".join(repr(v) for v in np.asarray(values).tolist()))
-        title = f"GRAPE, {self.states} states, {self.controls} controls"
-        return native_module("solve", title, _ARGUMENTS, with_numbers(body, numbers), _FLAGS)
+    @cached_property
+    def system(self) -> Bilinear:
+        """In real numbers: x = [Re vec X, Im vec X], J = 1 + ½ x'Qx."""
+        h = np.concatenate([self.drift[:, None], self.controls], axis=1)
+        m, k = self.target.shape[1], self.num_controls
+        real, imaginary = (np.kron(np.eye(m), part) for part in (h.real, h.imag))
+        goal = stack_gate(self.target)
+        parts = np.stack(
+            [goal, np.concatenate([-goal[len(goal) // 2 :], goal[: len(goal) // 2]])]
+        )  # Re and Im of the overlap
+        low, high = self.bounds or (-np.inf, np.inf)
+        return Bilinear(
+            generators=np.block([[imaginary, real], [-real, imaginary]]), start=stack_gate(self.initial), final=-2 / m**2 * parts.T @ parts,
+            running=np.zeros((len(goal), len(goal))), effort=np.zeros((k + 1, k)), constant=1.0, duration=self.duration, slots=self.slots,
+            low=np.full(k, low), high=np.full(k, high), scale=np.ones(k),
+        )  # fmt: skip
 
-    def _entries(self) -> list[str]:
-        sums: dict[int, list[str]] = {}
-        for at, (e, k) in enumerate(self.parts):
-            sums.setdefault(e, []).append(f"W(c + {at})" + (f" * W(u + {k - 1})" if k else ""))
-        return [f"a[{e}] = {' + '.join(terms)};" for e, terms in sums.items()]
+    def propagate(self, pulse: np.ndarray) -> np.ndarray:
+        """X (E, d, m) at the end, by diagonalisation of every slot: what results are checked with. pulse (S, K)."""
+        h = self.drift[:, None] + np.einsum("sk,ekij->esij", pulse, self.controls)
+        u = propagator(h, self.duration / self.slots)
+        x = np.broadcast_to(self.initial, (len(h), *self.initial.shape))
+        for j in range(self.slots):
+            x = u[:, j] @ x
+        return x
 
-    def _product(self) -> list[str]:
-        rows: list[list[str]] = [[] for _ in range(self.states)]
-        for i, j, sign, e in self.places:
-            rows[i].append(f"{'-' if sign < 0 else '+'} a[{e}] * W(p + {j})")
-        return [
-            f"W(q + {i}) = f * ({' '.join(row).removeprefix('+ ')}); W(to + {i}) += W(q + {i});" if row else f"W(q + {i}) = 0.0;"
-            for i, row in enumerate(rows)
-        ]  # fmt: skip
-
-    def _adjoint(self) -> list[str]:
-        driven = {e for e, k in self.parts if k}
-        columns: list[list[str]] = [[] for _ in range(self.states)]
-        for i, j, sign, e in self.places:
-            add = "-=" if sign < 0 else "+="
-            columns[j].append(
-                f"s {add} a[{e}] * W(scaled + {i});" + (f" d[{e}] {add} q * W(scaled + {i});" if e in driven else "")
-            )
-        return [
-            f"{{ const V q = W(p + {j}); V s = W(from + {j}); {' '.join(column)} W(before + {j}) = s; }}"
-            for j, column in enumerate(columns)
-        ]  # fmt: skip
-
-    def _slopes(self) -> list[str]:
-        return [f"W(u + {k - 1}) += W(c + {at}) * d[{e}];" for at, (e, k) in enumerate(self.parts) if k]
+    def fidelity(self, pulse: np.ndarray) -> float:
+        """Mean of |tr(X_goal†X)|²/m² over the ensemble, for one pulse (S, K)."""
+        overlaps = np.einsum("ij,eij->e", self.target.conj(), self.propagate(np.asarray(pulse, dtype=float)))
+        return float(np.mean(np.abs(overlaps) ** 2) / self.target.shape[1] ** 2)
 
 
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What the kernel returns, in the order of the guesses."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pulses:
+    """Optimised members, in the order of their guesses."""
 
     pulses: np.ndarray
     """(B, S, K)."""
-    cost: np.ndarray
-    """(B,)."""
+    infidelity: np.ndarray
+    """1 − F, or the cost of a `Problem`, (B,)."""
     gradient: np.ndarray
-    """∂J/∂u (B, S, K)."""
-    residual: np.ndarray
-    """Largest projected gradient by the controls relative to their scale, (B,)."""
+    """Largest |v − clip(v − ∂J/∂v)|, (B,); v is the pulse relative to its bounds (half the width is 1), or to `amplitude`."""
     iterations: np.ndarray
+    """(B,)."""
     statuses: list[Status]
+    """Why each member stopped."""
+    duration: float
+    wall_time: float
+    """[s]."""
+    search: str = ""
+    """What a search over durations leaves open."""
+
+    @property
+    def best(self) -> int:
+        """The member of least infidelity; NaN is worst."""
+        return int(np.nanargmin(np.where(np.isnan(self.infidelity), np.inf, self.infidelity)))
 
 
-@kept
-def _pattern(system: Bilinear) -> tuple[Pattern, np.ndarray]:
-    return Pattern.of(system)
+# --- GRAPE --------------------------------------------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=64)
-def _kernel(pattern: Pattern, device: str) -> wp.Kernel:
-    return load_module(pattern.source(device.partition(":")[0]), device).solve
-
-
-def optimise(
-    system: Bilinear,
-    guess: np.ndarray,
+@in_turn
+def grape(
+    task: Transfer | Problem,
     *,
-    own: bool = False,
-    target: float = -np.inf,
-    gradient: float = 0.0,
+    restarts: int = 1,
+    guess: np.ndarray | None = None,
+    amplitude: float = 1.0,
+    infidelity: float = 1e-10,
+    gradient: float = 1e-9,
     max_iterations: int = 500,
+    seed: int = 0,
     threads: int | None = None,
-    device: str | torch.device = "cpu",
-) -> Found:
-    """Minimise J from every pulse of `guess` (B, S, K); `max_iterations=0` only evaluates.
+    params: np.ndarray | None = None,
+    device: str = "cpu",
+) -> Pulses:
+    """Minimise 1 − F, or the cost of a bilinear problem, by L-BFGS with exact gradients from many guesses at once.
 
-    `own`: member i has the i-th of B generators to itself; otherwise all of them share the pulse, and their mean cost counts. A member
-    is done at a cost of `target` or a largest projected gradient of `gradient`.
+    Args:
+        task: What to drive where.
+        restarts: Random guesses, uniform over the bounds, or up to ± `amplitude` without bounds.
+        guess: Pulses (S, K) or (B, S, K) to start from instead.
+        amplitude: Scale of a pulse without bounds.
+        infidelity: A member is done when 1 − F falls to it …
+        gradient: … or its gradient does.
+        max_iterations: Steps of L-BFGS.
+        seed: Of the random guesses; member i is the same whatever `restarts`.
+        threads: On a CPU (default: all cores); they do not change the result.
+        params: Of a `Problem` (n_p,) or (E, n_p): an ensemble, whose mean cost counts.
+        device: cpu, cuda or cuda:N.
+
+    The first use of a pattern of Hamiltonians compiles a kernel (seconds), which is kept on disk.
     """
-    where = resolve_device(device)
-    pattern, numbers = _pattern(system)
-    kernel = _kernel(pattern, str(where))
-    num, slots, _ = guess.shape
-    lanes = LANES if where.type == "cpu" else 1
-    systems = 1 if own else len(numbers)
-    (low, high), half = system.span, system.half
-    middle = 0.5 * (low + high)
-    box = np.stack([(system.low - middle) / half, (system.high - middle) / half], axis=1)
-    z = np.clip((guess - middle) / half, box[:, 0], box[:, 1])
-    bounded = np.isfinite(box).all(axis=1)
-    largest = np.where(
-        bounded,
-        np.maximum(np.abs(low), np.abs(high)),
-        np.maximum(10 * half, 2 * np.nan_to_num(np.abs(guess)).max(axis=(0, 1))),
-    )
-    theta = (system.norms @ np.append(1.0, largest)).max() * system.duration / slots
-    splits = max(1, int(np.ceil(0.25 * theta * (1 + 1e-12))))
-    reach = np.where(bounded.all(), 0.5, np.maximum(1.0, np.abs(z).max(axis=(1, 2))))
-    rows = pattern.work_rows(slots, splits, systems, lanes)
-    groups = -(-num // lanes)
-    if where.type == "cuda":
-        threads = max(1, min(sharing_threads(groups, where), _LARGEST_ARRAY // rows))
+    began = time.perf_counter()
+    require(isinstance(restarts, int) and restarts > 0, "restarts", "be a positive integer", f"is {restarts!r}")
+    require(0 < amplitude < np.inf, "amplitude", "be positive", f"is {amplitude!r}")
+    system = _system(task, params)
+    system = system.replace(scale=np.full(len(system.low), float(amplitude)))
+    shape = (system.slots, len(system.low))
+    if guess is None:
+        low, high = system.span
+        u = np.stack([np.random.default_rng([seed, i]).uniform(low, high, shape) for i in range(restarts)])
     else:
-        threads = min(groups, threads) if threads else sharing_threads(groups, where)
-    tensor = lambda a: torch.tensor(np.ascontiguousarray(a, dtype=np.float64), device=where)
-    inputs = [
-        z, reach, box, np.stack([middle, half], axis=1), np.atleast_2d(system.start), numbers, system.norms, system.final, system.running,
-        system.effort,
-    ]  # fmt: skip
-    outputs = [torch.empty(shape, dtype=torch.float64, device=where) for shape in (z.shape, z.shape, (num, 4))]
-    work = torch.empty(threads * rows * lanes, dtype=torch.float64, device=where)
-    settings = [system.duration, system.constant, target, gradient, float(max_iterations)]
-    counts = [num, slots, systems, int(own), len(np.atleast_2d(system.start)), splits, rows]
-    launch_shared(kernel, threads, [*map(tensor, inputs), work, *outputs, *settings, *counts], where)
-    z, slopes, summary = (a.cpu().numpy() for a in outputs)
-    pulses = np.where(z <= box[:, 0], system.low, np.where(z >= box[:, 1], system.high, middle + half * z))
-    return Found(
-        pulses=pulses, cost=summary[:, 0].copy(), gradient=slopes / half, residual=summary[:, 1].copy(),
-        iterations=summary[:, 2].astype(int), statuses=[_STATUSES[int(i)] for i in summary[:, 3]],
+        u = np.asarray(guess, dtype=float)
+        require(
+            u.ndim in (2, 3) and u.shape[-2:] == shape, "guess", f"have shape {shape} or (B, {shape[0]}, {shape[1]})",
+            f"has {np.shape(guess)}",
+        )  # fmt: skip
+        require(bool(np.isfinite(u).all()), "guess", "be finite", "holds NaN or infinity")
+        u = u.reshape(-1, *shape)
+    if len(system.generators) >= _ENSEMBLE:
+        found = [_side_by_side(system, one, infidelity, gradient, max_iterations, threads, device) for one in u]
+        pulses, cost, residual, iterations, statuses = zip(*found, strict=True)
+    else:
+        f = optimise(
+            system,
+            u,
+            target=infidelity,
+            gradient=gradient,
+            max_iterations=max_iterations,
+            threads=threads,
+            device=device,
+        )
+        pulses, cost, residual, iterations, statuses = f.pulses, f.cost, f.residual, f.iterations, f.statuses  # type: ignore[assignment]
+    return Pulses(
+        pulses=np.asarray(pulses), infidelity=np.asarray(cost), gradient=np.asarray(residual), iterations=np.asarray(iterations),
+        statuses=list(statuses), duration=system.duration, wall_time=time.perf_counter() - began,
     )  # fmt: skip
+
+
+def _system(task: Transfer | Problem, params: np.ndarray | None = None) -> Bilinear:
+    if isinstance(task, Transfer):
+        require(params is None, "params", "be None for a `Transfer`", "is given")
+        return task.system
+    system = bilinear(task, params) if isinstance(task, Problem) else None
+    require(
+        system is not None, "task", "be a `Transfer`, or a bilinear problem with quadratic costs, bounds on controls only and the "
+        "integrator `exponential`", f"is {task!r}",
+    )  # fmt: skip
+    assert system is not None
+    return system
+
+
+def _side_by_side(
+    system: Bilinear, guess: np.ndarray, target: float, gradient: float, max_iterations: int, threads: int | None, device: str
+) -> tuple[np.ndarray, float, float, int, Status]:  # fmt: skip
+    """One pulse for many systems, each of them a member of the kernel; scipy's L-BFGS-B on the mean."""
+    free, half = system.unbounded, np.broadcast_to(system.half, guess.shape).ravel()
+    low, high = (np.broadcast_to(side, guess.shape).ravel() / half for side in (system.low, system.high))
+
+    class Reached(Exception):
+        pass
+
+    best: list[Any] = [np.inf, None, None]
+
+    def function(z: np.ndarray) -> tuple[float, np.ndarray]:
+        pulses = np.broadcast_to((z * half).reshape(guess.shape), (len(system.generators), *guess.shape))
+        found = optimise(free, pulses, own=True, max_iterations=0, threads=threads, device=device)
+        value, slope = float(found.cost.mean()), found.gradient.mean(axis=0).ravel() * half
+        if value < best[0]:
+            best[:] = value, z.copy(), slope
+        if value <= target:
+            raise Reached
+        return value, slope
+
+    iterations, status = 0, Status.CONVERGED
+    try:
+        result = minimize(
+            function, guess.ravel() / half, jac=True, method="L-BFGS-B", bounds=np.stack([low, high], axis=1),
+            options={"maxiter": max_iterations, "maxfun": 10 * max_iterations, "maxcor": 20, "ftol": 0.0, "gtol": gradient},
+        )  # fmt: skip
+        iterations = result.nit
+        status = Status.MAX_ITERATIONS if result.status == 1 else Status.CONVERGED if result.success else Status.STALLED
+    except Reached:
+        pass
+    if best[1] is None:
+        return guess, np.nan, np.nan, 0, Status.DIVERGED
+    value, z, slope = best
+    return (
+        (z * half).reshape(guess.shape),
+        value,
+        float(np.abs(z - np.clip(z - slope, low, high)).max()),
+        iterations,
+        status,
+    )
+
+
+# --- Krotov -------------------------------------------------------------------------------------------------------------
+
+
+@in_turn
+def krotov(
+    task: Transfer, guess: np.ndarray, *, weight: float = 1.0, infidelity: float = 1e-6, max_iterations: int = 200
+) -> tuple[np.ndarray, np.ndarray]:
+    """Krotov's method: pulse (S, K) and the infidelity before every iteration and at the end.
+
+    Every slot is changed at once and its effect felt by the next: Δu_kj = Im tr(Λ_j† H_k X_{j−1})/weight, Λ_S = τ X_goal/m², with
+    Λ of the old pulse and X of the new one. 1 − F falls monotonically for a large enough `weight` and short enough slots.
+    """
+    require(weight > 0, "weight", "be positive", f"is {weight!r}")
+    u = np.array(guess, dtype=float)
+    shape = (task.slots, task.num_controls)
+    require(u.shape == shape, "guess", f"have shape {shape}", f"has shape {u.shape}")
+    require(len(task.drift) == 1, "task", "hold one system for Krotov's method", f"holds {len(task.drift)}")
+    drift, controls, m, step = task.drift[0], task.controls[0], task.target.shape[1], task.duration / task.slots
+
+    def gate(pulse: np.ndarray) -> np.ndarray:
+        return propagator(drift + np.einsum("...k,kij->...ij", pulse, controls), step)
+
+    x = task.propagate(u)[0]
+    errors = [1 - abs(np.vdot(task.target, x) / m) ** 2]
+    for _ in range(max_iterations):
+        if errors[-1] <= infidelity:
+            break
+        costate = np.empty((task.slots + 1, *x.shape), dtype=complex)
+        costate[-1] = np.vdot(task.target, x) * task.target / m**2
+        for j, old in reversed(list(enumerate(gate(u)))):
+            costate[j] = old.conj().T @ costate[j + 1]
+        x = task.initial
+        for j in range(task.slots):
+            u[j] += np.einsum("ia,kij,ja->k", costate[j].conj(), controls, x).imag / weight
+            if task.bounds is not None:
+                u[j] = np.clip(u[j], *task.bounds)
+            x = gate(u[j]) @ x
+        errors.append(1 - abs(np.vdot(task.target, x) / m) ** 2)
+    return u, np.array(errors)
+
+
+# --- least time and few levels ------------------------------------------------------------------------------------------
+
+
+def _lasting(task: Transfer | Problem, duration: float) -> Any:
+    return task.replace(duration=duration) if isinstance(task, Transfer) else task.replace(dt=duration / task.steps)
+
+
+_CONFIDENCE = 0.95
+"""Of the statement how rare successful guesses are where none was met: (1 − share)^guesses = 1 − confidence."""
+
+
+@in_turn
+def least_time(
+    task: Transfer | Problem, low: float, high: float, *, infidelity: float = 1e-8, accuracy: float = 1e-3, restarts: int = 4,
+    max_iterations: int = 200, seed: int = 0,
+) -> Pulses:  # fmt: skip
+    """The pulse of the least duration between `low` and `high` that still reaches 1 − F (or a cost) ≤ `infidelity`, by bisection.
+
+    Each duration is tried from the best pulses so far, then from `restarts` random guesses. That the next shorter one failed proves
+    nothing: `Pulses.search` says how rare the guesses can be that reach it all the same. Raises ArgumentError where not even `high`
+    suffices.
+    """
+    require(0 < low < high, "low", "be positive and below `high`", f"is {low!r} with high {high!r}")
+
+    def attempt(duration: float, before: Pulses | None) -> Pulses:
+        now = _lasting(task, duration)
+        options: dict[str, Any] = {"infidelity": infidelity, "max_iterations": max_iterations}
+        if before is not None:
+            found = grape(now, guess=before.pulses[np.argsort(before.infidelity)[:restarts]], **options)
+            if found.infidelity[found.best] <= infidelity:
+                return found
+        return grape(now, restarts=restarts, seed=seed, **options)
+
+    best = attempt(high, None)
+    reached = best.infidelity[best.best]
+    require(reached <= infidelity, "high", f"suffice for an infidelity of {infidelity:g}", f"reaches {reached:.3g}")
+    tried = False
+    while high - low > accuracy:
+        middle = 0.5 * (low + high)
+        found = attempt(middle, best)
+        if found.infidelity[found.best] <= infidelity:
+            best, high = found, middle
+        else:
+            low, tried = middle, True
+    rare = 1 - (1 - _CONFIDENCE) ** (1 / restarts)
+    failed = f"{restarts} random guesses and the pulses of the next longer duration fell short at {low:.6g} s: with {_CONFIDENCE:.0%} "
+    failed += f"confidence fewer than {rare:.0%} of such guesses reach it there"
+    return replace(best, search=failed if tried else f"every duration tried was reached, down to {high:.6g} s")
+
+
+def best_sequence(task: Transfer, levels: Any) -> tuple[np.ndarray, float]:
+    """The best of all sequences whose slots take one of a few `levels` (L, K) (or (L,) for one control): (S, K) and its F.
+
+    Proved by exhaustion, L^S sequences from the L^⌈S/2⌉ that the first half and the second half can do (meet in the middle).
+    """
+    values = np.asarray(levels, dtype=float)
+    values = values[:, None] if values.ndim == 1 else values
+    require(
+        values.ndim == 2 and values.shape[1] == task.num_controls,
+        "levels",
+        f"have {task.num_controls} columns",
+        f"has shape {np.shape(levels)}",
+    )
+    require(len(task.drift) == 1, "task", "hold one system", f"holds {len(task.drift)}")
+    first = task.slots // 2
+    count = len(values) ** (task.slots - first)
+    require(
+        count <= 2**17, "slots", "leave at most 131072 sequences in each half", f"is {task.slots}, which leaves {count}"
+    )
+    gates = propagator(task.drift[0] + np.einsum("lk,kij->lij", values, task.controls[0]), task.duration / task.slots)
+
+    def reach(x: np.ndarray, matrices: np.ndarray, slots: int) -> np.ndarray:
+        """All ends (L^slots, d·m); the index counts in base L, the slot applied first the most significant."""
+        ends = x[None]
+        for _ in range(slots):
+            ends = np.einsum("lij,njm->nlim", matrices, ends).reshape(-1, *x.shape)
+        return ends.reshape(len(ends), -1)
+
+    ahead = reach(task.initial, gates, first)
+    back = reach(task.target, gates.conj().swapaxes(-1, -2), task.slots - first)
+    best, where = -1.0, (0, 0)
+    for start in range(0, len(back), 1024):
+        overlaps = np.abs(back[start : start + 1024].conj() @ ahead.T)
+        i, j = np.unravel_index(np.argmax(overlaps), overlaps.shape)
+        if overlaps[i, j] > best:
+            best, where = float(overlaps[i, j]), (int(j), int(i) + start)
+    digits = lambda index, slots: [index // len(values) ** (slots - 1 - k) % len(values) for k in range(slots)]
+    chosen = list(itertools.chain(digits(where[0], first), reversed(digits(where[1], task.slots - first))))
+    return values[chosen], (best / task.target.shape[1]) ** 2

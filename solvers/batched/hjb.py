@@ -17,12 +17,13 @@ import warp as wp
 
 from optctl.codegen.cache import load_module
 from optctl.codegen.cpp_source import module, with_numbers
+from optctl.codegen.function import CompiledFunction
 from optctl.codegen.launch import launch, resolve_device, target
 from optctl.codegen.warp_source import Target
 from optctl.problem import Problem
-from optctl.simulation.compiled import CompiledFunction
+from optctl.solvers.batched.kernels import text
 from optctl.solvers.batched.source import LANE_LOOP
-from optctl.solvers.feedback.hjb import _OUTSIDE
+from optctl.solvers.guesses.dynamic_programming import PROHIBITIVE
 
 _WIDTH = 8
 """Nodes side by side in the table."""
@@ -37,62 +38,7 @@ _ARGUMENTS = {
         "counts": _INTEGERS, "table": _REALS, "before": _REALS, "after": _REALS, "controls": "wp.int64", "num": "wp.int64",
     },
 }  # fmt: skip
-
-_BODIES = {
-    "place": """
-    const REAL cost = costs.data[first];
-    bool good = cost - cost == 0.0;
-    for (int axis = 0; axis < N; ++axis) {
-        const REAL x = get(states, first, N, axis);
-        good = good && x - x == 0.0;
-    }
-    REAL* entry = table.data + (first / WIDTH * controls + control) * (N + 1) * WIDTH + first % WIDTH;
-    for (int axis = 0; axis < N; ++axis) {
-        const REAL x = good ? get(states, first, N, axis) : get(nodes, first, N, axis);
-        const REAL size = REAL(counts.data[axis]), position = (x - axes.data[axis]) / axes.data[N + axis];
-        const REAL turned = position - size * wp::floor(position / size);
-        entry[axis * WIDTH] = wrapped.data[axis] ? (0.0 <= turned && turned < size ? turned : 0.0)
-                                                 : (position > 0.0 ? (position < size - 1.0 ? position : size - 1.0) : 0.0);
-    }
-    entry[N * WIDTH] = good ? cost : OUTSIDE;
-""",
-    "stage": """
-    typedef wp::int64 I;
-    const REAL* entry = table.data + first / WIDTH * controls * (N + 1) * WIDTH + first % WIDTH;
-    REAL best[LANES];
-    <lanes> best[lane] = INFINITY;
-    for (I control = 0; control < controls; ++control, entry += (N + 1) * WIDTH) {
-        I corner[1 << N][LANES];
-        REAL weight[1 << N][LANES], total[LANES];
-        <lanes> corner[0][lane] = 0;
-        <lanes> weight[0][lane] = 1.0;
-        for (int axis = 0; axis < N; ++axis) {
-            const I size = counts.data[axis];
-            I below[LANES], above[LANES];
-            REAL part[LANES];
-            <lanes> {
-                const REAL position = entry[axis * WIDTH + lane];
-                below[lane] = I(position);
-                above[lane] = below[lane] + 1 < size ? below[lane] + 1 : 0;
-                part[lane] = position - REAL(below[lane]);  // 0 on the last node of what is not wrapped
-            }
-            for (int c = 0; c < 1 << axis; ++c)
-                <lanes> {
-                    corner[c + (1 << axis)][lane] = corner[c][lane] * size + above[lane];
-                    weight[c + (1 << axis)][lane] = weight[c][lane] * part[lane];
-                    corner[c][lane] = corner[c][lane] * size + below[lane];
-                    weight[c][lane] *= 1.0 - part[lane];
-                }
-        }
-        <lanes> total[lane] = entry[N * WIDTH + lane];
-        for (int c = 0; c < 1 << N; ++c)
-            <lanes> total[lane] += weight[c][lane] * before.data[corner[c][lane]];
-        <lanes> best[lane] = total[lane] < best[lane] ? total[lane] : best[lane];  // what is no number is not less
-    }
-    for (int lane = 0; lane < count; ++lane)
-        after.data[first + lane] = best[lane];
-""",
-}  # `axes`: where each begins, then its spacings
+# `axes`: where each begins, then its spacings
 
 
 def _lanes(name: str, device: str) -> int:
@@ -103,8 +49,8 @@ def _lanes(name: str, device: str) -> int:
 def source(name: str, n: int, kind: Target) -> str:
     """The module of a kernel, `place` (fills the table for one control) or `stage`, on n axes."""
     lanes = _lanes(name, kind.device)
-    numbers = {"N": n, "LANES": lanes, "WIDTH": _WIDTH, "OUTSIDE": _OUTSIDE}
-    body = with_numbers(_BODIES[name].replace("<lanes>", LANE_LOOP), numbers)
+    numbers = {"N": n, "LANES": lanes, "WIDTH": _WIDTH, "OUTSIDE": PROHIBITIVE}
+    body = with_numbers(text(f"hjb_{name}.cpp").replace("<lanes>", LANE_LOOP), numbers)
     title = f"dynamic programming on a grid of {n} states, {name}"
     return module(name, title, _ARGUMENTS[name], [], [body], lanes, kind)
 
@@ -139,7 +85,7 @@ def sweep(
     values = torch.zeros(1 + (problem.steps - 1) // hold, num, dtype=torch.float64, device=where)
     if problem.horizon == "finite":
         end = np.asarray(problem.terminal_cost_function(grid.T, params[0], problem.duration)).ravel()
-        values[0] = real(np.where(np.isfinite(end), end, _OUTSIDE))
+        values[0] = real(np.where(np.isfinite(end), end, PROHIBITIVE))
 
     step = CompiledFunction(problem.step_function, where, torch.float64)
     nodes, p, now, shape = real(grid), real(params), real([0.0]), real(np.stack([low, spacing]))

@@ -27,10 +27,11 @@ from optctl.codegen.launch import launch_shared, one_thread, resolve_device, sha
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem
 from optctl.problem.controller import check_params
+from optctl.problem.structure import expansion, time_invariant
 from optctl.solvers.batch import Batched
+from optctl.solvers.batched.kernels import text
 from optctl.solvers.batched.source import FLAGS, LANE_LOOP, LANES
-from optctl.solvers.guesses.dynamic_programming import time_invariant
-from optctl.solvers.methods.lqr import LinearQuadratic, _expansion, _reference, augmented, riccati_infinite
+from optctl.solvers.methods.lqr import LinearQuadratic, augmented, equilibrium, riccati_infinite
 
 _DOUBLINGS = 60
 _WIDE, _LARGEST = 48, 256
@@ -164,105 +165,6 @@ _ARGUMENTS = dict.fromkeys(
     ("a_in", "b_in", "q_in", "n_in", "r_in", "end", "gains", "values"), "wp.array(dtype=wp.float64)"
 ) | dict.fromkeys(("num", "steps", "stages", "threads", "offset"), "wp.int64")
 
-_BODY = """
-    typedef wp::int64 I;
-    double P[N][N][LANES], A[N][N][LANES], B[N][M][LANES], Q[N][N][LANES], X[N][M][LANES], R[M][M][LANES];
-    double PA[N][N][LANES], PB[N][M][LANES], S[M][M][LANES], G[M][N][LANES], K[M][N][LANES];
-    for (I group = thread + offset; group * LANES < num; group += threads) {
-        I who[LANES];
-        for (int lane = 0; lane < LANES; ++lane)
-            who[lane] = group * LANES + lane < num ? group * LANES + lane : num - 1;
-        auto load = [&](const auto& from, I per, I at, auto& to, int rows, int columns) {
-            for (int i = 0; i < rows; ++i)
-                for (int j = 0; j < columns; ++j)
-                    for (int lane = 0; lane < LANES; ++lane)
-                        to[i][j][lane] = from.data[((who[lane] * per + at) * rows + i) * columns + j];
-        };
-        auto save = [&](auto& to, I per, I at, const auto& from, int rows, int columns) {
-            for (int i = 0; i < rows; ++i)
-                for (int j = 0; j < columns; ++j)
-                    for (int lane = 0; lane < LANES; ++lane)
-                        to.data[((who[lane] * per + at) * rows + i) * columns + j] = from[i][j][lane];
-        };
-        load(end, 1, 0, P, N, N);
-        save(values, steps + 1, steps, P, N, N);
-        for (I k = steps - 1; k >= 0; --k) {
-            if (k == steps - 1 || stages > 1) {
-                const I at = k < stages ? k : stages - 1;
-                load(a_in, stages, at, A, N, N);
-                load(b_in, stages, at, B, N, M);
-                load(q_in, stages, at, Q, N, N);
-                load(n_in, stages, at, X, N, M);
-                load(r_in, stages, at, R, M, M);
-            }
-            for (int i = 0; i < N; ++i) {
-                for (int j = 0; j < N; ++j) {
-                    double sum[LANES] = {};
-                    for (int l = 0; l < N; ++l)
-                        <lanes> sum[lane] += P[i][l][lane] * A[l][j][lane];
-                    <lanes> PA[i][j][lane] = sum[lane];
-                }
-                for (int j = 0; j < M; ++j) {
-                    double sum[LANES] = {};
-                    for (int l = 0; l < N; ++l)
-                        <lanes> sum[lane] += P[i][l][lane] * B[l][j][lane];
-                    <lanes> PB[i][j][lane] = sum[lane];
-                }
-            }
-            for (int i = 0; i < M; ++i) {
-                for (int j = 0; j < M; ++j) {
-                    double sum[LANES] = {};
-                    for (int l = 0; l < N; ++l)
-                        <lanes> sum[lane] += B[l][i][lane] * PB[l][j][lane];
-                    <lanes> S[i][j][lane] = R[i][j][lane] + sum[lane];
-                }
-                for (int j = 0; j < N; ++j) {
-                    double sum[LANES] = {};
-                    for (int l = 0; l < N; ++l)
-                        <lanes> sum[lane] += B[l][i][lane] * PA[l][j][lane];
-                    <lanes> K[i][j][lane] = G[i][j][lane] = X[j][i][lane] + sum[lane];
-                }
-            }
-            for (int j = 0; j < M; ++j) {  // S = LL', then L and L' solved in place; a pivot that is not positive gives NaN
-                for (int l = 0; l < j; ++l)
-                    <lanes> S[j][j][lane] -= S[j][l][lane] * S[j][l][lane];
-                <lanes> S[j][j][lane] = S[j][j][lane] > 0.0 ? wp::sqrt(S[j][j][lane]) : NAN;
-                for (int i = j + 1; i < M; ++i) {
-                    for (int l = 0; l < j; ++l)
-                        <lanes> S[i][j][lane] -= S[i][l][lane] * S[j][l][lane];
-                    <lanes> S[i][j][lane] /= S[j][j][lane];
-                }
-            }
-            for (int c = 0; c < N; ++c) {
-                for (int j = 0; j < M; ++j) {
-                    for (int l = 0; l < j; ++l)
-                        <lanes> K[j][c][lane] -= S[j][l][lane] * K[l][c][lane];
-                    <lanes> K[j][c][lane] /= S[j][j][lane];
-                }
-                for (int j = M - 1; j >= 0; --j) {
-                    for (int l = j + 1; l < M; ++l)
-                        <lanes> K[j][c][lane] -= S[l][j][lane] * K[l][c][lane];
-                    <lanes> K[j][c][lane] /= S[j][j][lane];
-                }
-            }
-            for (int i = 0; i < N; ++i)
-                for (int j = 0; j < N; ++j) {
-                    double sum[LANES] = {};
-                    for (int l = 0; l < N; ++l)
-                        <lanes> sum[lane] += A[l][i][lane] * PA[l][j][lane];
-                    for (int l = 0; l < M; ++l)
-                        <lanes> sum[lane] -= K[l][i][lane] * G[l][j][lane];
-                    <lanes> P[i][j][lane] = Q[i][j][lane] + sum[lane];
-                }
-            for (int i = 0; i < N; ++i)
-                for (int j = 0; j < i; ++j)
-                    <lanes> P[i][j][lane] = P[j][i][lane] = 0.5 * (P[i][j][lane] + P[j][i][lane]);
-            save(gains, steps, k, K, M, N);
-            save(values, steps + 1, k, P, N, N);
-        }
-    }
-"""
-
 
 def _lanes(n: int, device: str) -> int:
     return LANES if device == "cpu" and n <= _WIDE else 1
@@ -270,7 +172,7 @@ def _lanes(n: int, device: str) -> int:
 
 def source(n: int, m: int, device: str) -> str:
     """The module of the recursion for n states and m controls: eight plants of a thread in lock-step, on a GPU one."""
-    body = with_numbers(_BODY.replace("<lanes>", LANE_LOOP), {"N": n, "M": m, "LANES": _lanes(n, device)})
+    body = with_numbers(text("riccati.cpp").replace("<lanes>", LANE_LOOP), {"N": n, "M": m, "LANES": _lanes(n, device)})
     return native_module("recursion", f"Riccati recursions with {n} states and {m} controls", _ARGUMENTS, body, FLAGS)
 
 
@@ -322,7 +224,7 @@ def matrices(
     problem: Problem, x: np.ndarray, u: np.ndarray, params: np.ndarray, discretised: bool, times: np.ndarray
 ) -> LinearQuadratic:
     """`lqr.expand` about (x, u) of every plant at every time: arrays (B, len(times), …)."""
-    function, (num, m), n = Batched(_expansion(problem, discretised)[0]), (len(params), len(times)), problem.n_x
+    function, (num, m), n = Batched(expansion(problem, discretised)[0]), (len(params), len(times)), problem.n_x
     rows = [np.repeat(a, m, axis=0) for a in (x, u, params)]
     motion, jacobian, cost, gradient, hessian, *_ = function(*rows, np.tile(times, num)[:, None])
     end, end_gradient, end_hessian = np.zeros((num, 1)), np.zeros((num, n)), np.zeros((num, n, n))
@@ -345,7 +247,7 @@ def _references(
 ) -> tuple[np.ndarray, np.ndarray]:
     """An equilibrium of every plant: that of the mean plant where it holds for all, else found plant by plant."""
     try:
-        x, u = _reference(problem, linearize_at, p.mean(axis=0))
+        x, u = equilibrium(problem, linearize_at, p.mean(axis=0))
     except ArgumentError:
         x, u = np.zeros(problem.n_x), np.zeros(problem.n_u)
     states, controls = np.tile(x, (len(p), 1)), np.tile(u, (len(p), 1))
@@ -357,7 +259,7 @@ def _references(
     gap = np.abs(matrices(problem, states, controls, p, True, now).c).max(axis=(1, 2))
     for i in np.flatnonzero(~(gap < 1e-6 * (1 + np.abs(x).max()))):
         try:
-            states[i], controls[i] = _reference(problem, linearize_at, p[i])
+            states[i], controls[i] = equilibrium(problem, linearize_at, p[i])
         except ArgumentError as error:
             messages[i] = str(error)
     return states, controls
@@ -382,7 +284,7 @@ def lqr(
     require(horizon in ("finite", "infinite"), "horizon", "be 'finite' or 'infinite'", f"is {horizon!r}")
     discretised = discretised or problem.discrete
     num, messages = len(p), [""] * len(p)
-    linear, steady = _expansion(problem, discretised)[1] and linearize_at is None, time_invariant(problem)
+    linear, steady = expansion(problem, discretised)[1] and linearize_at is None, time_invariant(problem)
     x, u = np.zeros((num, problem.n_x)), np.zeros((num, problem.n_u))
     m = matrices(problem, x, u, p, discretised, np.zeros(1))
     affine = any(np.any(a) for a in (m.c, m.q, m.r))

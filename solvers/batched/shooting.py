@@ -26,13 +26,15 @@ import torch
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.problem.controller import check_params
+from optctl.problem.structure import path_constrained
 from optctl.problem.trajectory import Trajectory
 from optctl.shared import in_turn
 from optctl.solvers.batch import Batched
 from optctl.solvers.batched.flow import LARGEST, integrate
 from optctl.solvers.methods.hamiltonian import EXCESS, excess, hamiltonian
 from optctl.solvers.methods.pontryagin import extremals
-from optctl.solvers.solution import SolutionBatch, Status
+from optctl.solvers.solution import Status
+from optctl.solvers.solution_batch import SolutionBatch
 
 _AT_ONCE = 1024
 """Members of one pass: bounds the memory for the sensitivities."""
@@ -247,7 +249,7 @@ def check_suitable(problem: Problem) -> None:
     """Raise ArgumentError for a problem that `solve_pontryagin` does not take."""
     require(not problem.discrete, "problem", "have continuous dynamics", "is discrete")
     require(
-        problem.path_constraints is None and not np.isfinite([problem.state_low, problem.state_high]).any(),
+        not path_constrained(problem),
         "problem", "have neither state bounds nor path constraints for indirect shooting", "has them",
     )  # fmt: skip
     require(

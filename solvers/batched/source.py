@@ -24,6 +24,7 @@ from optctl.codegen.program import build_program
 from optctl.codegen.warp_source import FUSED, Target, emit, titled, typed, used_helpers
 from optctl.problem import Problem
 from optctl.solvers.batched import stages
+from optctl.solvers.batched.kernels import text
 
 LANES = 8
 """Problems per thread of a CPU: one 512-bit vector of float64, or two of 256 bits."""
@@ -35,37 +36,6 @@ _SCALARS = (
     "step_high", "start_time",
 )  # fmt: skip
 
-_HEADER = """import warp as wp
-
-wp.set_module_options({{"enable_backward": False, "max_unroll": 1, "cpu_compiler_flags": "{flags}"}})
-
-
-@wp.func_native("return tid + offset;")
-def index(tid: wp.int32, offset: wp.int64) -> wp.int64: ...
-
-
-@wp.func_native("return a.data[base + row * stride + lane];")
-def get(a: wp.array(dtype=wp.float64), base: wp.int64, stride: wp.int64, row: wp.int64, lane: wp.int64) -> wp.float64: ...
-
-
-@wp.func_native("a.data[base + row * stride + lane] = value;")
-def put(a: wp.array(dtype=wp.float64), base: wp.int64, stride: wp.int64, row: wp.int64, lane: wp.int64, value: wp.float64): ...
-
-
-@wp.func_native("return a.data[i];")
-def read(a: wp.array(dtype=wp.float64), i: wp.int64) -> wp.float64: ...
-
-
-@wp.func_native("a.data[i] = value;")
-def write(a: wp.array(dtype=wp.float64), i: wp.int64, value: wp.float64): ...
-
-
-@wp.func
-def finite(a: wp.float64):
-    return a - a == ZERO
-
-
-"""
 
 _EXTREMES = [
     "def largest(a: wp.float64, b: wp.float64):\n    return wp.where(a > b, a, wp.where(b >= a, b, a + b))",
@@ -102,402 +72,12 @@ TRIGONOMETRY = [
 
 FLAGS = "-march=native -mprefer-vector-width=512 -mllvm -runtime-memory-check-threshold=256"
 
-_NATIVE = """
-@wp.func_native(\"\"\"
-    double* w = work.data + base;
-    const wp::int64 S = <stride>;
-<helpers>
-<body>
-\"\"\")
-def {name}(work: wp.array(dtype=wp.float64), base: wp.int64, stride: wp.int64, tail: wp.int64, steps: wp.int64, dt: wp.float64): ...
-
-"""
-
-_BACKWARD = """
-    const wp::int64 last = steps * RECORD;
-    <lanes>
-    {
-        const double t = $start_time + double(steps) * dt;
-        <end>
-        $change0 = $change1 = $change2 = $residual = $complement = 0.0;
-        $pivot = INFINITY;
-    }
-    for (wp::int64 k = steps - 1; k >= 0; --k) {
-        const wp::int64 row = k * RECORD;
-        <lanes>
-        {
-            const double t = $start_time + double(k) * dt;
-            <stage>
-        }
-    }
-"""
-
-_FORWARD = """
-    const wp::int64 last = steps * RECORD;
-    <lanes>
-    {
-        $cost_new = $logs_new = $gaps_new = 0.0;
-        $distance = $step_low = $step_high = 1.0;
-        <start>
-    }
-    for (wp::int64 k = 0; k < steps; ++k) {
-        const wp::int64 row = k * RECORD;
-        <lanes>
-        {
-            const double t = $start_time + double(k) * dt;
-            <stage>
-        }
-        if (k % 4 == 3 || k == steps - 1)
-            for (wp::int64 lane = 0; lane < LANES; ++lane) {
-                if ($barrier > 0.0)
-                    $logs_new += wp::log($distance);
-                $distance = 1.0;
-            }
-    }
-    <lanes>
-    {
-        const double t = $start_time + double(steps) * dt;
-        <end>
-    }
-"""
-
-_ACCEPT = """
-    for (wp::int64 k = 0; k < steps; ++k) {
-        const wp::int64 row = k * RECORD;
-        <lanes>
-        {
-            const bool taken = $accepted > 0.0;
-            const bool inside = taken & ($barrier > 0.0);
-            const double rest = taken ? 1.0 - $alpha : 1.0;
-            <stage>
-        }
-    }
-"""
 
 LANE_LOOP = """#ifdef __clang__
     #pragma clang loop vectorize(assume_safety) vectorize_width(LANES) interleave(disable) unroll(disable)
     #endif
     for (wp::int64 lane = 0; lane < LANES; ++lane)"""
 """All lanes of a thread: LLVM makes vectors of them; they share no memory. On a GPU a thread is one lane."""
-
-_LOGIC = """
-@wp.func
-def load(
-    work: wp.array(dtype=wp.float64), base: wp.int64, stride: wp.int64, tail: wp.int64, lane: wp.int64, steps: wp.int64,
-    i: wp.int64, states: wp.array(dtype=wp.float64), controls: wp.array(dtype=wp.float64),
-    params: wp.array(dtype=wp.float64), bounds: wp.array(dtype=wp.float64), times: wp.array(dtype=wp.float64),
-    data: wp.array(dtype=wp.float64), num_params: wp.int64, num_bounds: wp.int64, num_times: wp.int64, weight: wp.float64,
-    closed: wp.float64,
-):
-    $member = REAL(i)
-    $phase = ONE
-    $ending = ZERO
-    $converged = ZERO
-    $iterations = ZERO
-    $rounds = ZERO
-    $trial = ZERO
-    $idle = ZERO
-    $hold = ZERO
-    $mu = ZERO
-    $factor = ONE
-    $theta = ONE
-    $barrier = ZERO
-    $unit = ONE
-    $alpha = ZERO
-    $margin = ZERO
-    $evaluate = ONE
-    $follow = closed
-    $accepted = ZERO
-    $penalty = ZERO
-    $start_time = read(times, i % num_times)
-    for j in range(N_P):
-        put(work, base, stride, tail + wp.int64(P_ROW) + wp.int64(j), lane, read(params, (i % num_params) * wp.int64(N_P) + wp.int64(j)))
-    narrow = wp.min(REAL(0.02), REAL(2.0) * weight)
-    for j in range(N_U):
-        low = read(bounds, (i % num_bounds) * wp.int64(2 * N_U) + wp.int64(j))
-        high = read(bounds, (i % num_bounds) * wp.int64(2 * N_U) + wp.int64(N_U) + wp.int64(j))
-        put(work, base, stride, tail + wp.int64(LOW_ROW) + wp.int64(j), lane, low)
-        put(work, base, stride, tail + wp.int64(HIGH_ROW) + wp.int64(j), lane, high)
-        inset = narrow * wp.min(high - low, REAL(1000.0))
-        for step in range(wp.int32(steps)):
-            k = wp.int64(step)
-            u = read(controls, (i * steps + k) * wp.int64(N_U) + wp.int64(j))
-            u = wp.where(finite(u), wp.max(wp.min(u, high - inset), low + inset), u)  # Warp's min would lose a NaN
-            put(work, base, stride, k * wp.int64(RECORD) + wp.int64(U_ROW) + wp.int64(j), lane, u)
-    for step in range(wp.int32(steps)):
-        k = wp.int64(step)
-        for d in range(N_D):
-            put(work, base, stride, k * wp.int64(RECORD) + wp.int64(DATA_ROW) + wp.int64(d), lane,
-                read(data, (i * steps + k) * wp.int64(N_D) + wp.int64(d)))
-    for point in range(wp.int32(steps) + 1):
-        at = wp.int64(point)
-        for m in range(N_X):
-            x = read(states, (i * (steps + wp.int64(1)) + at) * wp.int64(N_X) + wp.int64(m))
-            put(work, base, stride, at * wp.int64(RECORD) + wp.int64(X_ROW) + wp.int64(m), lane, x)
-            put(work, base, stride, at * wp.int64(RECORD) + wp.int64(GAP_ROW) + wp.int64(m), lane, ZERO)
-        for n in range(N_U):
-            put(work, base, stride, at * wp.int64(RECORD) + wp.int64(Z_LOW_ROW) + wp.int64(n), lane, ZERO)
-            put(work, base, stride, at * wp.int64(RECORD) + wp.int64(Z_HIGH_ROW) + wp.int64(n), lane, ZERO)
-
-
-@wp.func
-def store(
-    work: wp.array(dtype=wp.float64), base: wp.int64, stride: wp.int64, tail: wp.int64, lane: wp.int64, steps: wp.int64,
-    states: wp.array(dtype=wp.float64), controls: wp.array(dtype=wp.float64), costs: wp.array(dtype=wp.float64),
-    costates: wp.array(dtype=wp.float64), hessians: wp.array(dtype=wp.float64), gains: wp.array(dtype=wp.float64),
-    summary: wp.array(dtype=wp.float64),
-):
-    i = wp.int64($member)
-    for point in range(wp.int32(steps) + 1):
-        k = wp.int64(point)
-        row = k * wp.int64(RECORD)
-        at = i * (steps + wp.int64(1)) + k
-        for j in range(N_X):
-            write(states, at * wp.int64(N_X) + wp.int64(j), get(work, base, stride, row + wp.int64(X_ROW) + wp.int64(j), lane))
-            write(costates, at * wp.int64(N_X) + wp.int64(j), get(work, base, stride, row + wp.int64(COSTATE_ROW) + wp.int64(j), lane))
-        for m in range(N_X * N_X):
-            write(hessians, at * wp.int64(N_X * N_X) + wp.int64(m),
-                  get(work, base, stride, row + wp.int64(HESSIAN_ROW) + wp.int64(m), lane))
-        if k < steps:
-            before = i * steps + k
-            write(costs, before, get(work, base, stride, row + wp.int64(COST_ROW), lane))
-            for n in range(N_U):
-                write(controls, before * wp.int64(N_U) + wp.int64(n), get(work, base, stride, row + wp.int64(U_ROW) + wp.int64(n), lane))
-            for q in range(N_U * N_X):
-                write(gains, before * wp.int64(N_U * N_X) + wp.int64(q),
-                      get(work, base, stride, row + wp.int64(GAIN_ROW) + wp.int64(q), lane))
-    write(summary, i * wp.int64(6), $cost)
-    write(summary, i * wp.int64(6) + wp.int64(1), wp.where(finite($residual), $residual, REAL(wp.inf)))
-    write(summary, i * wp.int64(6) + wp.int64(2), $converged)
-    write(summary, i * wp.int64(6) + wp.int64(3), $iterations)
-    write(summary, i * wp.int64(6) + wp.int64(4), $gaps)
-    write(summary, i * wp.int64(6) + wp.int64(5), $rounds)
-
-
-@wp.func
-def clamp_from_now_on(work: wp.array(dtype=wp.float64), base: wp.int64, stride: wp.int64, tail: wp.int64, lane: wp.int64):
-    $phase = REAL(3.0)
-    $barrier = ZERO
-    $margin = ZERO
-    $mu = ZERO
-    $factor = ONE
-    $theta = ONE
-    $hold = ZERO
-    $idle = ZERO
-    $trial = ZERO
-    $rounds = ZERO
-
-
-@wp.func
-def damp(work: wp.array(dtype=wp.float64), base: wp.int64, stride: wp.int64, tail: wp.int64, lane: wp.int64, success: wp.bool):
-    if success:
-        $factor = wp.min(REAL(0.5), REAL(0.5) * $factor)
-        $mu = $mu * $factor
-        if $mu < REAL(1.0e-6):
-            $mu = ZERO
-    else:
-        $factor = wp.max(REAL(2.0), REAL(2.0) * $factor)
-        $mu = wp.max(REAL(1.0e-4), $mu * $factor)
-
-
-@wp.func
-def merit(work: wp.array(dtype=wp.float64), base: wp.int64, stride: wp.int64, tail: wp.int64, lane: wp.int64):
-    return $cost - $barrier * $logs + $penalty * $gaps
-
-
-@wp.func
-def begin(work: wp.array(dtype=wp.float64), base: wp.int64, stride: wp.int64, tail: wp.int64, lane: wp.int64):
-    # a new search: the merit weighs the gaps so that the whole step is expected to pay
-    expected = $change0 + $change1 + $change2
-    if $gaps > ZERO and expected > ZERO:
-        $penalty = wp.max($penalty, REAL(2.0) * expected / $gaps)
-    $alpha = ONE
-    $trial = ONE
-    $iterations = $iterations + ONE
-    $rounds = $rounds + ONE
-
-
-@wp.func
-def decide(
-    work: wp.array(dtype=wp.float64), base: wp.int64, stride: wp.int64, tail: wp.int64, lane: wp.int64, width: wp.float64,
-    tolerance: wp.float64, max_iterations: wp.float64, polish: wp.float64,
-):
-    # after a backward sweep: what the trial step shall be; alpha < 0 for none. Returns whether the lane is finished.
-    finished = wp.bool(False)
-    if $phase == ONE:
-        $alpha = ZERO
-    elif $trial > ZERO:
-        pass  # another trial of the same step, alpha already shortened
-    elif $phase == REAL(2.0):
-        $alpha = -ONE
-        b = $barrier
-        floor = REAL(1.0e-8) * $unit
-        if $theta > ZERO and not $pivot > ZERO:
-            $theta = ZERO
-            $hold = REAL(3.0)
-        elif $gaps == ZERO and $residual * width <= REAL(10.0) * b and $complement <= REAL(10.0) * b:
-            $theta = ONE
-            $hold = ZERO
-            if b <= floor:
-                clamp_from_now_on(work, base, stride, tail, lane)
-            else:
-                relative = b / $unit
-                $barrier = wp.max(floor, wp.min(REAL(0.2) * b, $unit * relative * wp.sqrt(relative)))
-        elif $rounds >= max_iterations:
-            clamp_from_now_on(work, base, stride, tail, lane)
-        else:
-            begin(work, base, stride, tail, lane)
-    elif $phase == REAL(3.0):
-        $alpha = -ONE
-        if $gaps == ZERO and $residual <= tolerance * (ONE + wp.abs($cost)):
-            $converged = ONE
-            finished = wp.bool(True)
-        elif $ending > ZERO or $rounds >= polish:
-            finished = wp.bool(True)
-        else:
-            begin(work, base, stride, tail, lane)
-    return finished
-
-
-@wp.func
-def judge_guess(
-    work: wp.array(dtype=wp.float64), base: wp.int64, stride: wp.int64, tail: wp.int64, lane: wp.int64, steps: wp.int64,
-    weight: wp.float64, bounded: wp.float64, max_iterations: wp.float64,
-):
-    $evaluate = ZERO
-    $follow = ZERO
-    $accepted = ONE
-    $cost = $cost_new
-    $logs = $logs_new
-    $gaps = $gaps_new
-    clamp_from_now_on(work, base, stride, tail, lane)
-    $theta = wp.where($gaps > ZERO, ZERO, ONE)
-    if not finite($cost + $gaps):
-        $ending = ONE
-    elif bounded > ZERO and weight > ZERO and max_iterations > ZERO:
-        $phase = REAL(2.0)
-        $margin = REAL(0.005)
-        $unit = (ONE + wp.abs($cost)) / REAL(steps)
-        b = weight * $unit
-        $barrier = b
-        logs = ZERO
-        for step in range(wp.int32(steps)):
-            row = wp.int64(step) * wp.int64(RECORD)
-            for j in range(N_U):
-                u = get(work, base, stride, row + wp.int64(U_ROW) + wp.int64(j), lane)
-                low = get(work, base, stride, tail + wp.int64(LOW_ROW) + wp.int64(j), lane)
-                high = get(work, base, stride, tail + wp.int64(HIGH_ROW) + wp.int64(j), lane)
-                if low > REAL(-1.0e19):
-                    logs = logs + wp.log(u - low)
-                    put(work, base, stride, row + wp.int64(Z_LOW_ROW) + wp.int64(j), lane, b / (u - low))
-                if high < REAL(1.0e19):
-                    logs = logs + wp.log(high - u)
-                    put(work, base, stride, row + wp.int64(Z_HIGH_ROW) + wp.int64(j), lane, b / (high - u))
-        $logs = logs
-
-
-@wp.func
-def judge(
-    work: wp.array(dtype=wp.float64), base: wp.int64, stride: wp.int64, tail: wp.int64, lane: wp.int64, steps: wp.int64,
-    weight: wp.float64, bounded: wp.float64, max_iterations: wp.float64,
-):
-    # after a trial step: take it, shorten it, or give it up
-    $accepted = ZERO
-    if $phase == ONE:
-        judge_guess(work, base, stride, tail, lane, steps, weight, bounded, max_iterations)
-    elif $phase > ZERO and $alpha > ZERO:
-        a = $alpha
-        before = merit(work, base, stride, tail, lane)
-        rest = wp.where(a == ONE, ZERO, (ONE - a) * $gaps)
-        after = $cost_new - $barrier * $logs_new + $penalty * rest
-        expected = -(a * $change0 + a * a * $change1)
-        if $gaps > ZERO:
-            expected = a * ($penalty * $gaps - ($change0 + $change1 + $change2))
-        still = wp.abs(after - before) <= REAL(1.0e-13) * (ONE + wp.abs(before))
-        if finite(after) and (after <= before - REAL(1.0e-4) * wp.max(expected, ZERO) or still):
-            $accepted = ONE
-            $cost = $cost_new
-            $logs = $logs_new
-            $gaps = rest
-            $trial = ZERO
-            damp(work, base, stride, tail, lane, True)
-            slow = before - after <= REAL(1.0e-6) * (ONE + wp.abs(before))
-            if $phase == REAL(3.0):
-                slow = still
-            $idle = wp.where(slow and $gaps == ZERO, $idle + ONE, ZERO)
-            if $hold > ZERO:
-                $hold = $hold - ONE
-            $theta = wp.where($hold > ZERO or $gaps > ZERO or ($mu > ZERO and $phase == REAL(2.0)), ZERO, ONE)
-        elif $trial < REAL(8.0) and finite($change0 + $change1 + $change2):
-            $trial = $trial + ONE
-            $alpha = REAL(0.4) * a
-        else:
-            $trial = ZERO
-            if $gaps == ZERO:
-                $idle = $idle + ONE
-            damp(work, base, stride, tail, lane, False)
-            if $phase == REAL(2.0):
-                $theta = ZERO
-        if $trial == ZERO:
-            if $phase == REAL(2.0) and ($mu > REAL(1.0e6) or $idle >= REAL(3.0)):
-                floor = REAL(1.0e-8) * $unit
-                if $barrier <= floor:
-                    clamp_from_now_on(work, base, stride, tail, lane)
-                else:
-                    $barrier = wp.max(floor, REAL(1.0e-3) * $barrier)
-                    $mu = ZERO
-                    $factor = ONE
-                    $idle = ZERO
-            elif $phase == REAL(3.0) and ($mu > REAL(1.0e3) or $idle >= REAL(3.0)):
-                $ending = ONE
-
-
-@wp.kernel(enable_backward=False)
-def solve(
-    states_in: wp.array(dtype=wp.float64), controls_in: wp.array(dtype=wp.float64), params: wp.array(dtype=wp.float64),
-    bounds: wp.array(dtype=wp.float64), times: wp.array(dtype=wp.float64), data: wp.array(dtype=wp.float64),
-    num_params: wp.int64, num_bounds: wp.int64, num_times: wp.int64,
-    states: wp.array(dtype=wp.float64), controls: wp.array(dtype=wp.float64), costs: wp.array(dtype=wp.float64),
-    costates: wp.array(dtype=wp.float64), hessians: wp.array(dtype=wp.float64),
-    gains: wp.array(dtype=wp.float64), summary: wp.array(dtype=wp.float64), work: wp.array(dtype=wp.float64),
-    num: wp.int64, steps: wp.int64, dt: wp.float64, closed: wp.float64, weight: wp.float64, bounded: wp.float64,
-    width: wp.float64, tolerance: wp.float64, max_iterations: wp.float64, polish: wp.float64, threads: wp.int64,
-    offset: wp.int64,
-):
-    thread = index(wp.tid(), offset)
-    tail = (steps + wp.int64(1)) * wp.int64(RECORD)
-    <address>
-    coming = thread * wp.int64(LANES)
-    for each in range(LANES):
-        lane = wp.int64(each)
-        $phase = ZERO
-    busy = wp.int32(1)
-    while busy > 0:
-        busy = wp.int32(0)
-        for each in range(LANES):
-            lane = wp.int64(each)
-            if $phase == ZERO and coming < num:
-                load(work, base, stride, tail, lane, steps, coming, states_in, controls_in, params, bounds, times, data,
-                     num_params, num_bounds, num_times, weight, closed)
-                coming = coming + wp.int64(1)
-                if coming % wp.int64(LANES) == wp.int64(0):
-                    coming = coming + (threads - wp.int64(1)) * wp.int64(LANES)
-            if $phase > ZERO:
-                busy = wp.int32(1)
-        if busy > 0:
-            backward(work, base, stride, tail, steps, dt)
-            for each in range(LANES):
-                lane = wp.int64(each)
-                if $phase > ZERO:
-                    if decide(work, base, stride, tail, lane, width, tolerance, max_iterations, polish):
-                        store(work, base, stride, tail, lane, steps, states, controls, costs, costates, hessians, gains, summary)
-                        $phase = ZERO
-            forward(work, base, stride, tail, steps, dt)
-            for each in range(LANES):
-                lane = wp.int64(each)
-                judge(work, base, stride, tail, lane, steps, weight, bounded, max_iterations)
-            accept(work, base, stride, tail, steps, dt)
-"""
 
 
 class DdpSource:
@@ -531,13 +111,19 @@ class DdpSource:
     def source(self) -> str:
         """The module, with kernel `solve`."""
         sweeps = {
-            "backward": (_BACKWARD, {"end": self._end(), "stage": self._backward()}),
-            "forward": (_FORWARD, {"start": self._start(), "stage": self._forward(), "end": self._pay()}),
-            "accept": (_ACCEPT, {"stage": self._accept()}),
+            "backward": (text("ddp_backward.cpp"), {"end": self._end(), "stage": self._backward()}),
+            "forward": (
+                text("ddp_forward.cpp"),
+                {"start": self._start(), "stage": self._forward(), "end": self._pay()},
+            ),
+            "accept": (text("ddp_accept.cpp"), {"stage": self._accept()}),
         }
-        text = _HEADER.format(flags=FLAGS)
-        text += "".join(self._native(name, *parts) for name, parts in sweeps.items())
-        code = typed(self._sized(self._scalars(text + _LOGIC.replace("<address>", self._address()))), self.target)
+        source = text("ddp_header.warp").replace("<flags>", FLAGS)
+        source += "".join(self._native(name, *parts) for name, parts in sweeps.items())
+        code = typed(
+            self._sized(self._scalars(source + text("ddp_logic.warp").replace("<address>", self._address()))),
+            self.target,
+        )
         return titled(f"batched DDP of {self.name}, float64") + code
 
     # --- text ---
@@ -549,8 +135,8 @@ class DdpSource:
         for block, lines in blocks.items():
             body = body.replace(f"<{block}>", "\n            ".join(lines))
         body = re.sub(r"\$(\w+)", lambda m: f"w[(tail + {self.scalar_rows[f'scalar_{m[1]}']}) * S + lane]", body)
-        text = _NATIVE.replace("{name}", name).replace("<stride>", "LANES" if cpu else "stride")
-        return text.replace("<helpers>", self._helpers()).replace("<body>", body)
+        source = text("ddp_sweep.warp").replace("{name}", name).replace("<stride>", "LANES" if cpu else "stride")
+        return source.replace("<helpers>", self._helpers()).replace("<body>", body)
 
     def _helpers(self) -> str:
         """The functions that programs call, as C++ lambdas."""

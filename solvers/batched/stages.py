@@ -23,9 +23,9 @@ import casadi as ca
 import numpy as np
 
 from optctl.problem import Problem
-from optctl.solvers.methods.sweeps import _modulus, _newton_step, _pivots
+from optctl.solvers.methods.sweeps import NO_BOUND, modulus, newton_step, signed_pivots
 
-_FAR = 1e19
+_FAR = NO_BOUND / 10
 """A bound beyond this is none."""
 
 
@@ -138,7 +138,7 @@ def backward(problem: Problem) -> ca.Function:
     slope, pull = sym("slope", n_x), sym("pull", stage.limits.n_stage)
     h_zz, h_z = ca.hessian(cost + ca.dot(slope, after) + ca.dot(pull, added.values), z)
     jacobian = ca.densify(ca.jacobian(after, z))
-    convex = _modulus(ca.densify(ca.hessian(cost, z)[0]))
+    convex = modulus(ca.densify(ca.hessian(cost, z)[0]))
     v = costate + hessian @ gap
     h_zz, h_z = ca.substitute([ca.densify(h_zz), ca.densify(h_z)], [slope, pull], [v, added.force])
     q_zz = theta * h_zz + (1 - theta) * convex + jacobian.T @ hessian @ jacobian
@@ -154,7 +154,7 @@ def backward(problem: Problem) -> ca.Function:
     b_u = q_u - barrier * near + barrier * far
     b_uu = q_uu + ca.diag(z_low * near + z_high * far)
     box_low, box_high = ca.if_else(interior, -1e30, low), ca.if_else(interior, 1e30, high)
-    k, gain = _newton_step(b_uu + mu * ca.diag(scale), b_u, q_ux, u, box_low, box_high)
+    k, gain = newton_step(b_uu + mu * ca.diag(scale), b_u, q_ux, u, box_low, box_high)
     gain = ca.densify(gain)
     p_new = q_xx + gain.T @ b_uu @ gain - q_ux.T @ gain - gain.T @ q_ux
     costate_new = q_x - gain.T @ b_u + (q_ux - b_uu @ gain).T @ k
@@ -166,7 +166,7 @@ def backward(problem: Problem) -> ca.Function:
         [costate, hessian, gap, x, u, p, t, low, high, z_low, z_high, mu, theta, barrier, stage.data],
         [costate_new, (p_new + p_new.T) / 2, k, gain,
          ca.vertcat(ca.dot(k, b_u), ca.dot(k, b_uu @ k) / 2, ca.dot(gap, costate + v) / 2),
-         ca.if_else(interior, dual, projected), ca.mmax(ca.fabs(products - barrier)), _pivots(b_uu)[2]],
+         ca.if_else(interior, dual, projected), ca.mmax(ca.fabs(products - barrier)), signed_pivots(b_uu)[2]],
         ["costate", "hessian", "gap", "x", "u", "p", "t", "low", "high", "z_low", "z_high", "mu", "theta", "barrier", "data"],
         ["costate_new", "hessian_new", "k", "gain", "change", "residual", "complement", "pivot"],
     )  # fmt: skip
@@ -250,7 +250,7 @@ def end(problem: Problem) -> ca.Function:
     hessian, gradient = ca.hessian(phi, x)
     if stage.limits.n_end:
         added, pull = stage.end_augmentation(), ca.SX.sym("pull", stage.limits.n_end)
-        convex = _modulus(ca.densify(hessian))
+        convex = modulus(ca.densify(hessian))
         normals = ca.densify(ca.jacobian(added.values, x))
         hessian, gradient = ca.hessian(phi + ca.dot(pull, added.values), x)
         hessian, gradient = ca.substitute([ca.densify(hessian), ca.densify(gradient)], [pull], [added.force])

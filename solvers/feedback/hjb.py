@@ -23,12 +23,11 @@ import numpy as np
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.problem.controller import check_params, check_states
+from optctl.problem.structure import periods, time_invariant
 from optctl.solvers.batch import Batched
-from optctl.solvers.guesses.dynamic_programming import interpolation, periods, reachable_box, time_invariant
+from optctl.solvers.guesses.dynamic_programming import PROHIBITIVE, interpolation, reachable_box
 
 _NODES: dict[int, int | tuple[int, int]] = {1: 1001, 2: (640, 513), 3: 61}
-_OUTSIDE = 1e9
-"""Cost of what is not a number."""
 
 
 class HjbController:
@@ -92,7 +91,7 @@ class HjbController:
         """u held: states and costs; where they are no numbers, the state stays and the cost is prohibitive."""
         after, cost = self.held[intervals - 1](x, u, self.params)
         bad = ~np.isfinite(after).all(axis=1) | ~np.isfinite(cost[:, 0])
-        return np.where(bad[:, None], x, after), np.where(bad, _OUTSIDE, cost[:, 0])
+        return np.where(bad[:, None], x, after), np.where(bad, PROHIBITIVE, cost[:, 0])
 
     def value(self, x: np.ndarray, step: int = 0) -> np.ndarray:
         """Cost of the law's choices from states (B, n_x) at `step` on, as the grid sees it."""

@@ -23,10 +23,12 @@ import numpy as np
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.problem.controller import check_states
+from optctl.problem.structure import unconstrained
 from optctl.solvers.batch import Batched
+from optctl.solvers.batched.choice import bundle
 from optctl.solvers.batched.ddp import kernel, solve_ddp
 from optctl.solvers.methods.ddp import expansion
-from optctl.solvers.methods.sweeps import applies
+from optctl.solvers.methods.sweeps import control_box
 from optctl.solvers.select import solve_many
 
 
@@ -62,7 +64,10 @@ class MpcController:
         """`horizon` [intervals], `iterations` of projected Newton per replanning pass; `real_time`: the pass of an interval is
         made before its state is known (with `iterations=1`: the real-time iteration)."""
         require(
-            applies(problem), "problem", "have bounds on controls only and a fixed final time", "has other constraints"
+            unconstrained(problem),
+            "problem",
+            "have bounds on controls only and a fixed final time",
+            "has other constraints",
         )
         for argument, value in (("horizon", horizon), ("iterations", iterations)):
             require(isinstance(value, int) and value >= 1, argument, "be a positive integer", f"is {value!r}")
@@ -82,8 +87,10 @@ class MpcController:
         missing = np.isnan(slopes).any(axis=(1, 2))
         if missing.any():  # V_x of the plan serves as well: a tail needs a model of what follows, not an extremal
             p = np.broadcast_to(params, (len(states), self.problem.n_p))[missing]
-            low, high = (b[None].clip(-1e20, 1e20) for b in (self.problem.control_low, self.problem.control_high))
-            slopes[missing] = expansion(self.problem, path.states[missing], path.controls[missing], p, low, high)[0]
+            low, high = control_box(self.problem)
+            slopes[missing] = expansion(
+                self.problem, path.states[missing], path.controls[missing], p, low, high, bundle
+            )[0]
         weights, axes = np.linalg.eigh(np.nan_to_num(found.hessians))
         hessians = (axes * np.maximum(weights, 0.0)[..., None, :]) @ np.swapaxes(axes, -1, -2)
         flat = hessians.reshape(*hessians.shape[:2], -1)

@@ -19,14 +19,15 @@ import numpy as np
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.problem.controller import check_params, check_states
+from optctl.problem.structure import periods
 from optctl.problem.trajectory import Trajectory
 from optctl.solvers.feedback.hjb import HjbController
 from optctl.solvers.feedback.lqg import LqgController
-from optctl.solvers.guesses.dynamic_programming import periods
-from optctl.solvers.methods.lqr import lqr_controller
-from optctl.solvers.methods.sweeps import sweeps
+from optctl.solvers.feedback.lqr import lqr_controller
+from optctl.solvers.methods.ddp import GAUSS_NEWTON_DAMPING
+from optctl.solvers.methods.sweeps import CONVEX, EXACT, UNDAMPED, control_box, sweeps
 from optctl.solvers.select import solve_many
-from optctl.solvers.solution import SolutionBatch
+from optctl.solvers.solution_batch import SolutionBatch
 from optctl.solvers.units import natural
 
 
@@ -54,17 +55,17 @@ def tvlqr(problem: Problem, trajectory: Trajectory, params: np.ndarray | None = 
     u = trajectory.controls.reshape(-1, *trajectory.controls.shape[-2:])
     num, steps = len(x), u.shape[1]
     p = np.broadcast_to(check_params(problem, params, num), (num, problem.n_p))
-    low, high = (b[None].clip(-1e20, 1e20) for b in (problem.control_low, problem.control_high))
+    low, high = control_box(problem)
     width = np.minimum(high - low, 1.0)
     u = np.where(u <= low + 1e-7 * width, low, np.where(u >= high - 1e-7 * width, high, u))
     f = sweeps(problem, steps)
     with np.errstate(all="ignore"):
-        _, P, _, K, _, _ = f.clamped(x, u, p, np.zeros((1, 1)), low, high, np.ones((1, 1)))
+        exact = f.clamped(x, u, p, UNDAMPED, low, high, EXACT)
+        P, K = exact.hessians, exact.gains
         bad = ~(np.abs(K).max(axis=(1, 2), initial=0.0) < 1e6) | ~(np.abs(P).max(axis=(1, 2)) < 1e12)
     if bad.any():
-        _, P[bad], _, K[bad], _, _ = f.clamped(
-            x[bad], u[bad], p[bad], np.full((1, 1), 1e-6), low, high, np.zeros((1, 1))
-        )
+        model = f.clamped(x[bad], u[bad], p[bad], np.full((1, 1), GAUSS_NEWTON_DAMPING), low, high, CONVEX)
+        P[bad], K[bad] = model.hessians, model.gains
     K = np.swapaxes(K.reshape(num, steps, problem.n_x, problem.n_u), -1, -2)
     P = P.reshape(num, steps + 1, problem.n_x, problem.n_x)
     return Feedback(K.reshape(*batch, *K.shape[1:]), P.reshape(*batch, *P.shape[1:]), bad.reshape(batch))

@@ -23,6 +23,7 @@ import numpy as np
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.problem.controller import Controller, check_states, sensors
+from optctl.problem.structure import path_constrained
 from optctl.solvers.batched.constrained import solve_constrained
 
 _LATER = 1e-4
@@ -64,9 +65,8 @@ class SafetyFilter:
         """`horizon` H [intervals]; `terminal`: e(x, p), zero where the constraints can be kept for ever; `feasibility`: largest
         violation of a plan, in the constraints' units."""
         require(problem.final_time is None, "problem", "have a fixed final time", "its final time is free")
-        bounded = np.isfinite([problem.state_low, problem.state_high]).any()
         require(
-            bool(bounded) or problem.path_constraints is not None, "problem", "have state bounds or path constraints",
+            path_constrained(problem), "problem", "have state bounds or path constraints",
             "has none to be kept",
         )  # fmt: skip
         require(isinstance(horizon, int) and horizon >= 1, "horizon", "be a positive integer", f"is {horizon!r}")

@@ -17,83 +17,14 @@ import numpy as np
 from scipy import sparse
 
 from optctl.problem import Problem
-from optctl.problem.held import dependence
-from optctl.shared import kept
+from optctl.problem.structure import periods, time_invariant
 from optctl.solvers.batch import Batched
 from optctl.solvers.methods.sweeps import sweeps
 
-
-@kept
-def periods(problem: Problem) -> np.ndarray:
-    """Per state 2π where shifting it by a turn changes neither cost nor dynamics, else 0, shape (n_x,). Checked by numbers."""
-    rng = np.random.default_rng(0)
-    x = problem.initial_state.sample(rng, 16) + 0.1 * rng.standard_normal((16, problem.n_x))
-    u = problem.to_control(rng.uniform(-1, 1, (16, problem.n_u)))
-    found = np.zeros(problem.n_x)
-    for i in range(problem.n_x):
-        shift = 2 * np.pi * np.eye(problem.n_x)[i]
-        found[i] = 2 * np.pi if _invariant(problem, x, u, shift) else 0.0
-    return found
-
-
-def _invariant(problem: Problem, x: np.ndarray, u: np.ndarray, shift: np.ndarray) -> bool:
-    if np.isfinite(problem.state_low[shift > 0]).any() or np.isfinite(problem.state_high[shift > 0]).any():
-        return False
-    p = problem.param_values
-
-    def near(a: object, b: object) -> bool:  # beside their size: a small cost is no constant one
-        a, b = np.asarray(a), np.asarray(b)
-        return np.allclose(a, b, rtol=1e-9, atol=1e-9 * float(np.max(np.abs(a[np.isfinite(a)]), initial=0.0)))
-
-    (a, c), (b, d) = problem.step_function(x.T, u.T, p, 0.0), problem.step_function((x + shift).T, u.T, p, 0.0)
-    same = near(c, d) and near(np.asarray(a) + shift[:, None], b)
-    for function in (problem.terminal_cost_function, problem.terminal_constraint_function):
-        same = same and (function is None or near(function(x.T, p, 0.0), function((x + shift).T, p, 0.0)))
-    c = problem.path_constraint_function
-    return bool(same and (c is None or near(c(x.T, u.T, p, 0.0), c((x + shift).T, u.T, p, 0.0))))
-
-
-def time_invariant(problem: Problem) -> bool:
-    """Neither dynamics nor stage cost mention the time."""
-    f = problem.step_function
-    symbols = f.sx_in()
-    return not any(ca.depends_on(output, symbols[3]) for output in f(*symbols))
-
-
+PROHIBITIVE = 1e9
+"""Cost of what is not a number, on fine grids (`feedback.hjb`)."""
 _HOPELESS = 1e12
 """What an interval or an end costs that has no finite cost."""
-
-_KINKS = (
-    "FMIN",
-    "FMAX",
-    "FABS",
-    "FLOOR",
-    "CEIL",
-    "SIGN",
-    "COPYSIGN",
-    "FMOD",
-    "REMAINDER",
-    "LT",
-    "LE",
-    "EQ",
-    "NE",
-    "IF_ELSE_ZERO",
-)
-
-
-def kinked(function: ca.Function) -> bool:
-    """Holds an operation with a kink or a jump, which no derivative shows; of parameters `p` and the time `t` alone it may."""
-    kinks = {getattr(ca, f"OP_{name}") for name in _KINKS}
-    moving = {i for i in range(function.n_in()) if function.name_in(i) not in ("p", "t")}
-    for operation, depends in dependence(function, moving):
-        if operation in kinks and (depends[0] if operation == ca.OP_IF_ELSE_ZERO else any(depends)):
-            return True
-    return False
-
-
-def smooth(problem: Problem) -> bool:
-    """No kink or jump in one step: then a start that stalls is the solver's failure, not the problem's."""
-    return not kinked(problem.step_function)
 
 
 def applies(problem: Problem) -> bool:
@@ -162,7 +93,7 @@ def reachable_box(problem: Problem, p: np.ndarray, starts: np.ndarray) -> tuple[
     x0 = np.concatenate([starts, problem.initial_state.sample(rng, 64)])[:256]
     signs = rng.choice([-1.0, 1.0], (len(x0), -(-problem.steps // 10), problem.n_u))
     controls = problem.to_control(np.repeat(signs, 10, axis=1)[:, : problem.steps])
-    states = sweeps(problem).rollout(x0, controls, p[None])[0]
+    states = sweeps(problem).rollout(x0, controls, p[None]).states
     states = np.where(np.isfinite(states), states, 0.0).reshape(-1, problem.n_x)
     low, high = np.quantile(states, [0.005, 0.995], axis=0)
     low, high = np.minimum(low, starts.min(axis=0)), np.maximum(high, starts.max(axis=0))
@@ -173,7 +104,7 @@ def reachable_box(problem: Problem, p: np.ndarray, starts: np.ndarray) -> tuple[
 def _visited(policy: GridPolicy, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The box that the policy's own trajectories fill, with a quarter to spare."""
     controls = policy.rollouts(starts)
-    states = sweeps(policy.problem).rollout(starts, controls, policy.p[None])[0]
+    states = sweeps(policy.problem).rollout(starts, controls, policy.p[None]).states
     states = np.where(np.isfinite(states), states, 0.0).reshape(-1, policy.problem.n_x)
     low, high = np.quantile(states, [0.001, 0.999], axis=0)
     margin = 0.25 * (high - low) + 1e-6

@@ -8,27 +8,22 @@ by those the bounds on controls are widened about their middle, and each solutio
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from optctl.codegen.program import TranslationError
 from optctl.problem import Problem
-from optctl.solvers.batched.ddp import kernel, solve_ddp
 from optctl.solvers.guesses.parallel import guesses_for
-from optctl.solvers.guesses.targets import middle, target
+from optctl.solvers.guesses.targets import middle
 from optctl.solvers.methods.ddp import DdpResult
+from optctl.solvers.methods.equilibrium import target
 
 
 def homotopy(
-    problem: Problem, x0: np.ndarray, p: np.ndarray, guesses: int, seed: int
+    problem: Problem, x0: np.ndarray, p: np.ndarray, guesses: int, seed: int, solve: Callable[..., DdpResult]
 ) -> Iterator[tuple[np.ndarray, DdpResult]]:
     """For each of `guesses` guesses what it led to from every start x0 (B, n_x) with parameters p (1 or B, n_p), as (starts, results):
-    starts whose guess widens the bounds by the same factors go together. Nothing for a problem without kernel."""
-    try:
-        kernel(problem)
-    except TranslationError:
-        return
+    starts whose guess widens the bounds by the same factors go together. `solve`: called as `batched.ddp.solve_ddp`."""
     goal = target(problem, p.mean(axis=0))
     p = np.broadcast_to(p, (len(x0), problem.n_p))
     streams = [
@@ -44,11 +39,9 @@ def homotopy(
             )
             for scale in widen:
                 wide = {"low": centre + scale * (low - centre), "high": centre + scale * (high - centre)}
-                easy = solve_ddp(
-                    problem, states, controls, p[members], tolerance=1e-3, max_iterations=60, polish=0, **wide
-                )
+                easy = solve(problem, states, controls, p[members], tolerance=1e-3, max_iterations=60, polish=0, **wide)
                 good = (np.isfinite(easy.states).all(axis=(1, 2)) & np.isfinite(easy.controls).all(axis=(1, 2)))[
                     :, None, None
                 ]
                 states, controls = np.where(good, easy.states, states), np.where(good, easy.controls, controls)
-            yield np.array(members), solve_ddp(problem, states, controls, p[members], barrier=1e-3 if widen else 1e-2)
+            yield np.array(members), solve(problem, states, controls, p[members], barrier=1e-3 if widen else 1e-2)

@@ -23,22 +23,21 @@ import numpy as np
 
 from optctl.errors import require
 from optctl.problem import Problem
+from optctl.problem.structure import convex
 from optctl.problem.trajectory import Trajectory
 from optctl.solvers.batch import cores
-from optctl.solvers.guesses.targets import (
-    equivalent_targets,
-    finite,
-    flight,
-    inside,
-    levels,
-    lines,
-    middle,
-    random_controls,
-    target,
-)
+from optctl.solvers.guesses.targets import equivalent_targets, flight, lines, middle, random_controls
 from optctl.solvers.interrupts import heeded
+from optctl.solvers.methods.equilibrium import finite, inside, levels, target
 from optctl.solvers.methods.multiple_shooting import Guess
-from optctl.solvers.solution import FIRST_ORDER, UNTRUE, Solution, SolutionBatch, Status, Verdict, with_curvature
+from optctl.solvers.second_order import with_curvature
+from optctl.solvers.solution import UNTRUE, Solution, Status, Verdict
+from optctl.solvers.solution_batch import SolutionBatch, collect
+
+Method = Callable[..., Solution]
+"""A solver of one start, called as `method(problem, x0, params=…, …)` with the options that its signature names."""
+Progress = Callable[[int, int], None]
+"""Called with (starts done, starts in all)."""
 
 
 def guesses_for(problem: Problem, x0: np.ndarray, p: np.ndarray, goal: np.ndarray | None, rng: np.random.Generator):
@@ -127,34 +126,31 @@ def unseen(solved: int, basins: int) -> float:
 
 
 def solve_one(
-    problem: Problem, x0: np.ndarray, p: np.ndarray, method: str, *, guess: Guess | Trajectory | None, num_starts: int | None,
+    problem: Problem, x0: np.ndarray, p: np.ndarray, method: Method, *, guess: Guess | Trajectory | None, num_starts: int | None,
     seed: list[int], tolerance: float, convex: bool, goal: np.ndarray | None, alone: bool, check: Callable[[], None],
     options: dict[str, Any],
 ) -> Solution:  # fmt: skip
     """The best of several guesses by one method, all of them within the `time_limit` of the options (default 60 s). Without
     `num_starts` it ends when the share of guesses expected to lead to unseen basins has fallen to a tenth (`unseen`), or after 12.
-    Collocation then refines its grid. `check` is called between guesses."""
-    from optctl.solvers import SOLVERS
-
-    function = SOLVERS[method]
-    if method not in ("multiple_shooting", "collocation"):
+    Collocation then refines its grid. `check` is called between guesses. A method that cannot widen bounds is called once."""
+    taken = inspect.signature(method).parameters
+    if "scale" not in taken:
         common = {"guess": guess, "tolerance": tolerance, "num_starts": num_starts, "seed": seed[0]}
-        taken = inspect.signature(function).parameters
-        return function(problem, x0, params=p, **{k: v for k, v in common.items() if k in taken}, **options)
+        return method(problem, x0, params=p, **{k: v for k, v in common.items() if k in taken}, **options)
     started = time.perf_counter()
     best: Solution | None = None
     finish: dict[str, Any] = {}
-    if method == "collocation":  # many guesses on the first grid, the best of them on finer ones
+    if "resimulation" in taken:  # many guesses on the first grid, the best of them on finer ones
         finish = {"resimulation": options.get("resimulation")}
         if alone and "resimulation" not in options:
             finish = {"resimulation": _FINE, "max_intervals": 4 * (options.get("intervals") or problem.steps)}
         options = options | {"resimulation": None}
     if guess is not None:
-        best = function(problem, x0, params=p, guess=guess, tolerance=tolerance, **options)
+        best = method(problem, x0, params=p, guess=guess, tolerance=tolerance, **options)
         given = Guess.of(guess) if isinstance(guess, Trajectory) else guess
         if best.status is Status.DIVERGED and not sound(problem, given, p):
             return best.replace(message=_UNDEFINED)
-        return _refined(function, problem, x0, p, best, tolerance, options, finish)
+        return _refined(method, problem, x0, p, best, tolerance, options, finish)
     seconds = options.get("time_limit", 60.0)
     deadline, enough_time = started + seconds, started + seconds * (_GUESSING if finish.get("resimulation") else 1.0)
     rest = lambda share=1.0: {"time_limit": share * max(0.0, deadline - time.perf_counter())}
@@ -181,12 +177,12 @@ def solve_one(
             if time.perf_counter() > deadline:
                 break
             quick = {"tolerance": 1e-3, "damped": True, "scale": scale, "max_iterations": min(100, patient)}
-            easy = function(problem, x0, params=p, guess=start, **options | quick | rest(0.25))
+            easy = method(problem, x0, params=p, guess=start, **options | quick | rest(0.25))
             iterations += easy.iterations
             if np.isfinite(easy.trajectory.states).all():
                 start = Guess.of(easy.trajectory)
         patience = rest(0.5) | {"max_iterations": patient, "damped": not convex}
-        found = function(problem, x0, params=p, guess=start, tolerance=tolerance, **options | patience)
+        found = method(problem, x0, params=p, guess=start, tolerance=tolerance, **options | patience)
         iterations += found.iterations
         if found.ok:
             basins += not met(found.value)
@@ -197,9 +193,9 @@ def solve_one(
     if best.status is Status.DIVERGED and not anywhere:
         best = best.replace(message=_UNDEFINED)
     if best.ok and not convex and time.perf_counter() < deadline:
-        exact = function(problem, x0, params=p, guess=best.trajectory, tolerance=tolerance, **options | rest())
+        exact = method(problem, x0, params=p, guess=best.trajectory, tolerance=tolerance, **options | rest())
         best = exact if exact.ok and abs(exact.value - best.value) <= 1e-3 * (1 + abs(best.value)) else best
-    best = _refined(function, problem, x0, p, best, tolerance, options | rest(), finish)
+    best = _refined(method, problem, x0, p, best, tolerance, options | rest(), finish)
     return best.replace(
         wall_time=time.perf_counter() - started, basins=max(1, basins), iterations=iterations,
         proved=convex and best.ok,
@@ -272,12 +268,10 @@ def _workers(total: int, processes: int | None) -> int:
 
 
 def solve_list(
-    problem: Problem, x0: np.ndarray, p: np.ndarray, method: str, *, guess: Any, num_starts: int | None, seed: int,
+    problem: Problem, x0: np.ndarray, p: np.ndarray, method: Method, *, guess: Any, num_starts: int | None, seed: int,
     tolerance: float, processes: int | None, progress: Any, options: dict[str, Any],
 ) -> list[Solution]:  # fmt: skip
     """`solve_one` for every start, in order."""
-    from optctl.solvers.methods.lqr import convex
-
     require(processes is None or processes > 0, "processes", "be a positive integer", f"is {processes!r}")
     is_convex = problem.final_time is None and convex(problem, p)
     goal = None if is_convex or guess is not None else target(problem, p[0])
@@ -286,6 +280,10 @@ def solve_list(
         "resimulation", "be absent for several starts, whose grids would differ", f"is {options.get('resimulation')!r}",
     )  # fmt: skip
     total, report = len(x0), progress or (lambda done, of: None)
+    taken = inspect.signature(method).parameters
+    discrete = (
+        "scale" in taken and "resimulation" not in taken
+    )  # its multipliers are costates of the problem's own step
 
     def work(i: int) -> Solution:
         own = guess[i % len(guess.states)] if isinstance(guess, Trajectory) and guess.batch_shape else guess
@@ -294,7 +292,7 @@ def solve_list(
                 problem, x0[i], p[i % len(p)], method, seed=[seed, i], guess=own, num_starts=num_starts, tolerance=tolerance,
                 convex=is_convex, goal=goal, alone=total == 1, check=check, options=options,
             )  # fmt: skip
-        return with_curvature(problem, found, p[i % len(p)]) if method == "multiple_shooting" else found
+        return with_curvature(problem, found, p[i % len(p)]) if discrete else found
 
     different = list(range(total)) if guess is not None else _first_of_equals(x0, p)
     chosen = sorted(set(different))
@@ -327,23 +325,8 @@ def _first_of_equals(x0: np.ndarray, p: np.ndarray) -> list[int]:
     return [seen.setdefault(row.tobytes(), i) for i, row in enumerate(rows)]
 
 
-def solve_each(problem: Problem, x0: np.ndarray, p: np.ndarray, method: str, **arguments: Any) -> SolutionBatch:
+def solve_each(problem: Problem, x0: np.ndarray, p: np.ndarray, method: Method, **arguments: Any) -> SolutionBatch:
     """`solve_list` as a batch."""
     started = time.perf_counter()
     solutions = solve_list(problem, x0, p, method, **arguments)
     return collect(problem, solutions, p, time.perf_counter() - started)
-
-
-def collect(problem: Problem, solutions: list[Solution], p: np.ndarray, wall_time: float) -> SolutionBatch:
-    """Single solutions → a batch that keeps their certificates."""
-    gains = [s.gains for s in solutions]
-    residuals = {
-        name: np.array([getattr(s.certificate, name) for s in solutions], dtype=float)
-        for name in (*FIRST_ORDER, "cost_defect")
-    }
-    residuals = {name: values for name, values in residuals.items() if not np.isnan(values).all()}
-    return SolutionBatch(
-        problem, solutions[0].solver, Trajectory.stack([s.trajectory for s in solutions]), [s.status for s in solutions],
-        residuals, p, wall_time, gains=None if any(g is None for g in gains) else np.stack(gains),  # type: ignore[arg-type]
-        iterations=np.array([s.iterations for s in solutions]), members=solutions,
-    )  # fmt: skip

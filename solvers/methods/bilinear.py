@@ -1,37 +1,26 @@
-"""Bilinear problems with quadratic costs, quantum control above all: GRAPE for thousands of guesses, then Newton's method.
+"""Bilinear problems with quadratic costs, quantum control above all: their numbers, guesses and certificates.
 
     ẋ = A(u) x,  A(u) = A₀ + Σ_k u_k A_k,  J = c₀ + ½ x(T)'Q x(T) + ∫ ½ x'R x + ½ u'M u + m'u dt,  u_low ≤ u ≤ u_high
 
 with u held over each of S slots. Affine terms (an open system's drive, a linear fidelity) are entries of a matrix for (x, 1). The
-Hessian by the controls comes from differences of exact gradients, all of them evaluated at once, so the last digits cost a few
-Newton steps on the controls that no bound holds back.
+method is GRAPE for thousands of guesses, then Newton's (batched/bilinear.py).
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import casadi as ca
 import numpy as np
-from scipy.linalg import eigh
 
-from optctl.errors import require
-from optctl.problem import Problem, check_problem
+from optctl.problem import Problem
 from optctl.problem.controller import check_params, check_states
+from optctl.problem.structure import unconstrained
 from optctl.problem.trajectory import Trajectory
-from optctl.shared import in_turn
-from optctl.solvers.certificates import checked_one
-from optctl.solvers.methods import sweeps
-from optctl.solvers.solution import Certificate, Solution, Status, gradient_functions, violation
-
-_STARTS = 64
-_PROMISING = 8
-"""Members that go on for longer, one for each lane."""
-_REFINED = 3
-"""Candidates that Newton's method finishes, until one is stationary."""
+from optctl.solvers.certificates import checked_one, gradient_functions, violation
+from optctl.solvers.solution import Certificate, Solution, Status
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,7 +83,7 @@ def bilinear(problem: Problem, params: np.ndarray | None = None, x0: np.ndarray 
         problem.discrete
         or problem.integrator != "exponential"
         or problem.horizon != "finite"
-        or not sweeps.applies(problem)
+        or not unconstrained(problem)
     ):
         return None
     x, u, p, t, n, k = problem.x, problem.u, problem.p, problem.t, problem.n_x, problem.n_u
@@ -160,103 +149,6 @@ def random_pulses(system: Bilinear, num: int, seed: int = 0) -> np.ndarray:
         held = rng.uniform(-1, 1, (pieces, len(low)))[np.arange(system.slots) * pieces // system.slots]
         pulses[i] = 0.5 * (low + high) + 0.5 * (high - low) * size * held
     return pulses
-
-
-def newton(
-    system: Bilinear, pulse: np.ndarray, *, tolerance: float = 1e-10, max_iterations: int = 60, device: str = "cpu"
-) -> tuple[np.ndarray, float, float]:  # fmt: skip
-    """Projected Newton steps from `pulse` (S, K): pulse, cost and |z − clip(z − ∂J/∂z)|, z the controls relative to their bounds.
-
-    The Hessian of the free controls is a difference of exact gradients; its eigenvalues enter by their modulus, so that a saddle is
-    left, plus a damping, of which several are tried at once and the best is kept.
-    """
-    from optctl.solvers.batched.grape import optimise
-
-    shape, free_system = pulse.shape, system.unbounded  # differences step outside
-    half = np.broadcast_to(system.half, shape).ravel()
-    low, high = (np.broadcast_to(side, shape).ravel() / half for side in (system.low, system.high))
-
-    def evaluate(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        found = optimise(free_system, (z * half).reshape(-1, *shape), max_iterations=0, device=device)
-        return found.cost, found.gradient.reshape(len(z), -1) * half
-
-    project = lambda z: np.clip(z, low, high)
-    z = project(pulse.ravel() / half)
-    (cost,), (slope,) = evaluate(z[None])
-    for _ in range(max_iterations):
-        residual = np.abs(z - project(z - slope)).max()
-        if not residual > tolerance * (1 + abs(cost)):
-            break
-        free = np.flatnonzero(~((z <= low) & (slope > 0) | (z >= high) & (slope < 0)))
-        step = 1e-5 * np.eye(len(z))[free]
-        _, slopes = evaluate(np.concatenate([z + step, z - step]))
-        hessian = ((slopes[: len(free)] - slopes[len(free) :]) / 2e-5)[:, free]
-        curvature, axes = eigh(0.5 * (hessian + hessian.T))
-        size = np.abs(curvature)
-        damping = size.max(initial=1e-12) * np.append(1e-12, np.logspace(-8, 1, 23))
-        ways = np.zeros((len(damping), len(z)))
-        ways[:, free] = -(axes.T @ slope[free] / (size + damping[:, None])) @ axes.T
-        trials = project(z + ways)
-        costs, slopes = evaluate(trials)
-        rounding = 4e-16 * (1 + abs(cost))
-        residuals = np.abs(trials - project(trials - slopes)).max(axis=1)
-        better = (costs <= cost + 1e-4 * (trials - z) @ slope) | ((costs <= cost + rounding) & (residuals < residual))
-        if not better.any():
-            break
-        best = int(np.argmin(np.where(better, costs, np.inf)))
-        z, cost, slope = trials[best], costs[best], slopes[best]
-    return (z * half).reshape(shape), float(cost), float(np.abs(z - project(z - slope)).max())
-
-
-@in_turn
-def solve_grape(
-    problem: Problem,
-    x0: np.ndarray,
-    *,
-    params: np.ndarray | None = None,
-    guess: Trajectory | None = None,
-    num_starts: int | None = None,
-    seed: int = 0,
-    tolerance: float = 1e-10,
-    max_iterations: int = 200,
-    device: str = "cpu",
-) -> Solution:
-    """The best of `num_starts` random pulses (default 64) by L-BFGS with exact gradients, finished by Newton's method.
-
-    For bilinear problems with quadratic costs, bounds on controls only and the integrator "exponential". Costates and certificate come
-    from the problem's own step function. Raises ArgumentError where the problem is something else.
-    """
-    from optctl.solvers.batched.grape import optimise
-
-    check_problem(problem)
-    began = time.perf_counter()
-    x0 = check_states(problem, x0)[0]
-    p = check_params(problem, params, 1)[0]
-    system = bilinear(problem, p[None], x0)
-    require(
-        system is not None, "problem", "be bilinear with quadratic costs, bounds on controls only and the integrator `exponential` "
-        "for GRAPE", f"`{problem.name}` is not",
-    )  # fmt: skip
-    assert system is not None
-    require(num_starts is None or num_starts > 0, "num_starts", "be a positive integer", f"is {num_starts!r}")
-    pulses = random_pulses(system, num_starts or _STARTS, seed) if guess is None else guess.controls[None]
-    first = optimise(system, pulses, gradient=1e-8, max_iterations=max_iterations, device=device)
-    found = optimise(system, first.pulses[np.argsort(np.nan_to_num(first.cost, nan=np.inf), kind="stable")[:_PROMISING]],
-                     gradient=1e-8, max_iterations=5 * max_iterations, device=device)  # fmt: skip
-    cost = np.nan_to_num(found.cost, nan=np.inf)
-    order = np.argsort(cost, kind="stable")
-    distinct = [i for j, i in enumerate(order) if j == 0 or cost[i] > cost[order[j - 1]] + 1e-6 * (1 + abs(cost[i]))]
-    refined: list[tuple[np.ndarray, float, float]] = []
-    for i in distinct[:_REFINED]:
-        refined.append(newton(system, found.pulses[i], tolerance=tolerance, device=device))
-        if min(r[2] for r in refined) <= 1e-8:
-            break
-    best = min(refined, key=lambda r: r[1])
-    values = {round(v, 4) for v, status in zip(first.cost, first.statuses, strict=True) if status.ok}
-    solution = certified(problem, x0, best[0], p)
-    return solution.replace(
-        wall_time=time.perf_counter() - began, iterations=int(first.iterations.sum() + found.iterations.sum()), basins=max(1, len(values)),
-    )  # fmt: skip
 
 
 def certified(problem: Problem, x0: np.ndarray, controls: np.ndarray, p: np.ndarray) -> Solution:

@@ -19,13 +19,14 @@ import numpy as np
 from optctl.errors import require
 from optctl.problem import Bounds, Problem
 from optctl.problem.held import hold
+from optctl.problem.structure import autonomous
 from optctl.problem.trajectory import Trajectory
 from optctl.shared import in_turn, kept
-from optctl.solvers.certificates import accumulated, cost_scale
-from optctl.solvers.methods.hamiltonian import autonomous, hamiltonian
+from optctl.solvers.certificates import accumulated, cost_scale, integrated, ruled_out
+from optctl.solvers.methods.hamiltonian import hamiltonian
 from optctl.solvers.methods.multiple_shooting import Guess, control_bounds, start_bounds
 from optctl.solvers.methods.nonlinear_program import NonlinearProgram
-from optctl.solvers.solution import Certificate, Solution, Status, drift_allowed, integrated, ruled_out
+from optctl.solvers.solution import Certificate, Solution, Status, drift_allowed
 
 _COST = 1e-4
 """Relative error of the cost up to which a grid is fine enough."""
@@ -236,8 +237,7 @@ def solve_collocation(
     if isinstance(guess, Trajectory):
         guess = Guess.of(guess)
     if guess is None:
-        rest = np.clip(np.zeros(problem.n_u), problem.control_low, problem.control_high)
-        guess = Guess(np.tile(x0, (n + 1, 1)), np.tile(rest, (n, 1)))
+        guess = Guess(np.tile(x0, (n + 1, 1)), np.tile(problem.resting_control, (n, 1)))
     final, iterations = problem.duration, 0
     if problem.final_time is not None:
         final = float(np.mean(problem.final_time)) if guess.final_time is None else guess.final_time

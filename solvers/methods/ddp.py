@@ -3,27 +3,27 @@
 Two phases. Interior: a primal-dual barrier whose weight b falls geometrically finds the active bounds without zigzag. Clamped:
 Newton steps on the free controls end exactly on the bounds, and with a projected gradient at rounding level. Every iterate is a
 rollout of the problem's own step, so the defect is zero throughout. Equations and sources: sweeps.py. Here the host drives the
-sweeps, which CasADi evaluates for small batches and tiles (`batched/tiles.py`) for systems of more than 16 states;
-`batched/ddp.py` does the whole solve in one kernel.
+sweeps that it is given; `batched/ddp.py` does the whole solve in one kernel, and `batched/choice.py` chooses between them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from optctl.problem import Problem
-from optctl.solvers.methods.sweeps import Sweeps, sweeps
+from optctl.solvers.methods.sweeps import CONVEX, EXACT, NO_BOUND, UNDAMPED, Sweeps, sweeps
 
-_INFINITE = 1e20
+Bundle = Callable[[Problem, int], Sweeps]
+"""(problem, intervals) → its sweeps: `sweeps.sweeps`, or tiles for larger systems."""
+
 GAUSS_NEWTON_DAMPING = 1e-6
 """μ where the exact model broke down: Q_uu of the convex one may be singular."""
 STATIONARY = 1e-6
 """Projected gradient in units of 1 + |J| up to which a trajectory is an extremal, though no step improves it any more."""
-UNROLLED = 16
-"""States up to which the linear algebra of a stage is unrolled (`sweeps.py`, `batched/ddp.py`); beyond, tiles (`batched/tiles.py`)."""
 
 
 @dataclass
@@ -58,6 +58,19 @@ def _total(costs: np.ndarray, end: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(total), total, np.inf)
 
 
+@dataclass(frozen=True)
+class Engine:
+    """Who sweeps, for whatever solves many starts; the caller's choice (`batched.choice`)."""
+
+    kernels: bool
+    """Whether solving every guess costs less than choosing among them."""
+    solve: Callable[..., DdpResult]
+    """Called as `solve_ddp`."""
+    bundle: Bundle
+    kernel: Callable[[Problem], Callable[..., DdpResult] | None]
+    """problem → `batched.ddp.solve_ddp`, `None` where it has no kernel."""
+
+
 @dataclass
 class _Batch:
     """The iterates of one solve."""
@@ -77,10 +90,10 @@ class _Batch:
         return _total(self.c, self.e)
 
     def forward(self, i, k, gain, alpha, margin):
-        x, u, c, e, logs = self.f.forward(
+        new = self.f.forward(
             self.x[i], self.u[i], k, gain, alpha[:, None], self.p[i], self.low, self.high, np.full((1, 1), margin)
         )
-        return x, u, c.reshape(len(i), -1), e[:, 0], logs[:, 0]
+        return new.states, new.controls, new.costs.reshape(len(i), -1), new.terminal_cost[:, 0], new.logs[:, 0]
 
     def search(self, i, k, gain, slope, weight, margin):
         """Backtracking on cost − weight · logs for the members i: (accepted, α, |change| at rounding level)."""
@@ -118,25 +131,20 @@ class _Damping:
         self.mu[self.mu < 1e-6] = 0.0
 
 
-def bundle(problem: Problem, steps: int | None = None) -> Sweeps:
-    """The sweeps that suit the number of states."""
-    if problem.n_x <= UNROLLED:
-        return sweeps(problem, steps)
-    from optctl.solvers.batched import tiles
-
-    return tiles.sweeps(problem, steps) if tiles.applies(problem) else sweeps(problem, steps)
-
-
-def rollout_controls(problem: Problem, x0: np.ndarray, controls: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, ...]:
+def rollout_controls(
+    problem: Problem, x0: np.ndarray, controls: np.ndarray, p: np.ndarray, bundle: Bundle = sweeps
+) -> tuple[np.ndarray, ...]:
     """States (B, N+1, n_x), stage costs (B, N), terminal cost (B,) of open-loop controls (B, N, n_u); p (1 or B, n_p)."""
     p = np.broadcast_to(p, (len(x0), problem.n_p))
-    states, costs, end = bundle(problem, controls.shape[1]).rollout(x0, controls, p)
-    return states, costs.reshape(len(states), -1), end[:, 0]
+    path = bundle(problem, controls.shape[1]).rollout(x0, controls, p)
+    return path.states, path.costs.reshape(len(path.states), -1), path.terminal_cost[:, 0]
 
 
-def follow_reference(problem: Problem, states: np.ndarray, controls: np.ndarray, p: np.ndarray) -> DdpResult:
+def follow_reference(
+    problem: Problem, states: np.ndarray, controls: np.ndarray, p: np.ndarray, bundle: Bundle = sweeps
+) -> DdpResult:
     """One pass of `solve_ddp(…, follow=True)` and no iteration: what tracking the reference costs."""
-    return solve_ddp(problem, states, controls, p, follow=True, max_iterations=0, polish=0)
+    return solve_ddp(problem, states, controls, p, follow=True, max_iterations=0, polish=0, bundle=bundle)
 
 
 def solve_ddp(
@@ -152,27 +160,18 @@ def solve_ddp(
     polish: int = 20,
     low: np.ndarray | None = None,
     high: np.ndarray | None = None,
-    kernels: bool = False,
+    bundle: Bundle = sweeps,
 ) -> DdpResult:
     """Iterate from reference trajectories `states` (B, N+1, n_x) and `controls` (B, N, n_u).
 
     With `follow`, the first pass tracks the reference by LQR feedback from `states[:, 0]`; otherwise only `states[:, 0]`
     counts and the controls are applied open loop. `barrier` is the first barrier weight relative to (1 + |J|)/N: small for a
-    good guess. Converged: projected gradient at most tolerance · (1 + |J|). `kernels`: on generated kernels
-    (`optctl.solvers.batched`), worth their compilation for many or difficult problems; what they leave open is tried again here.
-    Systems with more than `UNROLLED` states are solved here in any case, with the sweeps of `bundle`.
+    good guess. Converged: projected gradient at most tolerance · (1 + |J|). `bundle` gives the sweeps.
     """
     num, steps, _ = controls.shape
-    if kernels and problem.n_x <= UNROLLED:
-        settings = dict(
-            tolerance=tolerance, max_iterations=max_iterations, barrier=barrier, polish=polish, low=low, high=high
-        )
-        found = _by_kernels(problem, states, controls, params, follow, settings)
-        if found is not None:
-            return found
     n_x, n_u = problem.n_x, problem.n_u
-    low = np.broadcast_to(problem.control_low if low is None else low, (1, n_u)).clip(-_INFINITE, _INFINITE)
-    high = np.broadcast_to(problem.control_high if high is None else high, (1, n_u)).clip(-_INFINITE, _INFINITE)
+    low = np.broadcast_to(problem.control_low if low is None else low, (1, n_u)).clip(-NO_BOUND, NO_BOUND)
+    high = np.broadcast_to(problem.control_high if high is None else high, (1, n_u)).clip(-NO_BOUND, NO_BOUND)
     p = np.broadcast_to(params, (num, problem.n_p)).copy()
     f = bundle(problem, steps)
     zero = np.zeros((num, steps, n_u))
@@ -187,10 +186,10 @@ def solve_ddp(
         )
 
     iterations = np.zeros(num, dtype=int)
-    if max_iterations and (high - low < 0.1 * _INFINITE).any():
+    if max_iterations and (high - low < 0.1 * NO_BOUND).any():
         iterations += _interior(batch, barrier, max_iterations)
     gradient, converged = _clamped(batch, tolerance, polish if iterations.any() else max_iterations, iterations)
-    costates, hessians, gains = expansion(problem, batch.x, batch.u, p, low, high)
+    costates, hessians, gains = expansion(problem, batch.x, batch.u, p, low, high, bundle)
     return DdpResult(
         states=batch.x, controls=batch.u, costs=batch.c, terminal_cost=batch.e, gradient=gradient, converged=converged,
         iterations=iterations, costates=costates, gains=gains, hessians=hessians,
@@ -198,8 +197,9 @@ def solve_ddp(
 
 
 def expansion(
-    problem: Problem, states: np.ndarray, controls: np.ndarray, params: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    problem: Problem, states: np.ndarray, controls: np.ndarray, params: np.ndarray, low: np.ndarray, high: np.ndarray,
+    bundle: Bundle = sweeps,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """V_x (B, N+1, n_x), V_xx (B, N+1, n_x, n_x) and K (B, N, n_u, n_x) along trajectories: the exact second-order sweep, undamped.
 
     V_x is the derivative of the cost under the feedback, V_x = Q_x − K'Q_u with K = 0 at active bounds: what is left of Q_u, and
@@ -207,15 +207,17 @@ def expansion(
     not stay finite they are those of the convex Gauss–Newton model; where V_x does not, it is the adjoint. `params`: (B, n_p).
     """
     (num, steps, n_u), n_x = controls.shape, problem.n_x
-    f, zero, one = bundle(problem, steps), np.zeros((1, 1)), np.ones((1, 1))
-    slopes, hessians, _, gains, _, _ = f.clamped(states, controls, params, zero, low, high, one)
+    f = bundle(problem, steps)
+    exact = f.clamped(states, controls, params, UNDAMPED, low, high, EXACT)
+    slopes, hessians, gains = exact.costates, exact.hessians, exact.gains
     finite = lambda array: np.isfinite(array).all(axis=(1, 2))
     broken, lost = ~(finite(hessians) & finite(gains)), ~finite(slopes)
     if broken.any():
         x, u, p = states[broken], controls[broken], params[broken]
-        _, hessians[broken], _, gains[broken], _, _ = f.clamped(x, u, p, GAUSS_NEWTON_DAMPING * one, low, high, zero)
+        model = f.clamped(x, u, p, np.full((1, 1), GAUSS_NEWTON_DAMPING), low, high, CONVEX)
+        hessians[broken], gains[broken] = model.hessians, model.gains
     if lost.any():
-        slopes[lost] = f.adjoint(states[lost], controls[lost], params[lost])[0]
+        slopes[lost] = f.adjoint(states[lost], controls[lost], params[lost]).costates
     return (
         slopes,
         hessians.reshape(num, steps + 1, n_x, n_x),
@@ -238,31 +240,6 @@ def gradients(slopes: np.ndarray, stationarity: np.ndarray, tolerance: np.ndarra
     return np.where(missing[..., None], np.nan, slopes)
 
 
-def _by_kernels(
-    problem: Problem,
-    states: np.ndarray,
-    controls: np.ndarray,
-    params: np.ndarray,
-    follow: bool,
-    settings: dict[str, Any],
-) -> DdpResult | None:
-    """The batched solver; members that it leaves with gaps or numberless are solved here. `None` where it does not apply."""
-    from optctl.codegen.program import TranslationError
-    from optctl.solvers.batched import ddp as batched
-
-    try:
-        found = batched.solve_ddp(problem, states, controls, params, follow=follow, **settings)
-    except TranslationError:
-        return None
-    lost = np.flatnonzero(~np.isfinite(found.gradient) | ~np.isfinite(found.value))
-    if len(lost):
-        p = params if len(params) == 1 else params[lost]
-        again = solve_ddp(problem, states[lost], controls[lost], p, follow=follow, **settings)
-        for name, array in found.__dict__.items():
-            array[lost] = again.__dict__[name]
-    return found
-
-
 def _interior(batch: _Batch, barrier: float, max_iterations: int) -> np.ndarray:
     """The barrier phase; leaves strictly interior controls. Returns iterations used."""
     f, low, high = batch.f, batch.low, batch.high
@@ -280,14 +257,13 @@ def _interior(batch: _Batch, barrier: float, max_iterations: int) -> np.ndarray:
         i = np.flatnonzero(active)
         if not len(i):
             break
-        one = np.ones((1, 1))
         inputs = lambda j, theta: (
             batch.x[j], batch.u[j], batch.p[j], damping.mu[j, None], low, high, theta, z_low[j], z_high[j], b[j, None]
         )  # fmt: skip
-        k, gain, slope, residual = f.interior(*inputs(i, one))
+        k, gain, slope, residual = f.interior(*inputs(i, EXACT))
         indefinite = np.flatnonzero(~(residual[:, 2] > 0) | (damping.mu[i] > 0))
         if len(indefinite):
-            replaced = f.interior(*inputs(i[indefinite], 0 * one))
+            replaced = f.interior(*inputs(i[indefinite], CONVEX))
             for array, new in zip((k, gain, slope, residual), replaced, strict=True):
                 array[indefinite] = new
         # barrier subproblem solved well enough: shrink b (Wächter and Biegler 2006, eq. 7)
@@ -351,16 +327,14 @@ def _clamped(
         if not len(i):
             break
         exact = np.where(
-            damping.mu[i, None] > 0, 0.0, 1.0
+            damping.mu[i, None] > 0, CONVEX, EXACT
         )  # after a failed search the convex model, which always descends
-        _, _, k, gain, slope, grad = batch.f.clamped(
-            batch.x[i], batch.u[i], batch.p[i], damping.mu[i, None], batch.low, batch.high, exact
-        )
-        gradient[i] = np.where(np.isfinite(grad[:, 0]), grad[:, 0], np.inf)
+        back = batch.f.clamped(batch.x[i], batch.u[i], batch.p[i], damping.mu[i, None], batch.low, batch.high, exact)
+        gradient[i] = np.where(np.isfinite(back.gradient[:, 0]), back.gradient[:, 0], np.inf)
         done = gradient[i] <= tolerance * (1 + np.abs(batch.value[i]))
         converged[i[done]], active[i[done]] = True, False
         go = ~done
-        i, k, gain, slope = i[go], k[go], gain[go], slope[go]
+        i, k, gain, slope = i[go], back.feed[go], back.gains[go], back.change[go]
         if iteration == max_iterations:
             break
         accepted, _, still = batch.search(i, k, gain, slope, np.zeros(len(i)), 0.0)

@@ -20,13 +20,6 @@ EXCESS = 1e-6
 """Largest H(u*) − min H, relative to the terms of H, that is taken for rounding."""
 
 
-def autonomous(problem: Problem) -> bool:
-    """Neither dynamics nor stage cost nor path constraints mention the time."""
-    x, u, p, t = problem.x, problem.u, problem.p, problem.t
-    functions = (problem.dynamics_function, problem.stage_cost_function, problem.path_constraint_function)
-    return not any(ca.depends_on(function(x, u, p, t), t) for function in functions if function is not None)
-
-
 @kept
 def hamiltonian(problem: Problem) -> ca.Function:
     """(x, u, λ, p, t) → H, |l| + Σ|λ_i f_i|, H_u."""

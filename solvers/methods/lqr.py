@@ -14,20 +14,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import casadi as ca
 import numpy as np
 from scipy.linalg import LinAlgError, expm, solve_continuous_are, solve_discrete_are
 
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem
-from optctl.problem.controller import FeedbackController
+from optctl.problem.structure import convex, expansion, time_invariant
 from optctl.problem.trajectory import Trajectory
-from optctl.shared import in_turn, kept
-from optctl.solvers.certificates import checked_one
-from optctl.solvers.guesses.dynamic_programming import kinked, periods, time_invariant
-from optctl.solvers.solution import Certificate, Solution, Status, violation
+from optctl.shared import in_turn
+from optctl.solvers.certificates import checked_one, violation
+from optctl.solvers.methods.equilibrium import target
+from optctl.solvers.solution import Certificate, Solution, Status
 
 
 @dataclass(frozen=True)
@@ -73,37 +71,11 @@ class Gain:
 # --- detection ----------------------------------------------------------------------------------------------------------
 
 
-def _pieces(problem: Problem, discretised: bool) -> tuple[ca.SX, ca.SX, ca.SX]:
-    x, u, p, t = problem.x, problem.u, problem.p, problem.t
-    if discretised:
-        motion, cost = problem.step_function(x, u, p, t)
-    else:
-        assert problem.dynamics_function is not None  # not discrete
-        motion, cost = problem.dynamics_function(x, u, p, t), problem.stage_cost_function(x, u, p, t)
-    end = ca.SX(0) if problem.horizon == "infinite" else problem.terminal_cost_function(x, p, t)
-    return motion, cost, end
-
-
-@kept
-def _expansion(problem: Problem, discretised: bool) -> tuple[ca.Function, bool]:
-    """(x, u, p, t) → the derivatives that make the matrices, and whether they are free of x and u; built once."""
-    x, u, p, t = problem.x, problem.u, problem.p, problem.t
-    motion, cost, end = _pieces(problem, discretised)
-    z = ca.vertcat(x, u)
-    jacobian, (hessian, gradient) = ca.jacobian(motion, z), ca.hessian(cost, z)
-    end_hessian, end_gradient = ca.hessian(end, x)
-    fixed = ca.vertcat(ca.vec(jacobian), ca.vec(hessian), ca.vec(end_hessian))
-    outputs = [motion, jacobian, cost, gradient, hessian, end, end_gradient, end_hessian]
-    linear = not ca.depends_on(ca.simplify(fixed), z) if fixed.numel() else True
-    linear = linear and not kinked(ca.Function("pieces", [x, u, p, t], [motion, cost, end], list("xupt"), list("mce")))
-    return ca.Function("expansion", [x, u, p, t], [ca.densify(o) for o in outputs]), linear
-
-
 def expand(
     problem: Problem, x: np.ndarray, u: np.ndarray, p: np.ndarray, discretised: bool, t: float = 0.0
 ) -> LinearQuadratic:
     """Linear dynamics and quadratic cost about (x, u) at time t."""
-    function, _ = _expansion(problem, discretised)
+    function, _ = expansion(problem, discretised)
     values = [np.asarray(v) for v in function(x, u, p, t)]
     motion, jacobian, cost, gradient, hessian = (
         values[0].ravel(),
@@ -130,7 +102,7 @@ def linear_quadratic(
     `discretised`: of the exact step instead of the differential equation (default: only for discrete problems)."""
     discretised = problem.discrete if discretised is None else discretised
     require(discretised or not problem.discrete, "discretised", "be True for a discrete problem", "is False")
-    if not _expansion(problem, discretised)[1] or not time_invariant(problem):
+    if not expansion(problem, discretised)[1] or not time_invariant(problem):
         return None
     p = problem.param_values if params is None else params
     return expand(problem, np.zeros(problem.n_x), np.zeros(problem.n_u), p, discretised)
@@ -138,45 +110,12 @@ def linear_quadratic(
 
 def stage_matrices(problem: Problem, params: np.ndarray) -> list[LinearQuadratic] | None:
     """The matrices of every step of a linear-quadratic problem, which may depend on time; `None` if it is not one."""
-    if not _expansion(problem, True)[1]:
+    if not expansion(problem, True)[1]:
         return None
     times = [0.0] if time_invariant(problem) else problem.dt * np.arange(problem.steps)
     x, u = np.zeros(problem.n_x), np.zeros(problem.n_u)
     stages = [expand(problem, x, u, params, True, float(t)) for t in times]
     return stages * (problem.steps // len(stages))
-
-
-def convex(problem: Problem, params: np.ndarray) -> bool:
-    """Linear step, convex quadratic costs, affine end and convex quadratic path constraints: a stationary point is the optimum."""
-    function, linear = _expansion(problem, True)
-    if not linear or problem.final_time is not None:
-        return False
-    x, u, p, t = problem.x, problem.u, problem.p, problem.t
-    z = ca.vertcat(x, u)
-    shapes = []
-    end = problem.terminal_constraint_function
-    if any(f is not None and kinked(f) for f in (end, problem.path_constraint_function)):
-        return False
-    if end is not None and ca.depends_on(ca.vec(ca.simplify(ca.jacobian(end(x, p, t), x))), x):
-        return False
-    if problem.path_constraint_function is not None:
-        for row in ca.vertsplit(problem.path_constraint_function(x, u, p, t)):
-            hessian = ca.hessian(row, z)[0]
-            if ca.depends_on(ca.vec(ca.simplify(hessian)), z):
-                return False
-            shapes.append(hessian)
-    paths = ca.Function("paths", [p, t], [ca.densify(h) for h in shapes])
-    zero_x, zero_u = np.zeros(problem.n_x), np.zeros(problem.n_u)
-    stages = [0] if time_invariant(problem) and problem.path_constraint_function is None else range(problem.steps)
-    for values in np.atleast_2d(params):
-        matrices = [np.asarray(function(zero_x, zero_u, values, k * problem.dt)[4]) for k in stages]
-        matrices.append(np.asarray(function(zero_x, zero_u, values, problem.duration)[7]))
-        for k in stages if shapes else []:
-            out = paths(values, k * problem.dt)
-            matrices += [np.asarray(m) for m in (out if isinstance(out, (tuple, list)) else [out])]
-        if any(not np.isfinite(m).all() or np.linalg.eigvalsh(m)[0] < -1e-12 * np.abs(m).max() for m in matrices):
-            return False
-    return True
 
 
 # --- Riccati equations --------------------------------------------------------------------------------------------------
@@ -317,10 +256,8 @@ def riccati_continuous(m: LinearQuadratic, times: np.ndarray) -> Gain:
 # --- what users call ----------------------------------------------------------------------------------------------------
 
 
-def _reference(problem: Problem, linearize_at: object, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def equilibrium(problem: Problem, linearize_at: object, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The equilibrium (x, u) to linearise at: given as x, as (x, u), or found as the cheapest one."""
-    from optctl.solvers.guesses.targets import target
-
     if isinstance(linearize_at, tuple) and len(linearize_at) == 2 and np.ndim(linearize_at[0]):
         x, u = (np.asarray(v, dtype=float) for v in linearize_at)
     else:
@@ -362,10 +299,10 @@ def lqr(
     m = linear_quadratic(problem, discretised=discretised, params=p)
     about = (np.zeros(problem.n_x), np.zeros(problem.n_u))
     if m is None or linearize_at is not None:
-        about = _reference(problem, linearize_at, p)
+        about = equilibrium(problem, linearize_at, p)
         m = expand(problem, *about, p, discretised)
     elif horizon == "infinite" and any(np.any(a) for a in (m.c, m.q, m.r)):
-        about = _reference(problem, None, p)
+        about = equilibrium(problem, None, p)
         m = expand(problem, *about, p, discretised)
     if horizon == "finite":
         gain = riccati_finite(m, problem.steps) if discretised else riccati_continuous(
@@ -379,36 +316,6 @@ def lqr(
         average = float(np.trace(P @ G @ G.T))
         average *= problem.dt if discretised and not problem.discrete else 1.0
     return Gain(K, np.zeros(problem.n_u), P, np.zeros(problem.n_x), np.asarray(0.0), about, m, average)
-
-
-def lqr_controller(
-    problem: Problem, *, linearize_at: object = None, params: np.ndarray | None = None, name: str = "lqr"
-) -> FeedbackController:
-    """The linear feedback as a controller; angles are taken the short way round. Clipped to the bounds.
-
-    `params` (n_p,), or one row for each of the episodes (B, n_p): a plant without a stabilising gain has no control (NaN)."""
-    gain: Any
-    if np.ndim(params) == 2 and len(params) > 1:  # type: ignore[arg-type]
-        from optctl.solvers.batched import riccati  # needs torch
-
-        gain = riccati.lqr(problem, params, linearize_at=linearize_at)  # type: ignore[arg-type]
-    else:
-        gain = lqr(problem, linearize_at=linearize_at, params=None if params is None else np.ravel(params))
-    (x_ref, u_ref), turn = gain.about, periods(problem)
-    varying = gain.K.ndim == x_ref.ndim + 2
-
-    def law(states: np.ndarray, time: float) -> np.ndarray:
-        one_each = x_ref.ndim == 1 or len(x_ref) == len(states)
-        require(one_each, "states", f"be {len(x_ref)}, one for each plant", f"are {len(states)}")
-        z = states - x_ref
-        z = np.where(turn > 0, z - turn * np.round(z / np.where(turn > 0, turn, 1.0)), z)
-        K, k = gain.K, gain.k
-        if varying:
-            i = min(round(time / problem.dt), K.shape[-3] - 1)
-            K, k = K[..., i, :, :], k[..., i, :]
-        return np.clip(u_ref - (K @ z[..., None])[..., 0] - k, problem.control_low, problem.control_high)
-
-    return FeedbackController(law, name)
 
 
 @in_turn

@@ -17,19 +17,12 @@ import numpy as np
 
 from optctl.errors import require
 from optctl.problem import Bounds, Problem
+from optctl.problem.structure import state_bounded
 from optctl.problem.trajectory import Trajectory
 from optctl.shared import in_turn, kept
-from optctl.solvers.certificates import checked_one
+from optctl.solvers.certificates import checked_one, complementarity, gradient_functions, ruled_out, violation
 from optctl.solvers.methods.nonlinear_program import NlpResult, NonlinearProgram
-from optctl.solvers.solution import (
-    Certificate,
-    Solution,
-    Status,
-    complementarity,
-    gradient_functions,
-    ruled_out,
-    violation,
-)  # fmt: skip
+from optctl.solvers.solution import Certificate, Solution, Status
 
 
 @dataclass(frozen=True)
@@ -214,7 +207,7 @@ class Transcription:
             stationarity = costate_defect = result.gradient
         transversality = result.gradient
         unmet = self.n_end or problem.last_constraint_function is not None  # their multipliers enter
-        if not unmet and not np.isfinite([problem.state_low, problem.state_high]).any():
+        if not unmet and not state_bounded(problem):
             phi_x = np.asarray(end(states[-1], p, final)).ravel() if problem.horizon == "finite" else 0.0
             transversality = float(np.max(np.abs(y[-1] - phi_x)))
         defect = float(np.max(np.abs(after - states[1:])))

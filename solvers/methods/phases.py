@@ -19,8 +19,6 @@ import numpy as np
 
 from optctl.errors import require
 from optctl.problem import Fixed, Problem
-from optctl.shared import in_turn
-from optctl.solvers.select import solve
 from optctl.solvers.solution import Solution
 
 Link = Callable[[ca.SX], Any]
@@ -65,7 +63,7 @@ def _column(value: Any) -> Any:
     return ca.vertcat(*value) if isinstance(value, (list, tuple)) else value
 
 
-class _Stack:
+class Stack:
     """Where the states, controls and parameters of every phase stand in the problem that stacks them."""
 
     def __init__(self, phases: Sequence[Problem], links: Sequence[Link | None]) -> None:
@@ -144,6 +142,7 @@ class _Stack:
         return {name: (a, b) for name, a, b in pairs if np.isfinite([a, b]).any()}
 
     def problem(self, x0: np.ndarray) -> Problem:
+        """The phases side by side, from the start x0 of the stack."""
         states: dict[str, tuple[float, float]] = {}
         controls: dict[str, tuple[float, float]] = {}
         scales: dict[str, float] = {}
@@ -190,26 +189,19 @@ class _Stack:
                 start[self.states.index(f"duration_{i + 1}")] = float(np.sqrt(np.prod(q.final_time)))
         return start, free
 
+    def apart(self, found: Solution) -> PhasedSolution:
+        """Every phase of a solution of `problem`, in its own units."""
+        path, parts, begin = found.trajectory, [], 0.0
+        for i in range(len(self.phases)):
+            duration = float(self.duration(i, path.states[0]))
+            times = begin + duration * path.times
+            parts.append(Phase(times, self.state(i, path.states), self.control(i, path.controls)))
+            begin += duration
+        return PhasedSolution(tuple(parts), found)
 
-@in_turn
-def solve_phases(
-    phases: Sequence[Problem],
-    x0: np.ndarray,
-    *,
-    links: Sequence[Link | None] | None = None,
-    method: str = "collocation",
-    **options: Any,
-) -> PhasedSolution:
-    """The best solution found of all phases together, from x0 (n_x of the first phase,).
 
-    Args:
-        phases: Problems with `dynamics` and a finite horizon, in order. Free durations are their `final_time`; the guess of where a
-            later phase begins is the middle of its `initial_state`. Parameters with the same name are the same.
-        x0: Where the first phase begins.
-        links: For every two neighbours x_i(T_i) ↦ x_{i+1}(0); `None`: the same states go on.
-        method: "collocation" or "multiple_shooting".
-        options: Of `solve`.
-    """
+def stacked(phases: Sequence[Problem], x0: np.ndarray, links: Sequence[Link | None] | None) -> tuple[Stack, np.ndarray]:
+    """The stack of phases that fit together, and the start of the first; arguments as in `optctl.solvers.solve_phases`."""
     require(len(phases) > 0, "phases", "be at least one Problem", "is empty")
     shared: dict[str, float] = {}
     for i, phase in enumerate(phases):
@@ -230,14 +222,4 @@ def solve_phases(
                 f"map {phases[i].n_x} states to {phases[i + 1].n_x}", does)  # fmt: skip
     start_of = np.asarray(x0, dtype=float)
     require(start_of.shape == (phases[0].n_x,), "x0", f"have shape ({phases[0].n_x},)", f"has shape {start_of.shape}")
-    stack = _Stack(phases, links)
-    start, free = stack.start(start_of)
-    found = solve(stack.problem(start), start, method=method, free_start=free, **options)
-    assert isinstance(found, Solution)
-    path, parts, begin = found.trajectory, [], 0.0
-    for i in range(len(phases)):
-        duration = float(stack.duration(i, path.states[0]))
-        times = begin + duration * path.times
-        parts.append(Phase(times, stack.state(i, path.states), stack.control(i, path.controls)))
-        begin += duration
-    return PhasedSolution(tuple(parts), found)
+    return Stack(phases, links), start_of

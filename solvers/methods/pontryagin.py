@@ -27,10 +27,10 @@ from scipy.integrate import solve_ivp
 
 from optctl.errors import require
 from optctl.problem import Fixed, Problem
+from optctl.problem.structure import autonomous, path_constrained
 from optctl.problem.trajectory import Trajectory
-from optctl.shared import in_turn, kept
-from optctl.solvers.methods.hamiltonian import EXCESS, autonomous, excess, hamiltonian
-from optctl.solvers.methods.multiple_shooting import Guess
+from optctl.shared import kept
+from optctl.solvers.methods.hamiltonian import EXCESS, excess, hamiltonian
 from optctl.solvers.solution import Certificate, Solution, Status
 
 _RTOL, _ATOL = 1e-12, 1e-13
@@ -246,7 +246,7 @@ def on_a_clock(
     plan = dataclasses.replace(
         guess, states=np.hstack([guess.states, times]), costates=np.hstack([guess.costates, 0 * times])
     )
-    found = method(clocked(problem), np.append(x0, 0.0), guess=plan, **options)
+    found = method(clocked(problem), np.append(x0, 0.0), plan, **options)
     way = found.trajectory
     costates = None if way.costates is None else way.costates[:, :-1]
     return found.replace(trajectory=dataclasses.replace(way, states=way.states[:, :-1], costates=costates))
@@ -262,47 +262,41 @@ def check_flight(y: np.ndarray, deadline: float) -> None:
         raise Abandoned
 
 
-@in_turn
-def solve_pontryagin(
+def check_suitable(problem: Problem) -> None:
+    """Raise ArgumentError for a problem that `shoot` does not take."""
+    require(not problem.discrete, "problem", "have continuous dynamics", "is discrete")
+    require(
+        not path_constrained(problem),
+        "problem", "have neither state bounds nor path constraints for indirect shooting", "has them",
+    )  # fmt: skip
+    extremals(problem)
+
+
+def shoot(
     problem: Problem,
     x0: np.ndarray,
+    guess: Trajectory,
     *,
     params: np.ndarray | None = None,
-    guess: Trajectory | Guess | None = None,
     segments: int | None = None,
     tolerance: float = 1e-10,
     max_iterations: int = 40,
     time_limit: float = 60.0,
 ) -> Solution:
-    """Newton on the boundary conditions. `guess`: a trajectory with costates (default: from collocation). `segments=1` is single
-    shooting; default: one per second or five, whichever is more."""
-    require(not problem.discrete, "problem", "have continuous dynamics", "is discrete")
-    require(
-        problem.path_constraints is None and not np.isfinite([problem.state_low, problem.state_high]).any(),
-        "problem", "have neither state bounds nor path constraints for indirect shooting", "has them",
-    )  # fmt: skip
+    """Newton on the boundary conditions from a trajectory with costates; options as in `optctl.solvers.solve_pontryagin`."""
+    check_suitable(problem)
     started = time.perf_counter()
     p = problem.param_values if params is None else np.asarray(params, dtype=float)
     n, functions = problem.n_x, extremals(problem)
     x0 = np.asarray(x0, dtype=float)
-    if guess is None or isinstance(guess, Guess) or guess.costates is None:
-        from optctl.solvers.select import solve_many
-
-        first: dict[str, Any] = {
-            "guess": guess,
-            "params": p,
-            "tolerance": 1e-8,
-            "processes": 1,
-            "time_limit": time_limit / 2,
-        }
-        guess = solve_many(problem, x0[None], method="collocation", resimulation=None, **first)[0].trajectory
-    assert isinstance(guess, Trajectory) and guess.costates is not None
+    require(guess.costates is not None, "guess", "hold costates", "holds none")
+    assert guess.costates is not None
     slopes = np.nan_to_num(guess.costates)
     guess = dataclasses.replace(guess, costates=slopes)
     if problem.final_time is not None and not functions.autonomous:
         left = time_limit - (time.perf_counter() - started)
         options = {"segments": segments, "tolerance": tolerance, "max_iterations": max_iterations, "time_limit": left}
-        return on_a_clock(solve_pontryagin, problem, x0, guess, params=p, **options)
+        return on_a_clock(shoot, problem, x0, guess, params=p, **options)
     final, end_costate = float(guess.times[-1] - guess.times[0]), slopes[-1]
     m = max(5, int(np.ceil(final))) if segments is None else segments
     require(isinstance(m, int) and m > 0, "segments", "be a positive integer", f"is {segments!r}")
@@ -314,7 +308,7 @@ def solve_pontryagin(
     nodes[0, :n] = x0
     nu: np.ndarray = np.zeros(functions.n_end)
 
-    def shoot(nodes: np.ndarray, nu: np.ndarray, final: float):
+    def gaps(nodes: np.ndarray, nu: np.ndarray, final: float):
         """Residual, its Jacobian in (λ_0, y_1, …, y_{m−1}, ν, T)."""
         size = 2 * n * m - n + len(nu) + free
         residual, jacobian = [], np.zeros((size, size))
@@ -356,8 +350,8 @@ def solve_pontryagin(
         return nodes, z[ends : ends + len(nu)], float(z[-1]) if free else final
 
     deadline = started + time_limit
-    finite = np.isfinite(shoot(*split(start))[0]).all()
-    z, worst, iterations = newton(lambda z: shoot(*split(z)), start, tolerance, max_iterations, deadline)
+    finite = np.isfinite(gaps(*split(start))[0]).all()
+    z, worst, iterations = newton(lambda z: gaps(*split(z)), start, tolerance, max_iterations, deadline)
     nodes, nu, final = split(z)
     if worst <= 1e-7 * (1 + np.abs(nodes).max()):
         status = Status.CONVERGED

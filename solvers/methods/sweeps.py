@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import casadi as ca
 import numpy as np
@@ -28,31 +29,112 @@ from optctl.problem import Problem
 from optctl.shared import kept
 from optctl.solvers.batch import Batched
 
-Sweep = Callable[..., list[np.ndarray]]
+_Results = TypeVar("_Results")
+
+EXACT, CONVEX = np.ones((1, 1)), np.zeros((1, 1))
+"""θ: exact second derivatives, or the convex Gauss–Newton model."""
+UNDAMPED = np.zeros((1, 1))
+"""μ where the model is taken as it is."""
+WHOLE_STEP = np.ones((1, 1))
+"""α."""
+NO_MARGIN = np.zeros((1, 1))
+"""Of a step that may end on a bound."""
+NO_BOUND = 1e20
+"""A bound that is none: what sweeps take in place of an infinity, which would make NaN of products with zero."""
+
+
+def control_box(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds on controls as sweeps take them, (1, n_u) each; ± `NO_BOUND` where there is none."""
+    low, high = problem.control_low[None], problem.control_high[None]
+    return low.clip(-NO_BOUND, NO_BOUND), high.clip(-NO_BOUND, NO_BOUND)
+
+
+class Rollout(NamedTuple):
+    """An open-loop rollout."""
+
+    states: np.ndarray
+    """(B, N+1, n_x)."""
+    costs: np.ndarray
+    """(B, N)."""
+    terminal_cost: np.ndarray
+    """(B, 1)."""
+
+
+class Trial(NamedTuple):
+    """A step along k and K."""
+
+    states: np.ndarray
+    """(B, N+1, n_x)."""
+    controls: np.ndarray
+    """(B, N, n_u)."""
+    costs: np.ndarray
+    """(B, N)."""
+    terminal_cost: np.ndarray
+    """(B, 1)."""
+    logs: np.ndarray
+    """Σ log distances to the bounds, (B, 1)."""
+
+
+class Clamped(NamedTuple):
+    """A backward sweep with controls held at their bounds."""
+
+    costates: np.ndarray
+    """λ (B, N+1, n_x)."""
+    hessians: np.ndarray
+    """P (B, N+1, n_x²)."""
+    feed: np.ndarray
+    """k (B, N, n_u)."""
+    gains: np.ndarray
+    """K' (B, N, n_x n_u)."""
+    change: np.ndarray
+    """Σ [k'Q_u, ½ k'Q_uu k] (B, 2)."""
+    gradient: np.ndarray
+    """Largest projected gradient, (B, 1)."""
+
+
+class Interior(NamedTuple):
+    """A backward sweep inside the barrier."""
+
+    feed: np.ndarray
+    """k (B, N, n_u)."""
+    gains: np.ndarray
+    """K' (B, N, n_x n_u)."""
+    change: np.ndarray
+    """Σ [slope, curvature] (B, 2)."""
+    residual: np.ndarray
+    """[dual residual, complementarity, least pivot] (B, 3)."""
+
+
+class Adjoint(NamedTuple):
+    """The derivative of the cost of a trajectory."""
+
+    costates: np.ndarray
+    """Exact λ (B, N+1, n_x)."""
+    slopes: np.ndarray
+    """H_u (B, N, n_u)."""
 
 
 @dataclass
 class Sweeps:
     """The functions of one problem: generated here, or of larger ones in `batched/tiles.py`."""
 
-    rollout: Sweep
-    """(x0, u, p) → x (B, N+1, n_x), stage costs (B, N), terminal cost (B,)."""
-    forward: Sweep
-    """(x, u, k, K, α, p, low, high, margin) → x, u, stage costs, terminal cost, Σ log distances to the bounds. The control stays
-    at least `margin` times its old distance away from each bound."""
-    clamped: Sweep
-    """(x, u, p, μ, low, high, θ) → λ (B, N+1, n_x), P (B, N+1, n_x²), k, K', [k'Q_u, ½k'Q_uu k], |projected gradient|."""
-    interior: Sweep
-    """(x, u, p, μ, low, high, θ, z_low, z_high, b) → k, K', [slope, curvature], [dual residual, complementarity, least pivot]."""
-    tracking: Sweep
-    """(x, u, p, q, r) → K' of the LQR that tracks the trajectory with weights diag(q), diag(r)."""
-    adjoint: Sweep
-    """(x, u, p) → exact λ (B, N+1, n_x), H_u (B, N, n_u)."""
+    rollout: Callable[..., Rollout]
+    """Of (x0, u, p)."""
+    forward: Callable[..., Trial]
+    """Of (x, u, k, K', α, p, low, high, margin). The control stays at least `margin` times its old distance away from each bound."""
+    clamped: Callable[..., Clamped]
+    """Of (x, u, p, μ, low, high, θ)."""
+    interior: Callable[..., Interior]
+    """Of (x, u, p, μ, low, high, θ, z_low, z_high, b)."""
+    tracking: Callable[..., list[np.ndarray]]
+    """Of (x, u, p, q, r): [K'] of the LQR that tracks the trajectory with weights diag(q), diag(r)."""
+    adjoint: Callable[..., Adjoint]
+    """Of (x, u, p)."""
 
 
-def applies(problem: Problem) -> bool:
-    """Bounded controls only, fixed final time."""
-    return problem.final_time is None and not problem.constrained
+def named(results: Callable[..., _Results], function: Callable[..., list[np.ndarray]]) -> Callable[..., _Results]:
+    """The function with names for its results."""
+    return lambda *arguments: results(*function(*arguments))
 
 
 def sweeps(problem: Problem, steps: int | None = None) -> Sweeps:
@@ -60,7 +142,7 @@ def sweeps(problem: Problem, steps: int | None = None) -> Sweeps:
     return _build(problem, problem.steps if steps is None else steps)
 
 
-def _newton_step(q_uu: ca.SX, q_u: ca.SX, q_ux: ca.SX, u: ca.SX, low: ca.SX, high: ca.SX) -> tuple[ca.SX, ca.SX]:
+def newton_step(q_uu: ca.SX, q_u: ca.SX, q_ux: ca.SX, u: ca.SX, low: ca.SX, high: ca.SX) -> tuple[ca.SX, ca.SX]:
     """Minimise ½Δ'Q_uuΔ + Q_u'Δ over the box: clamp what sits at a bound with the gradient outwards, solve, clamp what
     leaves the box, solve again. Branch-free; the pivots of LDL' enter by their modulus."""
     n = u.numel()
@@ -81,7 +163,7 @@ def _newton_step(q_uu: ca.SX, q_u: ca.SX, q_ux: ca.SX, u: ca.SX, low: ca.SX, hig
     return ca.fmin(ca.fmax(u + k, low), high) - u, ca.diag(free) @ feedback
 
 
-def _pivots(matrix: ca.SX) -> tuple[ca.SX, list[ca.SX], ca.SX]:
+def signed_pivots(matrix: ca.SX) -> tuple[ca.SX, list[ca.SX], ca.SX]:
     """L, the moduli of the pivots of LDL', and the least signed pivot."""
     n = matrix.size1()
     lower, least = ca.SX.eye(n), ca.SX.inf()
@@ -96,19 +178,19 @@ def _pivots(matrix: ca.SX) -> tuple[ca.SX, list[ca.SX], ca.SX]:
     return lower, pivots, least
 
 
-def _modulus(matrix: ca.SX) -> ca.SX:
+def modulus(matrix: ca.SX) -> ca.SX:
     """L|D|L': a positive semidefinite relative of a symmetric matrix."""
     n = matrix.size1()
     if all(matrix[i, j].is_zero() for i in range(n) for j in range(n) if i != j):
         return ca.diag(ca.fabs(ca.diag(matrix)))
-    lower, pivots, _ = _pivots(matrix)
+    lower, pivots, _ = signed_pivots(matrix)
     return lower @ ca.diag(ca.vertcat(*pivots)) @ lower.T
 
 
 def _modulus_solve(matrix: ca.SX, right: ca.SX) -> ca.SX:
     """Solve |A| z = b, where |A| is LDL' with the modulus of the pivots."""
     n = matrix.size1()
-    lower, pivots, _ = _pivots(matrix)
+    lower, pivots, _ = signed_pivots(matrix)
     z = [right[i, :] for i in range(n)]
     for i in range(n):
         for m in range(i):
@@ -120,7 +202,7 @@ def _modulus_solve(matrix: ca.SX, right: ca.SX) -> ca.SX:
     return ca.vertcat(*z)
 
 
-def trials(problem: Problem, steps: int) -> tuple[Batched, Batched, Batched]:
+def trials(problem: Problem, steps: int) -> tuple[Callable[..., Rollout], Callable[..., Trial], Callable[..., Adjoint]]:
     """`rollout`, `forward` and `adjoint`: what costs no more than the derivatives of one step."""
     n_x, n_u = problem.n_x, problem.n_u
     x, u, p, t = problem.x, problem.u, problem.p, problem.t
@@ -161,7 +243,11 @@ def trials(problem: Problem, steps: int) -> tuple[Batched, Batched, Batched]:
     lam_end = end(xs[:, -1], pm, end_time)[1]
     lam, h_u = adjoint.mapaccum("adjoint", steps)(lam_end, xs[:, -2::-1], us[:, ::-1], over(pm), times[:, ::-1])
     exact = ca.Function("adjoint", [xs, us, pm], [ca.horzcat(lam[:, ::-1], lam_end), h_u[:, ::-1]])
-    return Batched(rollout), Batched(forward, sequences=(1,)), Batched(exact, sequences=(1,))
+    return (
+        named(Rollout, Batched(rollout)),
+        named(Trial, Batched(forward, sequences=(1,))),
+        named(Adjoint, Batched(exact, sequences=(1,))),
+    )
 
 
 def _horizon(problem: Problem, steps: int) -> tuple[ca.DM, float, ca.Function]:
@@ -186,12 +272,12 @@ def _build(problem: Problem, steps: int) -> Sweeps:
     theta = ca.SX.sym("theta")
     h_zz, q_z = ca.hessian(cost + ca.dot(costate, after), z)
     jacobian = ca.jacobian(after, z)
-    convex = _modulus(ca.densify(ca.hessian(cost, z)[0]))
+    convex = modulus(ca.densify(ca.hessian(cost, z)[0]))
     q_zz = ca.densify(theta * h_zz + (1 - theta) * convex + jacobian.T @ hessian @ jacobian)
     q_x, q_u = ca.densify(q_z[:n_x]), ca.densify(q_z[n_x:])
     q_xx, q_ux, q_uu = q_zz[:n_x, :n_x], q_zz[n_x:, :n_x], q_zz[n_x:, n_x:]
     scale = ca.fmax(1.0, ca.fabs(ca.diag(q_uu)))
-    k, gain = _newton_step(q_uu + mu * ca.diag(scale), q_u, q_ux, u, low, high)
+    k, gain = newton_step(q_uu + mu * ca.diag(scale), q_u, q_ux, u, low, high)
     p_new = q_xx + gain.T @ q_uu @ gain - q_ux.T @ gain - gain.T @ q_ux
     costate_new = q_x - gain.T @ q_u + (q_ux - q_uu @ gain).T @ k
     gradient = ca.norm_inf(u - ca.fmin(ca.fmax(u - q_u, low), high))
@@ -212,7 +298,7 @@ def _build(problem: Problem, steps: int) -> Sweeps:
     interior = ca.Function(
         "interior_stage", [*symbols, z_low, z_high, barrier],
         [costate_new, (p_new + p_new.T) / 2, k, gain, ca.vertcat(ca.dot(k, b_u), ca.dot(k, b_uu @ k) / 2),
-         ca.norm_inf(q_u - z_low + z_high), -_pivots(b_uu)[2], ca.mmax(ca.fabs(ca.vertcat(z_low / near, z_high / far) - barrier))],
+         ca.norm_inf(q_u - z_low + z_high), -signed_pivots(b_uu)[2], ca.mmax(ca.fabs(ca.vertcat(z_low / near, z_high / far) - barrier))],
         {"cse": True},
     )  # fmt: skip
     weight_x, weight_u = ca.SX.sym("q", n_x), ca.SX.sym("r", n_u)
@@ -270,6 +356,7 @@ def _build(problem: Problem, steps: int) -> Sweeps:
     tracking = ca.Function("tracking", [xs, us, pm, q, r], [blocks(gain_all)])
     rollout, forward, exact = trials(problem, steps)
     return Sweeps(
-        rollout, forward, Batched(clamped_sweep, sequences=(2, 3)), Batched(interior_sweep, sequences=(0, 1)),
+        rollout, forward, named(Clamped, Batched(clamped_sweep, sequences=(2, 3))),
+        named(Interior, Batched(interior_sweep, sequences=(0, 1))),
         Batched(tracking, sequences=(0,)), exact,
     )  # fmt: skip

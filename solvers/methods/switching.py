@@ -2,7 +2,7 @@
 polished by Newton's method to the accuracy of the integrator.
 
 Every control is, on each arc, at its lower or upper bound, or free; bounds on states and path constraints S(x, u) ≤ 0 are active or
-not (`optctl.solvers.methods.arcs`). With H = l + λ'f and S of order q:
+not (`arcs.py`). With H = l + λ'f and S of order q:
 
     regular free control     u = argmin H,                      junction with a bound: H_u(u at the bound) = 0
     bang-bang junction       H_u = 0
@@ -26,7 +26,6 @@ import dataclasses
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import casadi as ca
 import numpy as np
@@ -35,135 +34,15 @@ from scipy.optimize import nnls
 
 from optctl.errors import require
 from optctl.problem import Problem
+from optctl.problem.structure import autonomous
 from optctl.problem.trajectory import Trajectory
-from optctl.shared import in_turn
-from optctl.solvers.methods.arcs import Arc, Bound, Mode, Unsupported, arc, bounds, highest
-from optctl.solvers.methods.collocation import solve_collocation
-from optctl.solvers.methods.hamiltonian import autonomous
+from optctl.solvers.methods.arcs import Arc, Bound, Unsupported, arc, bounds, highest
 from optctl.solvers.methods.pontryagin import Abandoned, check_flight, integrate_arc, newton, on_a_clock
+from optctl.solvers.methods.structures import Structure, peaks, structures
 from optctl.solvers.solution import Certificate, Solution, Status
 
 _GRACE = 1.0
 """[s] to sample what Newton's method found when the time is up."""
-
-Structure = list[tuple[Mode, int]]
-"""(mode, number of intervals); with none, the mode's bounds are touched there."""
-
-
-# --- structure ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """How a plan is read."""
-
-    window: int
-    """Intervals over which controls are averaged."""
-    shortest: int
-    """Free stretches of fewer intervals are switches."""
-    near: tuple[float, float]
-    """What counts as S = 0 relative to the range of S, for order one and beyond."""
-    free: bool
-    """All controls are free on a bound, or only those that the plan frees."""
-    longest: int
-    """Contacts with so many nodes are touches, where the order allows them."""
-
-
-def structures(problem: Problem, plan: Trajectory, params: np.ndarray | None = None) -> Iterator[Structure]:
-    """Candidate structures of a direct solution: sharp switches first, then averaged ones; each with short contacts as touches
-    first, then all of them, then only those of one node."""
-    p, steps = problem.param_values if params is None else params, len(plan.controls)
-    seen = []
-    for window, shortest, near in ((1, 2, (1e-6, 1e-3)), (1, 4, late := (1e-3, 1e-5)), (5, 7, late), (9, 13, late)):
-        for free, longest in ((True, 2), (False, 2), (True, steps), (True, 1)):
-            found = _structure(problem, plan, p, _Reading(window, shortest, near, free, longest))
-            names = [(mode, count > 0) for mode, count in found]
-            if names not in seen:
-                seen.append(names)
-                yield found
-
-
-def _structure(problem: Problem, plan: Trajectory, p: np.ndarray, reading: _Reading) -> Structure:
-    low, high = problem.control_low, problem.control_high
-    u = plan.controls
-    if (window := reading.window) > 1:
-        padded = np.pad(u, ((window // 2, window // 2), (0, 0)), mode="edge")
-        u = np.stack([np.convolve(column, np.ones(window) / window, "valid") for column in padded.T], axis=1)
-    width = np.where(np.isfinite(high - low), high - low, 1.0)
-    labels = np.where(u <= low + 0.01 * width, "low", np.where(u >= high - 0.01 * width, "high", "free"))
-    active: list[list[str]] = [[] for _ in u]
-    touched: list[list[str]] = [[] for _ in plan.times]
-    for name, bound in bounds(problem).items():
-        for first, last in [] if bound.top is None else _contacts(bound, plan, p, reading.near[bound.order > 1]):
-            if bound.order > 1 and last - first < reading.longest and first > 0 and last < len(u):
-                touched[(first + last) // 2].append(name)
-            elif bound.order and first == last == len(u) and not _implied(problem, bound, plan, p):
-                touched[last].append(name)
-            else:
-                for k in range(first, last):
-                    active[k].append(name)
-    on = [bool(names) for names in active]
-    sources = [_absorb(np.where(on, "on", column), reading.shortest) for column in labels.T]
-    labels = np.stack([column[source] for column, source in zip(labels.T, sources, strict=True)], axis=1)
-    active = [max((active[k] for k in row), key=len) for row in zip(*sources, strict=True)]
-    found: Structure = []
-    for k, (row, names) in enumerate(zip(labels, active, strict=True)):
-        released = names and (reading.free or np.count_nonzero(row == "free") < len(names))
-        mode = (*("free" if released else str(m) for m in row), *names)
-        if touched[k]:
-            found.append(((*mode[: problem.n_u], *touched[k]), 0))
-        if found and found[-1][0] == mode:
-            found[-1] = (mode, found[-1][1] + 1)
-        else:
-            found.append((mode, 1))
-    return found + [((*found[-1][0][: problem.n_u], *touched[-1]), 0)] * bool(touched[-1])
-
-
-def _contacts(bound: Bound, plan: Trajectory, p: np.ndarray, near: float) -> list[tuple[int, int]]:
-    """(first, last) node of each stretch on the bound, where S(x, u) = 0 at least two intervals: multiple shooting keeps it at their
-    starts, collocation has controls in their middles. One node on S(x) = 0 is enough, or the top of the parabola through three."""
-    x, u = plan.states, plan.controls
-    if bound.order:
-        s = np.asarray(bound.value(x.T, 0.0, p)).ravel()
-        close = np.append(_peaks(s) >= -near * np.ptp(s) - 1e-9, False)
-    else:
-        pairs = [np.asarray(bound.value(at.T, u.T, p)).ravel() for at in (x[:-1], (x[:-1] + x[1:]) / 2)]
-        close = max((np.append(np.abs(s) <= near * np.ptp(s) + 1e-7, False) for s in pairs), key=np.count_nonzero)
-    edges = np.flatnonzero(np.diff(close, prepend=False)).reshape(-1, 2)
-    return [(a, b - 1) for a, b in edges] if bound.order else [(a, b) for a, b in edges if b - a > 1]
-
-
-def _peaks(s: np.ndarray) -> np.ndarray:
-    """Samples, at local maxima the top of the parabola through three; where it is a plateau's edge, the plateau."""
-    s = s.copy()
-    slope, bend = s[2:] - s[:-2], 2 * s[1:-1] - s[2:] - s[:-2]
-    top = np.abs(slope) < bend
-    s[1:-1][top] += slope[top] ** 2 / (8 * bend[top])
-    return s
-
-
-def _implied(problem: Problem, bound: Bound, plan: Trajectory, p: np.ndarray) -> bool:
-    """The terminal constraints keep S at the end as it is."""
-    if problem.terminal_constraint_function is None:
-        return False
-    x, t = problem.x, problem.t
-    rows = [problem.terminal_constraint_function(x, problem.p, t), bound.chain[0]]
-    slopes = ca.Function("slopes", [x, problem.p, t], [ca.jacobian(ca.vertcat(*rows), x)])
-    values = np.asarray(slopes(plan.states[-1], p, plan.times[-1]))
-    return bool(np.linalg.matrix_rank(values) == np.linalg.matrix_rank(values[:-1]))
-
-
-def _absorb(labels: np.ndarray, shortest: int) -> np.ndarray:
-    """The intervals whose labels hold: free runs shorter than `shortest` are a switch inside an interval, half goes to either
-    neighbour."""
-    sources = np.arange(len(labels))
-    edges = np.concatenate([[0], np.flatnonzero(labels[1:] != labels[:-1]) + 1, [len(labels)]])
-    for a, b in pairwise(edges):
-        if labels[a] == "free" and b - a < shortest and b - a < len(labels):
-            before = sources[a - 1] if a else b
-            sources[a : (a + b + 1) // 2], sources[(a + b + 1) // 2 : b] = before, b if b < len(labels) else before
-    return sources
-
 
 # --- the boundary value problem -----------------------------------------------------------------------------------------
 
@@ -282,45 +161,32 @@ def _junction(problem: Problem, before: Arc, after: Arc, x_end, lam_end, x, lam)
     return ca.vertcat(*rows)
 
 
-@in_turn
-def solve_switching(
+def check_suitable(problem: Problem) -> None:
+    """Raise ArgumentError for a problem that `polish` does not take."""
+    require(not problem.discrete, "problem", "have continuous dynamics", "is discrete")
+
+
+def polish(
     problem: Problem,
     x0: np.ndarray,
+    guess: Trajectory | Solution,
     *,
     params: np.ndarray | None = None,
-    guess: Trajectory | Solution | None = None,
     tolerance: float = 1e-10,
     max_iterations: int = 40,
     time_limit: float = 60.0,
 ) -> Solution:
-    """Polish a direct solution (`guess`; default: multiple shooting, then collocation, each again on a finer grid) to the extremal with its
-    switching structure; `Solution.arcs` names the arcs with their durations [s]."""
-    require(not problem.discrete, "problem", "have continuous dynamics", "is discrete")
+    """The extremal whose switching structure a direct solution shows; options as in `optctl.solvers.solve_switching`."""
+    check_suitable(problem)
     started = time.perf_counter()
     p = problem.param_values if params is None else np.asarray(params, dtype=float)
     x0 = np.asarray(x0, dtype=float)
-    common = {"params": params, "tolerance": tolerance, "max_iterations": max_iterations}
-    if guess is None:
-        best: Solution | None = None
-        direct: Solution | None = None
-        for i, stage in enumerate(_STAGES):
-            begun = time.perf_counter()
-            share = (started + time_limit - begun) * (1.0 if i == len(_STAGES) - 1 else 0.5)
-            if best is not None and (best.ok or share < 0):
-                break
-            if stage == "finer" and not (direct is not None and direct.ok):
-                continue
-            direct = _direct(problem, x0, p, stage, direct, share / 2)
-            left = begun + share - time.perf_counter()
-            polished = solve_switching(problem, x0, guess=direct, time_limit=left, **common)  # type: ignore[arg-type]
-            best = polished if best is None or polished.ok else best
-        assert best is not None
-        return best.replace(wall_time=time.perf_counter() - started)
+    common = {"params": p, "tolerance": tolerance, "max_iterations": max_iterations}
     plan = guess.trajectory if isinstance(guess, Solution) else guess
     require(plan.costates is not None, "guess", "hold costates", "holds none")
     if not autonomous(problem):
-        return on_a_clock(solve_switching, problem, x0, plan, time_limit=time_limit, **common | {"params": p})
-    best = None
+        return on_a_clock(polish, problem, x0, plan, time_limit=time_limit, **common)
+    best: Solution | None = None
     assert plan.costates is not None
     sound = np.isfinite(plan.states).all() and np.isfinite(plan.costates).all()
     found = list(structures(problem, plan, p)) if sound else []
@@ -338,28 +204,6 @@ def solve_switching(
         if best.ok:
             break
     return best or _failed(problem, plan, started, "no switching structure was recognised")
-
-
-_STAGES = ("multiple_shooting", "finer", "collocation", "finer")
-"""Direct solutions from which a structure is read in turn."""
-_FINER = 4
-"""Intervals of the finer ones for each step of the problem."""
-
-
-def _direct(
-    problem: Problem, x0: np.ndarray, p: np.ndarray, stage: str, before: Solution | None, time_limit: float
-) -> Solution:
-    """A direct solution from several guesses, or the one before on a finer grid with held controls, whose jumps lie where switches are."""
-    from optctl.solvers.select import solve_many
-
-    if stage == "finer":
-        assert before is not None
-        return solve_collocation(
-            problem, x0, params=p, guess=before.trajectory, intervals=_FINER * problem.steps, tolerance=1e-9, held=True,
-            time_limit=time_limit,
-        )  # fmt: skip
-    common = {"params": p, "tolerance": 1e-9, "processes": 1, "time_limit": time_limit}
-    return solve_many(problem, x0[None], method=stage, **common)[0]  # type: ignore[arg-type]
 
 
 def _attempts(problem: Problem, plan: Trajectory, found: list[Structure]) -> Iterator[tuple[Structure, float | None]]:
@@ -539,4 +383,4 @@ def _crossing(problem: Problem, a: Arc, x: np.ndarray, lam: np.ndarray, p: np.nd
     low, high = problem.control_low[:, None], problem.control_high[:, None]
     gaps = [*(low - u)[np.isfinite(low[:, 0])], *(u - high)[np.isfinite(high[:, 0])]]
     gaps += [np.asarray(bound.value(x, u, p)).ravel() for bound in bounds(problem).values()]
-    return float(np.max([_peaks(g) for g in gaps], initial=0.0))
+    return float(np.max([peaks(g) for g in gaps], initial=0.0))

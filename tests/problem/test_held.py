@@ -11,7 +11,7 @@ import optctl.solvers
 from optctl.codegen.program import build_program
 from optctl.errors import ArgumentError
 from optctl.problem import Fixed, Problem, Uniform
-from optctl.solvers.guesses.dynamic_programming import kinked
+from optctl.problem.structure import kinked
 
 STEPS, DT = 10, 0.1
 DEMAND = [0.0, 1.0] * 5

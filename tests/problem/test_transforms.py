@@ -9,6 +9,7 @@ import optctl
 from optctl.errors import ArgumentError
 from optctl.problem import Fixed, Normal, Problem, Uniform
 from optctl.problem.controller import PlanController, rollout
+from optctl.problem.structure import missing_derivative
 from optctl.problem.trajectory import Trajectory
 from optctl.problem.transforms import (
     action_repeat,
@@ -16,7 +17,6 @@ from optctl.problem.transforms import (
     discretised,
     goal_conditioned,
     minimum_time,
-    missing_derivative,
     quantised,
     slew_limited,
     sparse,

@@ -14,8 +14,8 @@ import pytest
 from optctl.errors import ArgumentError
 from optctl.problem import Fixed, Problem
 from optctl.solvers import Guess, Status, Verdict, solve
+from optctl.solvers.certificates import runs_away
 from optctl.solvers.interrupts import heeded
-from optctl.solvers.solution import runs_away
 
 DIRECT, INDIRECT = ("multiple_shooting", "collocation"), ("pontryagin", "switching")
 

@@ -169,7 +169,7 @@ def test_more_authority_first_finds_basins_that_a_plain_guess_does_not():
     problem = envs.make("pendulum")
     starts = problem.initial_state.sample(np.random.default_rng(6), 8)
     best = np.full(8, np.inf)
-    for members, found in homotopy(problem, starts, problem.param_values[None], 4, 0):
+    for members, found in homotopy(problem, starts, problem.param_values[None], 4, 0, solve_ddp):
         best[members] = np.minimum(best[members], np.where(found.converged, found.value, np.inf))
     plain = solved(problem, *hold(problem, starts))
     assert plain.converged.all()
@@ -183,7 +183,7 @@ def test_what_homotopy_widens_for_one_start_does_not_depend_on_its_neighbours():
     same, far, near = [2.0, 0.5], [np.pi, 0.0], [1.0, 0.2]
 
     def values_of_the_second(first):
-        pairs = homotopy(problem, np.array([first, same]), problem.param_values[None], 6, 0)
+        pairs = homotopy(problem, np.array([first, same]), problem.param_values[None], 6, 0, solve_ddp)
         return [found.value[members == 1] for members, found in pairs if 1 in members]
 
     beside_far, beside_near = values_of_the_second(far), values_of_the_second(near)

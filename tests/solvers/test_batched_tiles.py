@@ -8,7 +8,7 @@ from optctl.envs import oscillators
 from optctl.errors import ArgumentError
 from optctl.solvers import solve_many
 from optctl.solvers.batched import tiles
-from optctl.solvers.methods.ddp import UNROLLED, bundle, solve_ddp
+from optctl.solvers.batched.choice import UNROLLED, bundle, solve_by_kernel, solve_on_host
 from optctl.solvers.methods.lqr import lqr
 from optctl.solvers.methods.multiple_shooting import Guess, solve_multiple_shooting
 from optctl.solvers.methods.sweeps import sweeps
@@ -107,10 +107,13 @@ def linear(n, steps):
 )
 def test_linear_quadratic_problems_end_at_the_riccati_solution(problem, monkeypatch):
     if problem.n_x <= UNROLLED:  # what is quick to compile takes the way of the large
-        monkeypatch.setattr("optctl.solvers.methods.ddp.UNROLLED", 0)
+        monkeypatch.setattr("optctl.solvers.batched.choice.UNROLLED", 0)
     assert (tiles._Tiles(problem, 1, tiles.resolve_device("cpu")).exact is None) == (problem.name == "oscillator-ring")
     starts = problem.initial_state.sample(np.random.default_rng(0), 5)
-    found, gain = solve_ddp(problem, *hold(problem, starts), problem.param_values[None]), lqr(problem, horizon="finite")
+    found, gain = (
+        solve_on_host(problem, *hold(problem, starts), problem.param_values[None]),
+        lqr(problem, horizon="finite"),
+    )
     assert found.converged.all()
     np.testing.assert_allclose(found.value, np.einsum("bi,ij,bj->b", starts, gain.P[0], starts), rtol=1e-8)
     np.testing.assert_allclose(found.costates[:, 0], 2 * starts @ gain.P[0], rtol=1e-8, atol=1e-8)
@@ -127,7 +130,7 @@ def chains():
     problem = oscillators.chain(n=9, steps=60)
     starts = problem.initial_state.sample(np.random.default_rng(5), 13)
     states, controls = hold(problem, starts)
-    return problem, states, controls, solve_ddp(problem, states, controls, problem.param_values[None], kernels=True)
+    return problem, states, controls, solve_by_kernel(problem, states, controls, problem.param_values[None])
 
 
 def test_a_chain_of_eighteen_states_is_solved_from_every_start(chains):
@@ -148,11 +151,13 @@ def test_a_chain_of_eighteen_states_is_solved_from_every_start(chains):
 def test_a_member_has_the_same_bits_alone_and_in_any_batch(chains):
     problem, states, controls, _ = chains
     few = [3, 8, 12]
-    together = solve_ddp(problem, states[few], controls[few], problem.param_values[None], max_iterations=3, polish=2)
-    turned = solve_ddp(
+    together = solve_on_host(
+        problem, states[few], controls[few], problem.param_values[None], max_iterations=3, polish=2
+    )
+    turned = solve_on_host(
         problem, states[few[::-1]], controls[few[::-1]], problem.param_values[None], max_iterations=3, polish=2
     )
-    alone = solve_ddp(problem, states[8:9], controls[8:9], problem.param_values[None], max_iterations=3, polish=2)
+    alone = solve_on_host(problem, states[8:9], controls[8:9], problem.param_values[None], max_iterations=3, polish=2)
     for name, array in together.__dict__.items():
         assert np.array_equal(array, turned.__dict__[name][::-1]), name
         assert np.array_equal(array[1], alone.__dict__[name][0]), name
@@ -161,11 +166,11 @@ def test_a_member_has_the_same_bits_alone_and_in_any_batch(chains):
 def test_a_nan_leaves_the_others_alone_and_a_large_batch_goes_in_parts(chains, monkeypatch):
     problem, states, controls, _ = chains
     options = dict(max_iterations=2, polish=1)
-    whole = solve_ddp(problem, states[:4], controls[:4], problem.param_values[None], **options)
+    whole = solve_on_host(problem, states[:4], controls[:4], problem.param_values[None], **options)
     broken = states[:4].copy()
     broken[1, 0, 3] = np.nan
     monkeypatch.setattr(tiles, "_LARGEST", 2 * problem.steps * 19**2)
-    found = solve_ddp(problem, broken, controls[:4], problem.param_values[None], **options)
+    found = solve_on_host(problem, broken, controls[:4], problem.param_values[None], **options)
     assert not found.converged[1]
     assert np.isinf(found.gradient[1])
     for name, array in whole.__dict__.items():

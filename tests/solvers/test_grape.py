@@ -11,11 +11,11 @@ from optctl.bench.grape import qutip_pulse, task
 from optctl.errors import ArgumentError
 from optctl.problem.quantum import GATES, SIGMA_X, SIGMA_Y, SIGMA_Z, destroy, embed, ground_state, ket, tensor
 from optctl.solvers import Status, Verdict, solve_many
-from optctl.solvers.batched import grape as kernels
-from optctl.solvers.batched.grape import optimise
-from optctl.solvers.methods.bilinear import bilinear, certified, newton, random_pulses, solve_grape
-from optctl.solvers.methods.grape import Transfer, best_sequence, grape, krotov, least_time
-from optctl.solvers.solution import gradient_functions
+from optctl.solvers.batched import bilinear as kernels
+from optctl.solvers.batched.bilinear import newton, optimise, solve_grape
+from optctl.solvers.batched.grape import Transfer, best_sequence, grape, krotov, least_time
+from optctl.solvers.certificates import gradient_functions
+from optctl.solvers.methods.bilinear import bilinear, certified, random_pulses
 
 SPEED_LIMIT = 2 * np.arccos(7 / 24) / np.sqrt(17) + 2 * np.arcsin(7 / (4 * np.sqrt(5)))  # 2.416121543394
 

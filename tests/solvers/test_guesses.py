@@ -8,7 +8,7 @@ import pytest
 from optctl.problem import Fixed, Problem
 from optctl.solvers import SOLVERS, Guess, Status, Verdict, solve, solve_multiple_shooting
 from optctl.solvers.guesses import parallel
-from optctl.solvers.guesses.targets import finite, levels
+from optctl.solvers.methods.equilibrium import finite, levels
 from optctl.solvers.methods.nonlinear_program import NonlinearProgram
 
 

@@ -9,7 +9,7 @@ from optctl.problem import Fixed, Problem
 from optctl.problem.trajectory import Trajectory
 from optctl.simulation.environment_source import violation_function
 from optctl.solvers import Verdict, solve
-from optctl.solvers.solution import violation
+from optctl.solvers.certificates import violation
 
 WALL = Problem(
     name="wall", state=["x"], control=["u"], dynamics=lambda x, u, p: u, stage_cost=lambda x, u, p: 0.01 * u[0] ** 2, dt=0.1, steps=10,

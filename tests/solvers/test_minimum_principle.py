@@ -11,10 +11,10 @@ import pytest
 from optctl.errors import ArgumentError
 from optctl.problem import Fixed, Problem
 from optctl.problem.trajectory import Trajectory
-from optctl.solvers import Certificate, Solution, Status, Verdict, solve
+from optctl.solvers import Certificate, Solution, Status, Verdict, solve, solve_pontryagin
 from optctl.solvers.batched.shooting import check_suitable
 from optctl.solvers.methods.hamiltonian import excess
-from optctl.solvers.methods.pontryagin import minimiser, solve_pontryagin
+from optctl.solvers.methods.pontryagin import minimiser
 
 
 def scalar(cost, bounds, name="scalar", controls=1):

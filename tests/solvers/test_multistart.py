@@ -7,8 +7,8 @@ import pytest
 from optctl import envs, rollout
 from optctl.errors import ArgumentError
 from optctl.problem.controller import Controller
+from optctl.problem.structure import periods
 from optctl.solvers import CONTROLLERS, Status, Verdict, solve, solve_many, tvlqr
-from optctl.solvers.guesses.dynamic_programming import periods
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from scipy.optimize import minimize_scalar
 
 from optctl.errors import ArgumentError
 from optctl.problem import Fixed, Problem, Uniform
-from optctl.solvers.methods.phases import solve_phases
+from optctl.solvers import solve_phases
 from optctl.solvers.solution import Verdict
 
 

@@ -7,7 +7,7 @@ from optctl import envs
 from optctl.problem import Fixed, Problem
 from optctl.problem.trajectory import Trajectory
 from optctl.solvers import Certificate, Guess, Solution, SolutionBatch, Status, Verdict, solve_many
-from optctl.solvers.solution import second_order
+from optctl.solvers.second_order import second_order
 
 
 def _solution(status=Status.CONVERGED, **residuals):
@@ -27,7 +27,7 @@ def _solution(status=Status.CONVERGED, **residuals):
 def test_resimulation_gives_up_where_the_dynamics_leave_the_numbers():
     import casadi as ca
 
-    from optctl.solvers.solution import resimulation
+    from optctl.solvers.certificates import resimulation
 
     problem = envs.make("double-integrator").replace(
         integrator="rk4", dynamics=lambda x, u, p: ca.vertcat(x[1], ca.log(x[0]) + u[0])

@@ -13,7 +13,7 @@ from optctl.errors import ArgumentError
 from optctl.problem import Fixed, Problem
 from optctl.problem.trajectory import Trajectory
 from optctl.solvers import Verdict, solve
-from optctl.solvers.methods.switching import structures
+from optctl.solvers.methods.structures import structures
 
 
 @pytest.mark.parametrize(

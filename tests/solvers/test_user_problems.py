@@ -10,11 +10,11 @@ import pytest
 
 from optctl.errors import ArgumentError
 from optctl.problem import Fixed, Problem, Uniform
+from optctl.problem.structure import convex, periods
 from optctl.solvers import Verdict, solve, solve_many, tvlqr
-from optctl.solvers.guesses.dynamic_programming import periods
+from optctl.solvers.batched.choice import engine
+from optctl.solvers.guesses.basins import Best, improvable, regulated
 from optctl.solvers.methods.ddp import rollout_controls
-from optctl.solvers.methods.lqr import convex
-from optctl.solvers.select import _Best, _improvable, _regulated
 from optctl.solvers.units import natural
 
 TURN = optima.dubins((0.0, 0.0, np.pi))
@@ -189,12 +189,12 @@ def test_an_exploding_rollout_is_no_optimum_however_small_its_gradient_is_beside
 def test_a_member_that_newton_would_improve_is_not_converged():
     problem = unstable(rate=3.0, steps=60)
     start = np.array([[1.0], [0.5]])
-    best = _Best(problem, start, problem.param_values[None], False)
-    best.run(np.arange(2), *_regulated(best), follow=True)
-    assert not len(_improvable(best)) and best.result.converged.all()
+    best = Best(problem, start, problem.param_values[None], engine(kernels=False))
+    best.run(np.arange(2), *regulated(best), follow=True)
+    assert not len(improvable(best)) and best.result.converged.all()
     best.result.controls[1] = 0.0
     best.result.states[1] = 0.5 * np.exp(3.0 * 0.02 * np.arange(61))[:, None]
-    assert _improvable(best).tolist() == [1]
+    assert improvable(best).tolist() == [1]
     assert best.result.converged.tolist() == [True, False]
 
 
