@@ -40,14 +40,11 @@ FACES = {
 
 
 def write_pages(folder: Path) -> None:
-    """One file of reStructuredText for each of `FACES`, and the list of them."""
+    """One file of reStructuredText for each of `FACES`."""
     folder.mkdir(exist_ok=True)
     shown: dict[int, str] = {}
     for face, kinds in FACES.items():
         _write(folder / f"{face}.rst", _page(face, kinds, shown))
-    about = "What is imported by users, made from the docstrings. Each name stands on the first page that has it."
-    names = "\n".join(f"   {face}" for face in FACES)
-    _write(folder / "index.rst", f"{_title('API reference')}{about}\n\n.. toctree::\n   :maxdepth: 1\n\n{names}\n")
 
 
 def _page(face: str, kinds: str, shown: dict[int, str]) -> str:
@@ -60,7 +57,7 @@ def _page(face: str, kinds: str, shown: dict[int, str]) -> str:
         if isinstance(value, type) or inspect.isfunction(value):
             shown[id(value)] = name
             entries.append((name, value))
-    lines = [_title(face), f".. automodule:: {face}\n   :no-members:\n"]
+    lines = [f"{face}\n{'=' * len(face)}\n", f".. automodule:: {face}\n   :no-members:\n"]
     if elsewhere:
         lines.append("Elsewhere: " + ", ".join(f":py:obj:`{name}`" for name in elsewhere) + ".\n")
     lines += [".. autosummary::\n", *(f"   {name.removeprefix(f'{face}.')}" for name, _ in entries), ""]
@@ -79,7 +76,9 @@ def _members(face: str, kinds: str) -> list[tuple[str, Any]]:
     home = import_module(face)
     if hasattr(home, "__all__"):
         names = [name for name in home.__all__ if not name.startswith("_") and getattr(home, name) is not None]
-        return [(f"{face}.{name}", getattr(home, name)) for name in names]  # read anew: the first reading may load a module
+        return [
+            (f"{face}.{name}", getattr(home, name)) for name in names
+        ]  # read anew: the first reading may load a module
     paths = getattr(home, "__path__", [])
     modules = [home, *(import_module(found.name) for found in walk_packages(paths, f"{face}."))]
     return [
@@ -88,14 +87,8 @@ def _members(face: str, kinds: str) -> list[tuple[str, Any]]:
         for name, value in vars(module).items()
         if not name.startswith("_")
         and getattr(value, "__module__", None) == module.__name__
-        and (
-            ("classes" in kinds and inspect.isclass(value)) or ("functions" in kinds and inspect.isfunction(value))
-        )
+        and (("classes" in kinds and inspect.isclass(value)) or ("functions" in kinds and inspect.isfunction(value)))
     ]
-
-
-def _title(text: str) -> str:
-    return f"{text}\n{'=' * len(text)}\n\n"
 
 
 def _write(path: Path, text: str) -> None:
