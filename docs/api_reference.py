@@ -42,6 +42,8 @@ FACES = {
 def write_pages(folder: Path) -> None:
     """One file of reStructuredText for each of `FACES`."""
     folder.mkdir(exist_ok=True)
+    for old in set(folder.glob("*.rst")) - {folder / f"{face}.rst" for face in FACES}:
+        old.unlink()
     shown: dict[int, str] = {}
     for face, kinds in FACES.items():
         _write(folder / f"{face}.rst", _page(face, kinds, shown))
@@ -60,7 +62,7 @@ def _page(face: str, kinds: str, shown: dict[int, str]) -> str:
     lines = [f"{face}\n{'=' * len(face)}\n", f".. automodule:: {face}\n   :no-members:\n"]
     if elsewhere:
         lines.append("Elsewhere: " + ", ".join(f":py:obj:`{name}`" for name in elsewhere) + ".\n")
-    lines += [".. autosummary::\n", *(f"   {name.removeprefix(f'{face}.')}" for name, _ in entries), ""]
+    lines += [".. autosummary::\n   :nosignatures:\n", *(f"   {name.removeprefix(f'{face}.')}" for name, _ in entries), ""]
     for name, value in entries:
         lines.append(f".. auto{'class' if isinstance(value, type) else 'function'}:: {name}")
         if isinstance(value, type):

@@ -27,6 +27,7 @@ default_role = "py:obj"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
 
 myst_heading_anchors = 4
 smartquotes = False  # a quote after a matrix is its transpose
