@@ -78,9 +78,8 @@ def _members(face: str, kinds: str) -> list[tuple[str, Any]]:
     home = import_module(face)
     if hasattr(home, "__all__"):
         names = [name for name in home.__all__ if not name.startswith("_") and getattr(home, name) is not None]
-        return [
-            (f"{face}.{name}", getattr(home, name)) for name in names
-        ]  # read anew: the first reading may load a module
+        # read once more: the first reading may load a module of the same name
+        return [(f"{face}.{name}", getattr(home, name)) for name in names]
     paths = getattr(home, "__path__", [])
     modules = [home, *(import_module(found.name) for found in walk_packages(paths, f"{face}."))]
     return [
