@@ -62,7 +62,11 @@ def _page(face: str, kinds: str, shown: dict[int, str]) -> str:
     lines = [f"{face}\n{'=' * len(face)}\n", f".. automodule:: {face}\n   :no-members:\n"]
     if elsewhere:
         lines.append("Elsewhere: " + ", ".join(f":py:obj:`{name}`" for name in elsewhere) + ".\n")
-    lines += [".. autosummary::\n   :nosignatures:\n", *(f"   {name.removeprefix(f'{face}.')}" for name, _ in entries), ""]
+    lines += [
+        ".. autosummary::\n   :nosignatures:\n",
+        *(f"   {name.removeprefix(f'{face}.')}" for name, _ in entries),
+        "",
+    ]
     for name, value in entries:
         lines.append(f".. auto{'class' if isinstance(value, type) else 'function'}:: {name}")
         if isinstance(value, type):
