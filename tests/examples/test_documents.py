@@ -34,10 +34,6 @@ FEWER = {
     ("README.md", 1): {"warm_start=True": "warm_start=SHORT, budget_seconds=0.5", "num_starts=64": "num_starts=4"},
     ("docs/batched.md", 1): {"1000": "2", "10_000": "2"},
     ("docs/transforms.md", 1): {"default_rng(0), 8)": "default_rng(0), 1)"},
-    ("docs/learning.md", 1): {"iterations=400": "iterations=12"},
-    ("docs/learning.md", 2): {"% 50": "% 5", '["cost"] < 2': '["iteration"] >= 25'},
-    ("docs/learning.md", 3): {"=300": "=14", "=200": "=12"},
-    ("docs/comparing.md", 1): {"num_starts=32": "num_starts=4"},
     ("docs/batched.md", 2): {"horizon=20": "horizon=5", "num_starts=8": "num_starts=2"},
     ("docs/families/quantum.md", 2): {
         "steps=120": "steps=40",
@@ -46,6 +42,10 @@ FEWER = {
     },
     ("docs/solvers.md", 1): {"default_rng(0), 100)": "default_rng(0), 4)"},
     ("docs/solvers.md", 2): {"restarts=100": "restarts=4"},
+    ("docs/learning.md", 1): {"iterations=400": "iterations=12"},
+    ("docs/learning.md", 2): {"% 50": "% 5", '["cost"] < 2': '["iteration"] >= 25'},
+    ("docs/learning.md", 3): {"=300": "=14", "=200": "=12"},
+    ("docs/comparing.md", 1): {"num_starts=32": "num_starts=4"},
 }
 """What a block does many times, and how often it does so here, where only the calls are tested."""
 
