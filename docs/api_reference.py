@@ -23,7 +23,9 @@ FACES = {
     "optctl.envs": "functions",
     "optctl.solvers": "",
     "optctl.solvers.feedback": "classes",
-    "optctl.solvers.methods.grape": "classes and functions",
+    "optctl.solvers.batched.grape": "classes and functions",
+    "optctl.solvers.batched.riccati": "classes and functions",
+    "optctl.solvers.batched.shooting": "classes and functions",
     "optctl.simulation": "",
     "optctl.agents": "classes",
     "optctl.learning": "classes and functions",
@@ -104,6 +106,8 @@ def _write(path: Path, text: str) -> None:
 
 # --- docstrings ---------------------------------------------------------------------------------------------------------
 
+BEFORE, AFTER = " \n'\"([{<-/:", " \n'\")]}>-/:.,;!?\\"
+"""What may stand before and after backquotes; empty text may, too."""
 EMPHASIS = re.compile(r"(?<![\w*])(\*\*?)[^\s*](?:[^*]*[^\s*])?\1(?![\w*])")
 
 
@@ -167,8 +171,8 @@ def _plain(text: str) -> str:
             continue
         emphasised = {k for found in EMPHASIS.finditer(part) for k in range(*found.span())}
         plain = "".join(f"\\{s}" if k not in emphasised and _special(part, k) else s for k, s in enumerate(part))
-        plain = "\\ " + plain if i and part[:1].isalnum() else plain
-        parts[i] = plain + "\\ " if i < len(parts) - 1 and part[-1:].isalnum() else plain
+        after, before = i and part[:1] not in AFTER, i < len(parts) - 1 and part[-1:] not in BEFORE
+        parts[i] = ("\\ " if after else "") + plain + ("\\ " if before else "")
     return "`".join(parts)
 
 
