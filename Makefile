@@ -1,12 +1,13 @@
 # `make demo` installs and runs the main job; `make test` installs and runs what CI runs; `make prove` runs what takes minutes;
-# the others are shorthands.
+# `make docs` writes the site of
+# docs/ to out/docs; the others are shorthands.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest tests -n auto --maxprocesses 8 --dist loadfile
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test quick prove lint format bench gallery clean
+.PHONY: demo test quick prove lint format bench docs gallery clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -43,8 +44,12 @@ format: $(VENV)/.tested
 bench: $(VENV)/.installed
 	$(BIN)/optctl bench all --out out/bench
 
+docs: $(VENV)/.installed
+	$(PIP) -e ".[docs]"
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -d out/docs-cache docs out/docs
+
 gallery: $(VENV)/.installed
 	$(BIN)/python docs/gallery.py
 
 clean:
-	rm -rf $(VENV) out build dist *.egg-info
+	rm -rf $(VENV) out docs/api build dist *.egg-info

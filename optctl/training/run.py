@@ -38,9 +38,11 @@ CHECKPOINT = "checkpoint.safetensors"
 class TrainingRun:
     """One run: environment, agent, loop, learning curve and clock.
 
-    run = TrainingRun("sac", problem, seed=0)
-    for metrics in run.iterate():
-        ...
+        run = TrainingRun("sac", problem, seed=0)
+        for metrics in run.iterate():
+            ...
+
+    Leaving the loop ends the run early; `run.save(path)` keeps it.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
-"""Every block of Python on a page runs; links lead somewhere; family pages have what a reader looks for."""
+"""Every block of Python on a page runs; links and anchors lead somewhere; the site has every page; family pages are complete."""
 
+import pkgutil
 import re
 from pathlib import Path
 
@@ -26,7 +27,7 @@ BEFORE = {
         x, p = torch.rand(8, 2, dtype=torch.float64, requires_grad=True), None
         u = torch.zeros(8, 20, 1, dtype=torch.float64, requires_grad=True)""",
     ("docs/transforms.md", 1): "import numpy as np, optctl",
-    ("docs/adding-a-problem.md", 2): "import optctl; my_problem = optctl.make('lqr-scalar')",
+    ("docs/stating.md", 2): "import optctl; my_problem = optctl.make('lqr-scalar')",
 }
 """What a block takes for granted, by page and number."""
 FEWER = {
@@ -41,6 +42,10 @@ FEWER = {
     },
     ("docs/solvers.md", 1): {"default_rng(0), 100)": "default_rng(0), 4)"},
     ("docs/solvers.md", 2): {"restarts=100": "restarts=4"},
+    ("docs/learning.md", 1): {"iterations=400": "iterations=12"},
+    ("docs/learning.md", 2): {"% 50": "% 5", '["cost"] < 2': '["iteration"] >= 25'},
+    ("docs/learning.md", 3): {"=300": "=14", "=200": "=12"},
+    ("docs/comparing.md", 1): {"num_starts=32": "num_starts=4"},
 }
 """What a block does many times, and how often it does so here, where only the calls are tested."""
 
@@ -75,6 +80,38 @@ def test_links_lead_somewhere(page):
         name = str(place.relative_to(ROOT))
         assert place.exists() or name.startswith(WRITTEN), f"{page.name} links {target}"
         assert not name.startswith("docs/pictures/") or place.stem in CATALOGUE, f"{target} is no problem's picture"
+
+
+def anchors(page):
+    """What GitHub and the site call the headings of a page; programs have none."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_anchors_are_headings(page):
+    for target, anchor in re.findall(r"\]\((?!https?:|mailto:)([^)#\s]*)#([^)\s]+)\)", page.read_text()):
+        place = (page.parent / target).resolve() if target else page
+        assert anchor in anchors(place), f"{page.name} links {target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.stem)
+def test_names_and_files_that_are_mentioned_exist(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    for name in re.findall(r"`(optctl(?:\.\w+)+)", text):
+        pkgutil.resolve_name(name)
+    for path in re.findall(r"`((?:\w+/)+\w+\.(?:py|md|toml|ipynb|txt))`", text):
+        assert (ROOT / path).exists(), f"{page.name} mentions {path}"
+
+
+def test_the_site_and_its_index_for_machines_have_every_page():
+    docs = ROOT / "docs"
+    pages = {str(page.relative_to(docs).with_suffix("")) for page in docs.rglob("*.md")} - {"index"}
+    tables = re.findall(r"^```{toctree}\n(?::[^\n]*\n)*(.*?)^```", (docs / "index.md").read_text(), re.M | re.S)
+    assert sorted(line for table in tables for line in table.split()) == sorted(pages)
+    listed = re.findall(r"^- \[.*\]\((.*)\.html\): .+\.$", (docs / "llms.txt").read_text(), re.M)
+    assert sorted(listed) == sorted(pages)
 
 
 FAMILIES = {page.stem: page.read_text() for page in PAGES if page.parent.name == "families"}
