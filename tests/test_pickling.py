@@ -11,8 +11,9 @@ import torch
 
 import optctl
 from optctl import Normal, Problem
+from optctl.interop import GymEnv, GymVectorEnv
 from optctl.problem.transforms import delayed
-from optctl.simulation import GymEnv, GymVectorEnv, make_vec
+from optctl.simulation import make_vec
 
 NAME = "pendulum"
 

@@ -7,9 +7,8 @@ import torch
 
 import optctl
 from optctl.errors import ArgumentError
-from optctl.interop import from_policy
+from optctl.interop import GymEnv, GymVectorEnv, from_policy
 from optctl.problem import quantum
-from optctl.simulation import GymEnv, GymVectorEnv
 
 PENDULUM = optctl.make("pendulum")
 LOWERING = np.array([[0.0, 1.0], [0.0, 0.0]])

@@ -23,7 +23,7 @@ def actions(env, steps, seed=0):
 
 def poison(env):
     """What a kernel fails to write shows as inf."""
-    for buffer in (env._obs, env._final_obs, env._reward):
+    for buffer in (env.obs, env._final_obs, env._reward):
         buffer.fill_(torch.inf)
 
 
@@ -176,7 +176,7 @@ def test_threads_do_not_change_bits():
 
 DIGEST = """
 import hashlib, sys, torch
-sys.path.insert(0, "tests/simulation")
+sys.path.insert(0, "tests/helpers")
 import tiny
 from optctl.simulation import make_vec
 env = make_vec(tiny.driven(observation_noise=0.1), 64)
