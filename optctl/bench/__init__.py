@@ -29,7 +29,7 @@ from optctl.bench.shooting import shooting
 from optctl.bench.solvers import solvers
 from optctl.bench.thermodynamics import thermodynamics
 from optctl.bench.threads import threads
-from optctl.comparison.result import machine
+from optctl.comparison.machine import machine
 from optctl.comparison.statistics import iqm
 from optctl.errors import require
 from optctl.files import check_writable, write_atomically
