@@ -24,7 +24,7 @@ def catalogue(compile: bool = False) -> int:
         table.add_row(name, str(p.n_x), str(p.n_u), f"{p.horizon}, {p.duration:g} s", p.description)
     Console().print(table)
     if compile:
-        from optctl.bench.compile_times import compile_times  # loads every benchmark
+        from optctl.bench.compile_times import compile_times  # loads torch and warp
 
         say("Seconds to an environment that runs, with an empty cache and from the cache:")
         for name, cold, cached in compile_times(list(CATALOGUE)):
