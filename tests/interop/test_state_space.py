@@ -37,12 +37,12 @@ def test_a_stiff_plant_is_sampled_exactly_and_without_substeps():
     system = scipy.signal.StateSpace(a, [[9.54929659, 0], [0, 0], [0, 10], [0, 0]], np.eye(4), np.zeros((4, 2)))
     problem = from_state_space(system, dt=0.01, steps=50)
     assert problem.substeps == 1 and problem.step_function.n_instructions() < 200
-    gain, sampled = optctl.solvers.methods.lqr(problem), system.to_discrete(0.01)
+    gain, sampled = optctl.solvers.lqr(problem), system.to_discrete(0.01)
     assert (
         pytest.approx(sampled.A, abs=1e-10) == gain.matrices.A
         and pytest.approx(sampled.B, abs=1e-10) == gain.matrices.B
     )
-    of_the_flow = optctl.solvers.methods.lqr(problem, discretised=False)
+    of_the_flow = optctl.solvers.lqr(problem, discretised=False)
     known = [[6.262413e-4, 1.588182e-3, -2.628618e-3, -1.586777e-3], [-2.752682e-3, -1.000908, 2.834703, 0.999999]]
     assert pytest.approx(np.array(known), rel=1e-5) == of_the_flow.K  # python-control's lqr
 
@@ -59,7 +59,7 @@ def test_a_mode_that_dies_within_one_interval_has_no_gain():
     p = scipy.linalg.solve_discrete_are(
         np.array([[a]]), np.array([[b]]), np.array([[q]]), np.array([[r]]), s=np.array([[n]])
     ).item()
-    assert optctl.solvers.methods.lqr(problem).K.item() == pytest.approx((b * p * a + n) / (r + b * p * b), rel=1e-9)
+    assert optctl.solvers.lqr(problem).K.item() == pytest.approx((b * p * a + n) / (r + b * p * b), rel=1e-9)
     assert optctl.solve(problem, [[1.0], [0.5]]).values[0] == pytest.approx(p, rel=1e-6)
 
 
