@@ -35,6 +35,7 @@ TITLES = {
     "flight": ("Flight", "flight"),
     "variants": ("Delayed, goal-conditioned, constrained, timed, tracking", "pendulum"),
     "quantum": ("Quantum control", "quantum"),
+    "open_quantum": ("Open quantum systems", "quantum"),
 }
 
 

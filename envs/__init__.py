@@ -10,7 +10,18 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from optctl.envs import cartpole, double_pendulum, flight, lqr, oscillators, pendulum, quantum, thermodynamics, variants
+from optctl.envs import (
+    cartpole,
+    double_pendulum,
+    flight,
+    lqr,
+    open_quantum,
+    oscillators,
+    pendulum,
+    quantum,
+    thermodynamics,
+    variants,
+)  # fmt: skip
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem
 
@@ -67,9 +78,9 @@ CATALOGUE: dict[str, Callable[..., Problem]] = {
     "ising-gate": quantum.ising_gate,
     "exchange-gate": quantum.exchange_gate,
     "spin-chain": quantum.spin_chain,
-    "damped-qubit": quantum.damped_qubit,
-    "spin-saturation": quantum.spin_saturation,
-    "qubit-reset": quantum.qubit_reset,
+    "damped-qubit": open_quantum.damped_qubit,
+    "spin-saturation": open_quantum.spin_saturation,
+    "qubit-reset": open_quantum.qubit_reset,
 }
 
 

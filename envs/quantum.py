@@ -1,7 +1,7 @@
-"""Quantum control: qubits, gates, three-level systems, chains, a cavity and open systems; ħ = 1, exact propagators.
+"""Quantum control: qubits, gates, three-level systems, chains and a cavity; ħ = 1, exact propagators. Open systems: `open_quantum`.
 
-Kets and gates are real-stacked, density matrices are Bloch vectors (`optctl.problem.quantum` says how). The cost is one minus the fidelity
-at the end, plus `energy` times the mean square of the controls relative to their bounds; `energy=0` gives the bare fidelity.
+Kets and gates are real-stacked (`optctl.problem.quantum` says how). The cost is one minus the fidelity at the end, plus `energy`
+times the mean square of the controls relative to their bounds; `energy=0` gives the bare fidelity.
 All controls are constant over an interval, and the integrator "exponential" is exact for that.
 """
 
@@ -20,19 +20,16 @@ from optctl.problem.quantum import (
     SIGMA_Y,
     SIGMA_Z,
     average_gate_fidelity,
-    density_fidelity,
     destroy,
     embed,
     gate_fidelity,
     ground_state,
     ket,
-    lindblad,
     overlap,
     schroedinger,
     stack,
     stack_gate,
     state_fidelity,
-    to_bloch,
 )
 from optctl.problem.transforms import discretised, quantised, slew_limited, with_actuator_lag
 
@@ -47,7 +44,7 @@ def _columns(rows: int, columns: int) -> list[str]:
     return [f"{i}{j}" for j in range(columns) for i in range(rows)]
 
 
-def _pulses(*, duration: float, steps: int, energy: float, running=lambda x: 0, **fields) -> Problem:
+def held_pulses(*, duration: float, steps: int, energy: float, running=lambda x: 0, **fields) -> Problem:
     """A problem of `steps` held pulses; its stage cost is `running`(x) and energy/T · Σ (u_k / largest |u_k|)²."""
     require(isinstance(steps, int) and steps >= 1, "steps", "be a positive integer", f"is {steps!r}")
     require(0 < duration < math.inf, "duration", "be positive", f"is {duration!r}")
@@ -92,7 +89,7 @@ def qubit_transfer(
     """
     start, target = (ground_state(-0.5 * SIGMA_Z - 0.5 * h * SIGMA_X) for h in (-2.0, 2.0))
     bounds = {"field": (-4.0, 4.0)}
-    problem = _pulses(
+    problem = held_pulses(
         name="qubit-transfer",
         description="Turn a qubit from one ground state to another with a bounded field.",
         source="Bukov, Day, Sels, Weinberg, Polkovnikov, Mehta, Reinforcement learning in different phases of quantum control, "
@@ -134,7 +131,7 @@ def landau_zener(*, span: float = 10.0, duration: float = 4.0, steps: int = 80, 
     gap = 1.0
     start, target = (ground_state(0.5 * (eps * SIGMA_Z + gap * SIGMA_X)) for eps in (-span, span))
     bounds = {"detuning": (-span, span)}
-    return _pulses(
+    return held_pulses(
         name="landau-zener",
         description="Sweep a qubit through an avoided crossing and stay in the ground state.",
         source="Landau, Phys. Z. Sowjetunion 2 (1932) 46; Zener, Proc. R. Soc. A 137 (1932) 696; cost: optctl.",
@@ -158,7 +155,7 @@ def qubit_gate(
     """H = ½ δ σ_z + ½ a (Ω_x σ_x + Ω_y σ_y): a gate in spite of detuning δ and amplitude error a − 1."""
     gate = _gate(target, 2)
     bounds = {"rabi_x": (-rabi, rabi), "rabi_y": (-rabi, rabi)}
-    return _pulses(
+    return held_pulses(
         name="qubit-gate",
         description=f"The gate `{target}` on a resonantly driven qubit whose frequency and drive strength are uncertain.",
         source="Nielsen and Chuang (2010), §7; Green, Sastrawan, Uys, Biercuk, New J. Phys. 15 (2013) 095004 (errors).",
@@ -198,7 +195,7 @@ def qubit_gate_filtered(
 # --- three levels and more ----------------------------------------------------------------------------------------------
 
 
-def _transition(levels: int, i: int, j: int) -> np.ndarray:
+def transition(levels: int, i: int, j: int) -> np.ndarray:
     """|i⟩⟨j| + |j⟩⟨i|."""
     return np.outer(ket(levels, i), ket(levels, j)) + np.outer(ket(levels, j), ket(levels, i))
 
@@ -219,8 +216,8 @@ def lambda_system(
     on each. `time_optimal`: without loss in the least time, √3 π / rabi with shared power, √2 π / rabi with separate bounds.
     """
     bounds = {"pump": (-rabi, rabi), "stokes": (-rabi, rabi)}
-    pump, stokes = _transition(3, 0, 1), _transition(3, 1, 2)
-    problem = _pulses(
+    pump, stokes = transition(3, 0, 1), transition(3, 1, 2)
+    problem = held_pulses(
         name="lambda-system",
         description="Population transfer in a Λ system past its lossy middle level.",
         source="Bergmann, Theuer, Shore, Rev. Mod. Phys. 70 (1998) 1003; Boscain, Charlot, Gauthier, Guérin, Jauslin, "
@@ -262,7 +259,7 @@ def transmon_gate(
     number = lower.conj().T @ lower
     drive_x, drive_y = lower + lower.conj().T, 1j * (lower.conj().T - lower)
     bounds = {"drive_x": (-1.0, 1.0), "drive_y": (-1.0, 1.0), "detuning": (-1.0, 1.0)}
-    return _pulses(
+    return held_pulses(
         name="transmon-gate",
         description=f"The gate `{target}` on a transmon of {levels} levels without leaving its two lowest.",
         source="Motzoi, Gambetta, Rebentrost, Wilhelm, Phys. Rev. Lett. 103 (2009) 110501.",
@@ -301,7 +298,7 @@ def kerr_cavity(
     lower = destroy(levels)
     number = lower.conj().T @ lower
     bounds = {"drive_x": (-drive, drive), "drive_y": (-drive, drive)}
-    return _pulses(
+    return held_pulses(
         name="kerr-cavity",
         description=f"Bring one photon into a Kerr cavity of {levels} Fock states with a linear drive.",
         source="Walls and Milburn, Quantum Optics (2008), §5; task and cost: optctl.",
@@ -331,7 +328,7 @@ def _two_qubit_gate(
     name: str, hamiltonian, bounds, params, *, target: str, duration: float, steps: int, energy: float, **words
 ):
     gate = _gate(target, 4)
-    return _pulses(
+    return held_pulses(
         name=name,
         state=_amplitudes(_columns(4, 4)),
         control=dict.fromkeys(bounds, "rad/us"),
@@ -394,9 +391,9 @@ def spin_chain(*, spins: int = 5, duration: float = 4.0, steps: int = 40, energy
     transfer it perfectly in T = π / 2 · max √(i(n − i)) when the largest is 1.
     """
     require(isinstance(spins, int) and spins >= 2, "spins", "be an integer of at least 2", f"is {spins!r}")
-    bonds = [_transition(spins, i, i + 1) for i in range(spins - 1)]
+    bonds = [transition(spins, i, i + 1) for i in range(spins - 1)]
     bounds = {f"coupling_{i + 1}": (-1.0, 1.0) for i in range(spins - 1)}
-    return _pulses(
+    return held_pulses(
         name="spin-chain",
         description=f"Carry an excitation from one end of a chain of {spins} spins to the other by its couplings.",
         source="Christandl, Datta, Ekert, Landahl, Phys. Rev. Lett. 92 (2004) 187902 (perfect transfer).",
@@ -410,94 +407,6 @@ def spin_chain(*, spins: int = 5, duration: float = 4.0, steps: int = 40, energy
         terminal_cost=lambda x, p: 1 - state_fidelity(x, ket(spins, spins - 1)),
         control_bounds=bounds,
         initial_state=Fixed(stack(ket(spins, 0))),
-        duration=duration,
-        steps=steps,
-        energy=energy,
-    )
-
-
-# --- open systems -------------------------------------------------------------------------------------------------------
-
-BLOCH = {"bloch_x": "1", "bloch_y": "1", "bloch_z": "1"}
-
-
-def damped_qubit(*, rabi: float = 2.0, duration: float = 3.0, steps: int = 60, energy: float = 1e-3) -> Problem:
-    """H = ½ (Δ σ_z + Ω_x σ_x + Ω_y σ_y), decay |1⟩ → |0⟩ at rate γ, dephasing at rate γ_φ: from |0⟩ to |1⟩ in spite of both.
-
-    On resonance a constant Ω ends in ρ_11 = Ω² / (γ² + 2Ω²) where γ_φ = 0. Dissipators: √γ |0⟩⟨1| and √(γ_φ/2) σ_z.
-    """
-    bounds = {"detuning": (-rabi, rabi), "rabi_x": (-rabi, rabi), "rabi_y": (-rabi, rabi)}
-    return _pulses(
-        name="damped-qubit",
-        description="Excite a qubit that decays and dephases while it is driven.",
-        source="Breuer and Petruccione, The Theory of Open Quantum Systems (2002), §3.4.5.",
-        state=BLOCH,
-        control=dict.fromkeys(bounds, "rad/us"),
-        params={"decay": 0.1, "dephasing": 0.05},
-        param_ranges={"decay": (0.05, 0.2), "dephasing": (0.0, 0.1)},
-        dynamics=lambda r, u, p: lindblad(
-            r,
-            [(0.5 * u[0], SIGMA_Z), (0.5 * u[1], SIGMA_X), (0.5 * u[2], SIGMA_Y)],
-            [(p.decay, destroy(2)), (0.5 * p.dephasing, SIGMA_Z)],
-        ),
-        terminal_cost=lambda r, p: 1 - density_fidelity(r, ket(2, 1)),
-        control_bounds=bounds,
-        initial_state=Fixed(to_bloch(ket(2, 0))),
-        duration=duration,
-        steps=steps,
-        energy=energy,
-    )
-
-
-def spin_saturation(*, rabi: float = 8.0, duration: float = 1.0, steps: int = 50, energy: float = 1e-3) -> Problem:
-    """Bloch's equations ẋ = −x/T₂ − δ y, ẏ = −y/T₂ + δ x − ω z, ż = (1 − z)/T₁ + ω y: from equilibrium (0, 0, 1) to the centre.
-
-    The best saturation is not one bang (inversion recovery): it follows singular arcs in between. Dissipators: decay to |0⟩ at
-    1/T₁ and pure dephasing at 1/T₂ − 1/(2T₁).
-    """
-    bounds = {"rabi": (-rabi, rabi)}
-    return _pulses(
-        name="spin-saturation",
-        description="Bring the magnetisation of a relaxing spin to zero, as is wanted for contrast in magnetic resonance.",
-        source="Lapert, Zhang, Braun, Glaser, Sugny, Phys. Rev. Lett. 104 (2010) 083001.",
-        state=BLOCH,
-        control={"rabi": "rad/s"},
-        params={"t1": 2.0, "t2": 0.3, "offset": 0.0},
-        param_ranges={"t1": (1.6, 2.4), "t2": (0.24, 0.36), "offset": (-0.5, 0.5)},
-        dynamics=lambda r, u, p: lindblad(
-            r,
-            [(0.5 * u[0], SIGMA_X), (0.5 * p.offset, SIGMA_Z)],
-            [(1 / p.t1, destroy(2)), (0.5 * (1 / p.t2 - 0.5 / p.t1), SIGMA_Z)],
-        ),
-        terminal_cost=lambda r, p: ca.sumsqr(r),
-        control_bounds=bounds,
-        initial_state=Fixed(to_bloch(ket(2, 0))),
-        duration=duration,
-        steps=steps,
-        energy=energy,
-    )
-
-
-def qubit_reset(*, coupling: float = 1.0, duration: float = 6.0, steps: int = 60, energy: float = 1e-3) -> Problem:
-    """H = Δ |e0⟩⟨e0| + g (|e0⟩⟨g1| + h.c.), loss √κ |g0⟩⟨g1|: empty an excited qubit into a lossy mode by tuning g and Δ.
-
-    Levels |g0⟩, |e0⟩, |g1⟩ hold the one excitation there is. Constant g = κ/4 on resonance is critically damped.
-    """
-    bounds = {"coupling": (-coupling, coupling), "detuning": (-coupling, coupling)}
-    exchange, excited = _transition(3, 1, 2), np.diag([0, 1, 0])
-    loss = np.outer(ket(3, 0), ket(3, 2))
-    return _pulses(
-        name="qubit-reset",
-        description="Reset an excited qubit through its tunable coupling to a lossy mode.",
-        source="Basilewitsch, Cosco, Lo Gullo, Möttönen, Ala-Nissila, Koch, Maniscalco, New J. Phys. 21 (2019) 093054.",
-        state={f"r{k + 1}": "1" for k in range(8)},
-        control=dict.fromkeys(bounds, "rad/us"),
-        params={"loss": 1.0},
-        param_ranges={"loss": (0.8, 1.2)},
-        dynamics=lambda r, u, p: lindblad(r, [(u[0], exchange), (u[1], excited)], [(p.loss, loss)]),
-        terminal_cost=lambda r, p: 1 - density_fidelity(r, ket(3, 0)),
-        control_bounds=bounds,
-        initial_state=Fixed(to_bloch(ket(3, 1))),
         duration=duration,
         steps=steps,
         energy=energy,

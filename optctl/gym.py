@@ -18,6 +18,8 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
+from optctl.envs import CATALOGUE, make
+
 
 class CatalogueSpec(EnvSpec):
     """The spec of a problem of the catalogue, which is built when its step limit is first asked for."""
@@ -29,8 +31,6 @@ class CatalogueSpec(EnvSpec):
 
     @cached_property
     def _limit(self) -> int | None:
-        from optctl.envs import make
-
         problem = make(self._name)
         return problem.steps if problem.horizon == "infinite" else None
 
@@ -46,8 +46,6 @@ class CatalogueSpec(EnvSpec):
 
 def register() -> None:
     """Add an id for every name of the catalogue to Gymnasium's registry; calling it again changes nothing."""
-    from optctl.envs import CATALOGUE
-
     for name in CATALOGUE:
         name_id = gym_id(name)
         gymnasium.registry[name_id] = CatalogueSpec(

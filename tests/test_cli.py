@@ -1,6 +1,8 @@
 """The command line: what it prints, and one sentence and an exit status for every wrong input."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -31,6 +33,8 @@ def test_usage_names_every_command(run):
 
 def test_version(run):
     assert run("--version") == (0, "optctl 0.1.0\n", "")
+    done = subprocess.run([sys.executable, "-m", "optctl.cli", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "optctl 0.1.0\n")
 
 
 def test_list_shows_the_catalogue(run):
@@ -70,6 +74,36 @@ def test_train_evaluate_and_resume(run, tmp_path):
     assert load_agent(tmp_path).run.loop.iteration == 60
     status, _, err = run(*again, "--seed", "5")
     assert status == 2 and "`seed` must be 0, as in the run that is resumed" in err
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (["--seed", "3"], []),
+        (["--train.iterations", "40"], ["--seed", "3"]),
+        (["--agent.hidden", "8", "8"], []),
+        (["--out", "sac"], ["--agent.hidden", "8", "8", "--seed=3"]),
+    ],
+)
+def test_train_finds_its_two_words_among_the_options(before, after):
+    from optctl.cli.train import split
+
+    words = ("sac", "double-integrator")
+    assert split([*before, *words, *after]) == (words, before + after)
+
+
+def test_train_takes_options_before_its_words(run):
+    short = ["--train.iterations", "10", "--train.num-envs", "8", "--train.evaluation-starts", "4"]
+    status, out, _ = run("train", "--seed", "1", *short, "sac", "double-integrator")
+    assert status == 0 and "sac on double-integrator: mean cost" in out
+    status, _, err = run("train", "--seed", "1", "sca", "pendulum")
+    assert status == 2 and "There is no agent `sca`: did you mean `sac`?" in err
+
+
+def test_train_shows_the_settings_of_the_pair(run):
+    status, out, _ = run("train", "sac", "double-integrator", "--help")
+    assert status == 0 and "--agent.gamma" in out and "--warm.num-starts" in out and "(default: 1000)" in out
+    assert run("train")[0] == 2 and run("train", "--help")[0] == 0
 
 
 def test_compare_writes_a_report(run, tmp_path):

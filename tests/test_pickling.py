@@ -11,7 +11,7 @@ import torch
 
 import optctl
 from optctl import Normal, Problem
-from optctl.interop.gymnasium import GymEnv, GymVectorEnv
+from optctl.interop import GymEnv, GymVectorEnv
 from optctl.problem.transforms import delayed
 from optctl.simulation import make_vec
 

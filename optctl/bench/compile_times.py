@@ -11,6 +11,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 
+from optctl import Fixed, Problem
+from optctl.envs import make
+from optctl.simulation import make_vec
+
 
 def compile_times(names: Sequence[str]) -> Iterator[tuple[str, float, float]]:
     """(name, seconds with an empty cache, seconds from the cache) for problems of the catalogue, in fresh processes.
@@ -32,10 +36,6 @@ def _child(names: Sequence[str], folder: str) -> list[tuple[str, float]]:
 
 
 def _measure(names: Sequence[str]) -> None:
-    from optctl import Fixed, Problem
-    from optctl.envs import make
-    from optctl.simulation import make_vec
-
     def seconds(problem: Problem) -> float:
         gc.collect()
         began = time.perf_counter()

@@ -11,6 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from optctl.bench.record import ask_peer, check_counts, finish, markdown_table
+from optctl.bench.step_rates import LINES, measure, measure_limits
+from optctl.envs import lqr, make
+from optctl.files import write_atomically
 from optctl.problem import Problem
 
 PEERS_OF = "pendulum-v1"
@@ -19,8 +23,6 @@ PEERS_OF = "pendulum-v1"
 
 def _problems() -> dict[str, Callable[[], Problem]]:
     """The default list: from 28 operations a step to some thousands."""
-    from optctl.envs import lqr, make
-
     return {
         "pendulum-v1": lambda: make("pendulum-v1"), "cartpole": lambda: make("cartpole"),
         "lqr-8": lambda: lqr.mass_spring(masses=4).replace(name="lqr-8"), "qubit-transfer": lambda: make("qubit-transfer"),
@@ -48,17 +50,13 @@ def envs(
         peer_python: Interpreter that has the peers (gymnasium, EnvPool, gymnax).
         out: Folder for envs.json and envs.png.
     """
-    from optctl.bench import _check, _finish, _peer, _table
-    from optctl.bench.step_rates import LINES, measure, measure_limits
-    from optctl.envs import make
-
-    _check(out, **{f"num_envs[{k}]": size for k, size in enumerate(num_envs)})
+    check_counts(out, **{f"num_envs[{k}]": size for k, size in enumerate(num_envs)})
     known = _problems()
     chosen = {name: known[name]() if name in known else make(name) for name in problems or known}
     limits, measured = measure_limits(device, dtype), []
     for name, problem in chosen.items():
         for size in num_envs:
-            peers = _peer(peer_python, "envs", size) if name == PEERS_OF else []
+            peers = ask_peer(peer_python, "envs", size) if name == PEERS_OF else []
             rates = measure(problem, size, device=device, dtype=dtype, seconds=seconds)
             measured.append((name, rates, peers))
             limits |= measure_limits(device, dtype)
@@ -97,13 +95,13 @@ def envs(
         "÷ public step",
         "÷ fastest peer",
     )
-    table = _table("Environment steps per second", header, rows)
-    table += "\n" + _table(
+    table = markdown_table("Environment steps per second", header, rows)
+    table += "\n" + markdown_table(
         "A call, in µs", ("problem", "environments", "public step", "torch addition", "difference"), calls
     )
     if out is not None:
         _plot(figures, LINES, out)
-    return _finish("envs", "optctl bench envs", table, {"limits": asdict(limits), "rows": figures}, out)
+    return finish("envs", "optctl bench envs", table, {"limits": asdict(limits), "rows": figures}, out)
 
 
 def _millions(rate: float) -> str:
@@ -114,8 +112,6 @@ def _plot(figures: list[dict[str, Any]], lines: dict[str, str], out: Path) -> No
     """One panel per problem: the rate of every line over the batch size, its limit dashed, the peers in grey."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-
-    from optctl.files import write_atomically
 
     names = list(dict.fromkeys(figure["problem"] for figure in figures))
     figure = Figure(figsize=(4.2 * len(names), 4.6), layout="constrained")

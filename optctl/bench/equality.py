@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from optctl.bench.record import check_counts, finish, markdown_table
+from optctl.envs import CATALOGUE, make
 from optctl.errors import require
 from optctl.problem import Problem
+from optctl.solvers import solve, solve_many
 
 VALUE = 1e-6
 """Relative difference of two values that are the same optimum."""
@@ -53,8 +56,6 @@ def _resting_cost(problem: Problem, x0: np.ndarray) -> float:
 
 def differences(problem: Problem, starts: np.ndarray, seed: int = 0) -> list[Difference]:
     """Every start whose two answers differ."""
-    from optctl.solvers import solve, solve_many
-
     batch = solve_many(problem, starts, seed=seed)
     found = []
     for i, x0 in enumerate(starts):
@@ -91,10 +92,7 @@ def equal(starts: int = 64, problems: str = "", seed: int = 0, out: Path | None 
         seed: Seed of the starts and of the solvers.
         out: Folder for equal.json.
     """
-    from optctl.bench import _check, _finish, _table
-    from optctl.envs import CATALOGUE, make
-
-    _check(out, starts=starts)
+    check_counts(out, starts=starts)
     names = [name.strip() for name in problems.split(",")] if problems else list(CATALOGUE)
     unknown = [name for name in names if name not in CATALOGUE]
     require(not unknown, "problems", "name problems of the catalogue", f"names {', '.join(unknown)}")
@@ -132,6 +130,6 @@ def equal(starts: int = 64, problems: str = "", seed: int = 0, out: Path | None 
         "costates differ",
         "time",
     )
-    table = _table(f"Alone and in a batch: {total} of {starts * len(body)} starts differ", header, body)
-    _finish("equal", f"optctl bench equal --starts {starts}", table, {"differences": figures}, out)
+    table = markdown_table(f"Alone and in a batch: {total} of {starts * len(body)} starts differ", header, body)
+    finish("equal", f"optctl bench equal --starts {starts}", table, {"differences": figures}, out)
     return 1 if total else 0

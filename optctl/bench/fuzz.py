@@ -24,9 +24,11 @@ from typing import Any
 
 import numpy as np
 
+import optctl
 from optctl.bench.judge import Finding, Judge
 from optctl.bench.processes import Allowance
 from optctl.bench.random_problems import KINDS, Draw, draw
+from optctl.bench.record import check_counts, finish, markdown_table
 from optctl.errors import ArgumentError, require
 
 WAYS = {"single": 0.5, "batch": 0.29, "kernels": 0.03, "compare": 0.05, "method": 0.13}
@@ -106,8 +108,6 @@ def _of(solution: Any) -> str:
 
 def _solved(case: Draw, way: str, rng: np.random.Generator, outcome: Outcome) -> list[Any]:
     """The solutions to examine."""
-    import optctl
-
     problem, starts = case.problem, case.starts
     batch: Any
     if way == "compare":
@@ -243,8 +243,6 @@ def fuzz(
         limit: CPU-seconds for one problem; above it the solve counts as hanging.
         out: Folder for fuzz.json.
     """
-    from optctl.bench import _check
-
     kinds = [name.strip() for name in only.split(",")] if only else list(KINDS)
     unknown = [name for name in kinds if name not in KINDS]
     require(not unknown, "only", f"be among {', '.join(KINDS)}", f"is {only!r}")
@@ -252,7 +250,7 @@ def fuzz(
     require(limit > 0, "limit", "be positive", f"is {limit}")
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None] * (os.cpu_count() or 1)
     processes = processes or len(allowed)
-    _check(out, num=num, processes=processes)
+    check_counts(out, num=num, processes=processes)
     tasks = _tasks(kinds, num, seed)
     outcomes: list[Outcome] = []
     workers = [_Worker(allowed[i % len(allowed)]) for i in range(min(processes, num))]
@@ -305,8 +303,6 @@ def fuzz(
 
 
 def _report(outcomes: list[Outcome], kinds: list[str], options: str, out: Path | None) -> int:
-    from optctl.bench import _finish, _table
-
     verdicts = (*CERTIFIED, "best found", "not converged")
     rows, bad = [], [o for o in outcomes if o.violations]
     for kind in [*kinds, "in all"]:
@@ -329,5 +325,5 @@ def _report(outcomes: list[Outcome], kinds: list[str], options: str, out: Path |
     if refusals:
         print("\nrefused:\n" + "\n".join(f"  {sentence}" for sentence in refusals))
     figures = {"outcomes": [vars(o) for o in outcomes]}
-    _finish("fuzz", f"optctl bench fuzz {options}", _table(title, header, rows), figures, out)
+    finish("fuzz", f"optctl bench fuzz {options}", markdown_table(title, header, rows), figures, out)
     return 1 if bad else 0

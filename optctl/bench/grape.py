@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from optctl.bench.record import check_counts, finish, markdown_table
 from optctl.problem.quantum import GATES, SIGMA_X, SIGMA_Y, SIGMA_Z, embed, tensor
+from optctl.solvers.batched.bilinear import optimise
 from optctl.solvers.batched.grape import Transfer, grape
 
 
@@ -71,9 +73,7 @@ def bench_grape(
         ensemble: Systems with drives between 95 and 105 % that one CNOT pulse shall serve.
         out: Folder for grape.json.
     """
-    from optctl.bench import _check, _finish, _table
-
-    _check(out, restarts=restarts, peer_restarts=peer_restarts, ensemble=ensemble)
+    check_counts(out, restarts=restarts, peer_restarts=peer_restarts, ensemble=ensemble)
     rows: list[dict[str, Any]] = []
     for gate in gates:
         job = task(gate)
@@ -94,7 +94,7 @@ def bench_grape(
         rows.append(_row(gate, "QuTiP", seconds, [1 - job.fidelity(pulse) for pulse in pulses], infidelity))
         rows[-2]["ratio"] = seconds / rows[-2]["seconds"]
     robust = _robust(ensemble)
-    table = _table(
+    table = markdown_table(
         f"GRAPE, 50 slots, {restarts:,} restarts at once, QuTiP {peer_restarts} in a loop",
         ("gate", "", "time a restart", "least 1 − F", "median 1 − F", f"reached {infidelity:g}", "speed ÷ QuTiP"),
         [
@@ -111,12 +111,10 @@ def bench_grape(
     if "ratio" in robust:
         words += f", {robust['ratio']:.0f}× as fast as QuTiP's one after the other"
     print(words)
-    return _finish("grape", "optctl bench grape", table, {"rows": rows, "ensemble": robust}, out)
+    return finish("grape", "optctl bench grape", table, {"rows": rows, "ensemble": robust}, out)
 
 
 def _robust(members: int) -> dict[str, Any]:
-    from optctl.solvers.batched.bilinear import optimise
-
     job = task("cnot", 50).replace(duration=4.0)
     best = grape(job, restarts=8)
     strengths = np.linspace(0.95, 1.05, members)

@@ -5,6 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from optctl import rollout
+from optctl.bench.learning import MIDPOINTS
+from optctl.bench.record import check_counts, finish, markdown_table
+from optctl.envs import make
+from optctl.solvers.feedback.hjb import HjbController
+
 TARGET = 137.0
 """Mean cost that the law has to reach over the 80 × 25 midpoint starts."""
 
@@ -18,12 +24,7 @@ def hjb(nodes: tuple[int, int] = (640, 513), levels: int = 15, hold: int = 2, ou
         hold: Intervals a stage.
         out: Folder for hjb.json.
     """
-    from optctl import rollout
-    from optctl.bench import MIDPOINTS, _check, _finish, _table
-    from optctl.envs import make
-    from optctl.solvers.feedback.hjb import HjbController
-
-    _check(out)
+    check_counts(out)
     problem = make("pendulum-v1")
     starts = problem.initial_state.midpoints(MIDPOINTS)
     began = time.perf_counter()
@@ -39,9 +40,9 @@ def hjb(nodes: tuple[int, int] = (640, 513), levels: int = 15, hold: int = 2, ou
         "levels": levels,
         "hold": hold,
     }
-    table = _table(
+    table = markdown_table(
         f"HJB on pendulum-v1, {nodes[0]} × {nodes[1]} nodes",
         ("mean return", f"reaches −{TARGET:g}", "grid", "2,000 rollouts"),
         [(f"{-cost:.3f}", "yes" if cost <= TARGET else "no", f"{solved:.1f} s", f"{rolled:.1f} s")],
     )
-    return _finish("hjb", "optctl bench hjb", table, figures, out)
+    return finish("hjb", "optctl bench hjb", table, figures, out)

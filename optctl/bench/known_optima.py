@@ -8,6 +8,8 @@ from __future__ import annotations
 import casadi as ca
 import numpy as np
 
+from optctl.envs.cartpole import cart_pole_dynamics
+from optctl.envs.quantum import qubit_transfer
 from optctl.problem import Fixed, Problem
 
 
@@ -61,8 +63,6 @@ def hyper_sensitive(steps=200):
 
 def kelly_cartpole(steps=50):
     """J = 58.80766746 (R; Kelly 2017, §6)."""
-    from optctl.envs.cartpole import cart_pole_dynamics
-
     return _fixed("kelly-cartpole", [0, 0, 0, 0], cart_pole_dynamics, lambda x, u, p: u[0] ** 2, 2.0, steps,
                   params={"cart_mass": 1.0, "pole_mass": 0.3, "length": 0.5, "gravity": 9.81},
                   control_bounds={"u": (-20.0, 20.0)}, state_bounds={"x0": (-2.0, 2.0)},
@@ -101,15 +101,11 @@ def singular_arc(steps=200):
 
 def bukov(duration, steps=100):
     """1 − |⟨ψ*|ψ(T)⟩|²: 1 − .331299546052 at T = .5, 1 − .577029386692 at T = 1 (D, R; Bukov et al. 2018)."""
-    from optctl.envs.quantum import qubit_transfer
-
     return qubit_transfer(duration=duration, steps=steps, energy=0.0)
 
 
 def bukov_time(steps=100):
     """T_QSL = 2 arccos(7/24)/√17 + 2 arcsin(7/(4√5)) = 2.416121543394 (D, R)."""
-    from optctl.envs.quantum import qubit_transfer
-
     return qubit_transfer(steps=steps, time_optimal=True)
 
 

@@ -9,11 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import casadi as ca
 import numpy as np
 
 from optctl.bench import known_optima as known
+from optctl.bench.record import check_counts, finish, markdown_table
+from optctl.envs import make
 from optctl.problem import Fixed, Problem
+from optctl.solvers import lqr, solve
 from optctl.solvers.methods.multiple_shooting import Guess
+from optctl.solvers.methods.pontryagin import extremals
 
 SMOOTH, CONSTRAINED = 1e-6, 1e-4
 """Relative errors that the two classes of problem allow."""
@@ -145,8 +150,6 @@ ROWS: tuple[Row, ...] = (
 
 
 def _discrete(a: np.ndarray, b: np.ndarray, q: np.ndarray, r: np.ndarray, noise: bool = False) -> Problem:
-    import casadi as ca
-
     n, m = b.shape
     return Problem(
         name="discrete", state=[f"x{i}" for i in range(n)], control=[f"u{i}" for i in range(m)], dt=1.0, steps=50,
@@ -158,9 +161,6 @@ def _discrete(a: np.ndarray, b: np.ndarray, q: np.ndarray, r: np.ndarray, noise:
 
 def _gains() -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
     """(statement, quantity, computed, known)."""
-    from optctl.envs import make
-    from optctl.solvers import lqr
-
     one = np.eye(1)
     gain = lqr(make("double-integrator"), discretised=False)
     yield "x'' = u, Q = I, R = 1, ∞", "P", gain.P, np.array([[3**0.5, 1.0], [1.0, 3**0.5]])
@@ -193,9 +193,6 @@ def _gains() -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
 
 def entry(row: Row, label: str) -> dict[str, Any]:
     """Solve one row by one solver: value, errors, verdict, seconds, and whether it is as it has to be."""
-    from optctl.solvers import solve
-    from optctl.solvers.methods.pontryagin import extremals
-
     method, intervals, options = row.solvers[label]
     problem = row.make(intervals)
     began = time.perf_counter()
@@ -224,9 +221,7 @@ def optima(only: str = "", out: Path | None = None) -> int:
         only: Take the rows whose statement holds this text.
         out: Folder for optima.json.
     """
-    from optctl.bench import _check, _finish, _table
-
-    _check(out)
+    check_counts(out)
     figures = []
     for row in ROWS:
         if only in row.statement:
@@ -246,6 +241,6 @@ def optima(only: str = "", out: Path | None = None) -> int:
     ]
     missed = sum(not f["ok"] for f in figures) + sum(e >= SMOOTH for _, _, e in gains)
     header = ("problem", "solver", "J", "optimum", "relative error", "of λ(0)", "of H", "verdict", "seconds", "")
-    table = _table(f"Known optima: {len(body) - missed} of {len(body)} as they have to be", header, body)
-    _finish("optima", "optctl bench optima", table, {"rows": figures, "gains": gains}, out)
+    table = markdown_table(f"Known optima: {len(body) - missed} of {len(body)} as they have to be", header, body)
+    finish("optima", "optctl bench optima", table, {"rows": figures, "gains": gains}, out)
     return 1 if missed else 0

@@ -7,14 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from optctl.problem.quantum import SIGMA_X, SIGMA_Z
+from optctl.bench.record import ask_peer, check_counts, finish, markdown_table
+from optctl.envs import make
+from optctl.problem.quantum import SIGMA_X, SIGMA_Z, propagator
+from optctl.simulation import make_vec
+from optctl.simulation.propagation import propagate
 
 
 def numpy_propagation(hamiltonian: np.ndarray, times: np.ndarray) -> np.ndarray:
     """The same in plain NumPy: one exact 2 × 2 propagator of the save interval, applied again and again; from |0⟩."""
-    from optctl.problem.quantum import propagator
-
     step = propagator(hamiltonian, float(times[1] - times[0]))
     states = np.zeros((len(times), len(hamiltonian), 2, 1), dtype=complex)
     states[0, :, 0] = 1
@@ -25,11 +28,6 @@ def numpy_propagation(hamiltonian: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 def norm_drift(steps: int, num_envs: int = 64, seed: int = 0) -> float:
     """Largest deviation of |ψ| from 1 in float32 after `steps` control intervals of the qubit transfer, random fields."""
-    import torch
-
-    from optctl.envs import make
-    from optctl.simulation import make_vec
-
     problem = make("qubit-transfer").replace(horizon="infinite", terminal_cost=None, steps=steps + 1)
     env = make_vec(problem, num_envs)
     env.reset(seed=seed)
@@ -58,10 +56,7 @@ def quantum(
         peer_python: Interpreter that has dynamiqs.
         out: Folder for quantum.json.
     """
-    from optctl.bench import _check, _finish, _peer, _table
-    from optctl.simulation.propagation import propagate
-
-    _check(out, members=members, times=times - 1, repeats=repeats, drift_steps=drift_steps)
+    check_counts(out, members=members, times=times - 1, repeats=repeats, drift_steps=drift_steps)
     w, t = np.linspace(0, 10, members)[:, None], np.linspace(0, 1, times)
     h = SIGMA_X + w[:, :, None] * SIGMA_Z
     omega = np.sqrt(1 + w**2)
@@ -72,7 +67,7 @@ def quantum(
         "NumPy, exact propagators": lambda: numpy_propagation(h, t),
     }
     figures = [{"name": name, **_measure(call, repeats, exact)} for name, call in calls.items()]
-    peers = [{"name": line.pop("peer"), **line} for line in _peer(peer_python, "quantum", members, times)]
+    peers = [{"name": line.pop("peer"), **line} for line in ask_peer(peer_python, "quantum", members, times)]
     rows = [
         [f["name"], f"{1e3 * f['seconds']:.2f} ms", f"{f['first_seconds']:.2f} s", f"{f['error']:.1e}",
          f"{peers[0]['seconds'] / f['seconds']:.0f}×" if peers else "not measured"]
@@ -80,12 +75,12 @@ def quantum(
     ]  # fmt: skip
     drift = norm_drift(drift_steps)
     print(f"norm of the qubit after {drift_steps:,} steps in float32: off by {drift:.1e} (law 1e-8 n + 1e-6)")
-    table = _table(
+    table = markdown_table(
         f"{members:,} two-level Hamiltonians, {times} save times",
         ("", "a call (median)", "first call", "largest error", "speed ÷ dynamiqs"),
         rows,
     )
-    return _finish("quantum", "optctl bench quantum", table, {"rows": figures + peers, "norm_drift": drift}, out)
+    return finish("quantum", "optctl bench quantum", table, {"rows": figures + peers, "norm_drift": drift}, out)
 
 
 def _measure(call: Callable[[], np.ndarray], repeats: int, exact: np.ndarray) -> dict[str, float]:

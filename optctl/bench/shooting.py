@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from optctl.bench.record import check_counts, finish, markdown_table
+from optctl.envs import make
 from optctl.problem import Problem
+from optctl.solvers import lqr, solve_many
+from optctl.solvers import solve_pontryagin as solve_alone
+from optctl.solvers.batched import riccati
+from optctl.solvers.batched.flow import kernel
+from optctl.solvers.batched.shooting import solve_pontryagin
 
 
 def against_loop(problem: Problem, num: int, num_alone: int, device: str = "cpu") -> dict[str, Any]:
     """Converged extremals per second of both from the same guesses, compilation not counted, and how far they differ."""
-    from optctl.solvers import solve_many
-    from optctl.solvers import solve_pontryagin as solve_alone
-    from optctl.solvers.batched.flow import kernel
-    from optctl.solvers.batched.shooting import solve_pontryagin
-
     starts = problem.initial_state.sample(np.random.default_rng(7), num)
     guesses = solve_many(problem, starts).trajectory
     found: Any
@@ -57,16 +60,11 @@ def shooting(num_starts: int = 1000, alone: int = 10, plants: int = 2000, out: P
         plants: Linear plants with parameters drawn from their ranges.
         out: Folder for shooting.json.
     """
-    import torch
-
-    from optctl.bench import _check, _finish, _table
-    from optctl.envs import make
-
-    _check(out, num_starts=num_starts, alone=alone, plants=plants)
+    check_counts(out, num_starts=num_starts, alone=alone, plants=plants)
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     problems = [make("van-der-pol"), make("pendulum"), make("cartpole")]
     rows = [against_loop(problem, num_starts, alone, device) for problem in problems for device in devices]
-    table = _table(
+    table = markdown_table(
         f"Extremals of the continuous problem from the same direct solutions, {torch.get_num_threads()} threads",
         ("problem", "device", "batch converged", "extremals/s", "iterations", "largest residual", "drift of H", "loop converged",
          "extremals/s", "ratio", "largest relative difference of J, of λ"),
@@ -83,20 +81,17 @@ def shooting(num_starts: int = 1000, alone: int = 10, plants: int = 2000, out: P
         for name in ("mass-spring", "flexible-beam")
         for horizon in ("infinite", "finite")
     ]
-    table += "\n" + _table(
+    table += "\n" + markdown_table(
         f"Riccati equations of {plants:,} plants",
         ("problem", "states", "horizon", "batch", "one by one (`lqr`)", "ratio", "largest relative difference of P"),
         [(r["problem"], r["states"], r["horizon"], f"{1e6 * r['seconds']:.0f} µs a plant", f"{1e6 * r['alone']:.0f} µs",
           f"{r['ratio']:.0f}×", f"{r['difference']:.0e}") for r in equations],
     )  # fmt: skip
-    return _finish("shooting", "optctl bench shooting", table, {"shooting": rows, "riccati": equations}, out)
+    return finish("shooting", "optctl bench shooting", table, {"shooting": rows, "riccati": equations}, out)
 
 
 def _riccati(problem: Problem, horizon: str, num: int) -> dict[str, Any]:
     """Seconds a plant, from its parameters to gain and value."""
-    from optctl.solvers import lqr
-    from optctl.solvers.batched import riccati
-
     p = np.random.default_rng(0).uniform(problem.param_low, problem.param_high, (num, problem.n_p))
     riccati.lqr(problem, p[:2], horizon=horizon)
     lqr(problem, horizon=horizon, params=p[0])

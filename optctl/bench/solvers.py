@@ -7,8 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from optctl.bench.record import check_counts, finish, markdown_table
+from optctl.envs import make
 from optctl.problem import Problem
+from optctl.solvers import Verdict, solve_many
+from optctl.solvers.batched.ddp import kernel, solve_ddp
+from optctl.solvers.feedback.mpc import MpcController
+from optctl.solvers.guesses.dynamic_programming import grid_policy
+from optctl.solvers.guesses.parallel import solve_list
+from optctl.solvers.methods.multiple_shooting import Guess, solve_multiple_shooting, transcription
+from optctl.solvers.methods.sweeps import sweeps
 
 TOLERANCE = 1e-8
 """Of both solvers: relative projected gradient, and IPOPT's `tol`."""
@@ -16,9 +26,6 @@ TOLERANCE = 1e-8
 
 def _guesses(problem: Problem, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Trajectories of the coarse dynamic-programming policy: what both solvers begin with."""
-    from optctl.solvers.guesses.dynamic_programming import grid_policy
-    from optctl.solvers.methods.sweeps import sweeps
-
     p = problem.param_values[None]
     controls = grid_policy(problem, p[0], starts).rollouts(starts)
     return sweeps(problem).rollout(starts, controls, np.broadcast_to(p, (len(starts), problem.n_p)))[0], controls
@@ -26,10 +33,6 @@ def _guesses(problem: Problem, starts: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def against_ipopt(problem: Problem, num: int, num_ipopt: int, device: str = "cpu") -> dict[str, Any]:
     """Certified solves per second of both, compilation not counted; and how their costs compare on the common starts."""
-    from optctl.solvers import Verdict
-    from optctl.solvers.batched.ddp import kernel, solve_ddp
-    from optctl.solvers.methods.multiple_shooting import Guess, solve_multiple_shooting, transcription
-
     starts = problem.initial_state.sample(np.random.default_rng(7), num)
     states, controls = _guesses(problem, starts)
     p = problem.param_values[None]
@@ -69,9 +72,6 @@ def replanning(num: int, horizon: int, passes: int, device: str = "cpu", real_ti
 
     With `real_time`, one iteration made ahead; then `feedback_seconds` is what passes between a state and its control.
     """
-    from optctl.envs import make
-    from optctl.solvers.feedback.mpc import MpcController
-
     problem = make("cartpole")
     rng = np.random.default_rng(11)
     states = problem.initial_state.sample(rng, num)
@@ -99,8 +99,6 @@ def replanning(num: int, horizon: int, passes: int, device: str = "cpu", real_ti
 
 def swing_ups(problem: Problem, num: int, sample: int, guesses: int) -> dict[str, Any]:
     """Random starts by `solve_many`, basins included: verdicts, mean cost, seconds; and the first `sample` by IPOPT's multi-start."""
-    from optctl.solvers import solve_many
-
     starts = problem.initial_state.sample(np.random.default_rng(7), num)
     began = time.perf_counter()
     solutions = solve_many(problem, starts)
@@ -116,9 +114,6 @@ def _multistart(problem: Problem, ours: Any, num: int, guesses: int) -> dict[str
 
     In the same basin are trajectories that nowhere differ by more than a hundredth of their own extent.
     """
-    from optctl.solvers import solve_multiple_shooting
-    from optctl.solvers.guesses.parallel import solve_list
-
     x0 = ours.trajectory.states[:num, 0]
     began = time.perf_counter()
     theirs = solve_list(
@@ -164,12 +159,7 @@ def solvers(
         mpc_horizon: Intervals of their window.
         out: Folder for solvers.json.
     """
-    import torch
-
-    from optctl.bench import _check, _finish, _table
-    from optctl.envs import make
-
-    _check(out, num_starts=num_starts, ipopt_starts=ipopt_starts, swing_up_starts=swing_up_starts,
+    check_counts(out, num_starts=num_starts, ipopt_starts=ipopt_starts, swing_up_starts=swing_up_starts,
            multistart_guesses=multistart_guesses, mpc_environments=mpc_environments, mpc_horizon=mpc_horizon)  # fmt: skip
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     ratios = [
@@ -198,19 +188,19 @@ def solvers(
          f"{r['ratio']:,.0f}×", f"{r['shared_basin']} of {r['compared']}", f"{r['largest_difference_in_a_basin']:.0e}")
         for r in ratios
     ] + [(name, "cuda", *["not measured"] * 9) for name in ("pendulum", "cartpole") for _ in missing]  # fmt: skip
-    table = _table(
+    table = markdown_table(
         f"200-step swing-ups to a certified extremal from the same guesses, tolerance {TOLERANCE:g}, {torch.get_num_threads()} threads",
         ("problem", "device", "batched DDP certified", "solves/s", "iterations", "IPOPT certified", "solves/s", "iterations",
          "ratio", "same basin", "largest relative difference there"),
         rows,
     )  # fmt: skip
-    table += "\n" + _table(
+    table += "\n" + markdown_table(
         "Swing-ups from random starts, basins included",
         ("problem", "starts", "verdicts", "mean cost", "in all", "per start"),
         [(s["problem"], s["starts"], ", ".join(f"{n} {v}" for v, n in s["verdicts"].items()), f"{s['mean_cost']:.4f}",
           f"{s['seconds']:.1f} s", f"{1000 * s['seconds'] / s['starts']:.1f} ms") for s in swings],
     )  # fmt: skip
-    table += "\n" + _table(
+    table += "\n" + markdown_table(
         f"The first of these starts beside the best of IPOPT from {multistart_guesses} guesses each",
         ("problem", "IPOPT solved", "not worse than IPOPT", "better", "largest relative excess", "same basin",
          "largest relative difference there", "mean cost", "IPOPT's"),
@@ -218,7 +208,7 @@ def solvers(
           m["same_basin"], f"{m['largest_difference_in_a_basin']:.0e}", f"{m['mean_cost']:.4f}", f"{m['ipopt_mean_cost']:.4f}")
          for name, m in beside],
     ) if beside else ""  # fmt: skip
-    table += "\n" + _table(
+    table += "\n" + markdown_table(
         "Batched MPC: one replanning pass in closed loop",
         ("cart-poles", "window", "iterations", "device", "median pass", "slowest pass", "from state to control"),
         [(m["environments"], m["horizon"], f"{m['iterations']}{' ahead' if m['real_time'] else ''}", m["device"],
@@ -227,4 +217,4 @@ def solvers(
         + [(mpc_environments, mpc_horizon, plans[0]["iterations"], "cuda", *["not measured"] * 3) for _ in missing],
     )  # fmt: skip
     figures = {"against_ipopt": ratios, "mpc": plans, "swing_ups": swings}
-    return _finish("solvers", "optctl bench solvers", table, figures, out)
+    return finish("solvers", "optctl bench solvers", table, figures, out)

@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.integrate import solve_ivp
 
+from optctl.bench.record import check_counts, finish, markdown_table
+from optctl.envs import thermodynamics as traps
 from optctl.problem import Problem
+from optctl.simulation import make_vec
+from optctl.solvers import solve
 
 
 def simulated_work(
     problem: Problem, protocol: np.ndarray, paths: int, *, device: str = "cpu", dtype: str = "float32", seed: int = 0
 ) -> np.ndarray:
     """The work of `paths` paths under a protocol (steps,), in float64, shape (paths,)."""
-    import torch
-
-    from optctl.simulation import make_vec
-
     env = make_vec(problem, paths, device=device, dtype=dtype)
     env.reset(seed=seed)
     work = torch.zeros(paths, dtype=torch.float64, device=env.device)
@@ -34,8 +35,6 @@ def simulated_work(
 
 def optimal_protocol(problem: Problem) -> np.ndarray:
     """The controls (steps,) of the optimum from the initial state's mean, by `solve`."""
-    from optctl.solvers import solve
-
     solution = solve(problem, problem.initial_state.location)
     return np.asarray(solution.trajectory.controls)[:, 0]
 
@@ -83,10 +82,7 @@ def thermodynamics(
         seed: Of the noise.
         out: Folder for thermodynamics.json.
     """
-    from optctl.bench import _check, _finish, _table
-    from optctl.envs import thermodynamics as traps
-
-    _check(out, paths=paths, steps=steps)
+    check_counts(out, paths=paths, steps=steps)
     moved, stiffened = traps.moved_trap(steps=steps), traps.stiffened_trap(steps=steps)
     variance = traps.stiffened_trap_variance(steps=steps)
     d, k = moved.params["distance"], stiffened.params["final"]
@@ -106,9 +102,9 @@ def thermodynamics(
                  f"{np.exp(-free_energy):.5f}", f"{figure['jarzynski_deviation']:+.2f}"]
             )  # fmt: skip
     header = ("problem", "protocol", "⟨W⟩", "theory", "in errors", "⟨exp(−W)⟩", "exp(−ΔF)", "in errors")
-    table = _table(f"Work on a Brownian particle, {paths:,} paths", header, rows)
+    table = markdown_table(f"Work on a Brownian particle, {paths:,} paths", header, rows)
     command = f"optctl bench thermodynamics --paths {paths}"
-    return _finish("thermodynamics", command, table, {"rows": figures}, out)
+    return finish("thermodynamics", command, table, {"rows": figures}, out)
 
 
 def _figure(problem: str, protocol: str, work: np.ndarray, theory: float, free_energy: float) -> dict[str, Any]:

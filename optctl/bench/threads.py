@@ -20,8 +20,12 @@ from typing import Any
 
 import casadi as ca
 import numpy as np
+import torch
 
+from optctl.bench.record import check_counts, finish, markdown_table
 from optctl.problem import Problem, Uniform
+from optctl.simulation import make_vec
+from optctl.solvers import solve_many
 
 
 def slider(**changes: Any) -> Problem:
@@ -66,8 +70,6 @@ class Solve:
     guesses: int | None = None
 
     def __call__(self, problem: Problem, starts: np.ndarray) -> Sequence[np.ndarray]:
-        from optctl.solvers import solve_many
-
         found = solve_many(problem, starts, method=self.method, num_starts=self.guesses, processes=1)
         path = found.trajectory
         return path.states, path.controls, path.costs, found.values, np.array([str(s.verdict) for s in found])
@@ -75,10 +77,6 @@ class Solve:
 
 def steps(problem: Problem, starts: np.ndarray) -> Sequence[np.ndarray]:
     """Thirty steps of environments that begin at the starts."""
-    import torch
-
-    from optctl.simulation import make_vec
-
     env = make_vec(problem, len(starts))
     env.reset(seed=0, options={"state": torch.as_tensor(starts)})
     actions = torch.linspace(-1, 1, 30)[:, None, None].expand(30, len(starts), problem.n_u).contiguous()
@@ -189,9 +187,7 @@ def threads(workers: int = 4, seconds: float = 60.0, out: Path | None = None) ->
         seconds: So long each; a round that has begun is finished.
         out: Folder for threads.json.
     """
-    from optctl.bench import _check, _finish, _table
-
-    _check(out, workers=workers)
+    check_counts(out, workers=workers)
     chosen = tasks()
     expected = serial(chosen, workers)
     found = {
@@ -204,7 +200,7 @@ def threads(workers: int = 4, seconds: float = 60.0, out: Path | None = None) ->
         [kind, workers, count.right + len(count.wrong), count.right, len(count.wrong)] for kind, count in found.items()
     ]
     title = f"{len(chosen)} tasks at once: answers with the bits of the serial ones"
-    table = _table(title, ("kind", "workers", "answers", "equal", "not equal"), rows)
+    table = markdown_table(title, ("kind", "workers", "answers", "equal", "not equal"), rows)
     figures = {kind: {"equal": count.right, "wrong": count.wrong} for kind, count in found.items()}
-    _finish("threads", "optctl bench threads", table, figures, out)
+    finish("threads", "optctl bench threads", table, figures, out)
     return int(any(count.wrong for count in found.values()))

@@ -21,89 +21,16 @@ from typing import Any
 
 import numpy as np
 
-from optctl.comparison.reference import from_solutions, polished, rolled, violations
-from optctl.comparison.result import Comparison, Reference, Result
+from optctl.comparison.charge import from_solutions, rolled, violations
+from optctl.comparison.controllers import CONTROLLERS, Built
+from optctl.comparison.reference import polished
+from optctl.comparison.report import Report
+from optctl.comparison.result import Reference, Result
 from optctl.comparison.statistics import failures_as_worst
 from optctl.envs import resolve_problem
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem
-from optctl.problem.controller import Controller, RandomController, ZeroController, check_params, check_states, rollout
-
-# --- controllers by name ------------------------------------------------------------------------------------------------
-
-Built = Controller | Sequence[Controller] | Reference
-Builder = Callable[[Problem, np.ndarray, np.ndarray, int], Built]
-"""(problem, starts (S, n_x), params (1 or S, n_p), seed) → a controller, one per training seed, or solved trajectories."""
-
-
-def _optimal(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int) -> Reference:
-    from optctl.solvers import solve_many
-
-    began = time.perf_counter()
-    solutions = solve_many(problem, starts, params=params, seed=seed)
-    return from_solutions(problem, solutions, params, wall_time=time.perf_counter() - began)
-
-
-def _lqr(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int) -> Controller:
-    from optctl.solvers import lqr_controller
-
-    began = time.perf_counter()
-    controller = lqr_controller(problem, params=params)
-    controller.wall_time = time.perf_counter() - began  # type: ignore[attr-defined]
-    return controller
-
-
-def _lqg(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int) -> Controller:
-    from optctl.solvers.feedback.lqg import LqgController
-
-    began = time.perf_counter()
-    controller = LqgController(problem, params=params)
-    controller.wall_time = time.perf_counter() - began  # type: ignore[attr-defined]
-    return controller
-
-
-def _hjb(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int) -> Controller:
-    from optctl.solvers.feedback.hjb import HjbController
-
-    require(len(params) == 1, "params", "be one row for the controller `hjb`", f"has {len(params)}")
-    began = time.perf_counter()
-    controller = HjbController(problem, params=params[0])
-    controller.wall_time = time.perf_counter() - began  # type: ignore[attr-defined]
-    return controller
-
-
-def _mpc(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int) -> Controller:
-    from optctl.solvers.feedback.mpc import MpcController
-
-    return MpcController(problem, seed=seed)
-
-
-def _trained(name: str) -> Builder:
-    """An agent trained for the comparison, by its name (`sac`, `sac-warm`), with the settings of `optctl.training.settings`."""
-
-    def build(problem: Problem, starts: np.ndarray, params: np.ndarray, seed: int) -> Controller:
-        from optctl.training.run import train_named
-
-        return train_named(name, problem, seed=seed, starts=starts)
-
-    return build
-
-
-CONTROLLERS: dict[str, Builder] = {
-    "optimal": _optimal,
-    "lqr": _lqr,
-    "lqg": _lqg,
-    "mpc": _mpc,
-    "hjb": _hjb,
-    "zero": lambda problem, starts, params, seed: ZeroController(problem),
-    "random": lambda problem, starts, params, seed: RandomController(problem, seed),
-    "sac": _trained("sac"),
-    "sac-warm": _trained("sac-warm"),
-}
-"""What a name in `compare(problem, [name, …])` stands for. To add one, add a line."""
-
-
-# --- compare ------------------------------------------------------------------------------------------------------------
+from optctl.problem.controller import Controller, ZeroController, check_params, check_states, rollout
 
 
 def compare(
@@ -119,7 +46,7 @@ def compare(
     tolerance: float = 1e-6,
     repetitions: int = 2000,
     progress: Callable[[str], None] | None = None,
-) -> Comparison:
+) -> Report:
     """Evaluate `controllers` on the same starts and measure their gaps to the best known solutions.
 
     Parameters
@@ -216,7 +143,7 @@ def compare(
         notes += _beyond_actions(problem, plan, clipped)
     if observers:
         notes.append(f"Through noisy sensors, the mean over {_draws(draws)}: {', '.join(observers)}.")
-    return Comparison.assess(
+    return Report.assess(
         problem=problem, starts=x0, params=p, seed=seed, noise_seeds=draws if observers else noise, reference=plan,
         results=[found[name] for name in entries], resting=at_rest.costs[0], notes=notes, tolerance=tolerance, repetitions=repetitions,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The reference of a comparison: solved trajectories, charged like everybody else, and then improved by whatever is at hand.
+"""The reference of a comparison, improved by whatever is at hand.
 
 A solver's best local optimum may be undercut: by a learnt policy, by a controller that found another basin. So before anything is
 measured against it, `polished` tries to improve it on every start that is not proved optimal. Guesses are
@@ -18,13 +18,20 @@ from typing import Any
 
 import numpy as np
 
+from optctl.comparison.charge import from_solutions
 from optctl.comparison.result import BEATEN, Reference, contradiction, undercuts
 from optctl.comparison.statistics import failures_as_worst
 from optctl.comparison.wording import percent
 from optctl.errors import ArgumentError
 from optctl.problem import Problem
-from optctl.problem.controller import check_params, rollout
+from optctl.problem.controller import rollout
+from optctl.problem.structure import unconstrained
 from optctl.problem.trajectory import Trajectory
+from optctl.solvers.feedback.hjb import HjbController
+from optctl.solvers.guesses.dynamic_programming import reachable_box
+from optctl.solvers.guesses.targets import Neighbours, distinct, moved
+from optctl.solvers.select import pulses, solve_many
+from optctl.solvers.solution import UNTRUE, Verdict
 
 _NEAR = 0.25
 """A rollout that costs up to this fraction more than the reference may lie in a better basin: it is a guess."""
@@ -48,111 +55,6 @@ _LEVELS = {1: 15, 2: 5}
 """Levels of each control on HJB's grid, by the number of controls."""
 _AXIS = (21, 1001)
 """Fewest nodes an axis that are worth a grid, and the most."""
-
-
-# --- charging -----------------------------------------------------------------------------------------------------------
-
-
-def charge(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> tuple[float, float]:
-    """Cost of one trajectory along its own nodes by the problem's own step, and its largest defect.
-
-    The defect is max |F(x_k, u_k) − x_{k+1}| / (1 + |x_{k+1}|). Intervals of other lengths than `dt` (free final time) are
-    stepped by `interval_function`.
-    """
-    x, u, t = trajectory.states, trajectory.controls, trajectory.times
-    h, p = np.diff(t), params.reshape(-1, 1)
-    if problem.discrete or np.allclose(h, problem.dt, rtol=1e-9, atol=0.0):
-        after, cost = problem.step_function(x[:-1].T, u.T, p, t[None, :-1])
-    else:
-        after, cost = problem.interval_function(x[:-1].T, u.T, p, t[None, :-1], h[None])
-    end = problem.terminal_cost_function(x[-1], p, t[-1]) if problem.horizon == "finite" else 0.0
-    defect = np.abs(np.asarray(after).T - x[1:]) / (1 + np.abs(x[1:]))
-    return float(np.asarray(cost).sum() + float(end)), float(defect.max())
-
-
-def violations(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> dict[str, np.ndarray]:
-    """Largest violation per episode, in the constraint's own units, (B,) for each kind of constraint the problem has.
-
-    `control bounds`, `state bounds` (after the start), `path constraints` max(c, 0) at the start of every interval and, without
-    controls, at the end, `terminal constraints` |e|. Zero means kept. NaN (a failed episode) counts as zero here: it is counted as
-    a failure.
-    """
-    x, u = trajectory.states, trajectory.controls
-    num, steps = u.shape[:2]
-    found: dict[str, np.ndarray] = {}
-    with np.errstate(invalid="ignore"):
-        for name, value, low, high in (
-            ("control bounds", u, problem.control_low, problem.control_high),
-            ("state bounds", x[:, 1:], problem.state_low, problem.state_high),
-        ):
-            if np.isfinite(low).any() or np.isfinite(high).any():
-                found[name] = np.maximum(low - value, value - high).max(axis=(1, 2))
-    p = np.broadcast_to(params, (num, problem.n_p))
-    times = np.broadcast_to(trajectory.times, (num, steps + 1))
-    if problem.path_constraint_function is not None:
-        c = problem.path_constraint_function(
-            x[:, :-1].reshape(-1, problem.n_x).T, u.reshape(-1, problem.n_u).T,
-            np.repeat(p, steps, axis=0).T, times[:, :-1].reshape(1, -1),
-        )  # fmt: skip
-        found["path constraints"] = np.asarray(c).reshape(-1, num, steps).max(axis=(0, 2))
-    if problem.last_constraint_function is not None:
-        c = problem.last_constraint_function(x[:, -1].T, p.T, times[:, -1][None])
-        found["path constraints"] = np.maximum(found["path constraints"], np.asarray(c).reshape(-1, num).max(axis=0))
-    if problem.terminal_constraint_function is not None:
-        e = problem.terminal_constraint_function(x[:, -1].T, p.T, times[:, -1][None])
-        found["terminal constraints"] = np.abs(np.asarray(e)).reshape(-1, num).max(axis=0)
-    return {name: np.where(value > 0, value, 0.0) for name, value in found.items()}
-
-
-def from_solutions(
-    problem: Problem,
-    solutions: Sequence[Any],
-    params: object = None,
-    *,
-    name: str = "optimal",
-    wall_time: float | None = None,
-    tolerance: float = 1e-6,
-) -> Reference:
-    """One `Solution` per start → a `Reference`, charged by the problem's own step.
-
-    A solution with a defect above `tolerance` is no trajectory of the problem and costs +∞, whatever its solver reports.
-    """
-    judged = getattr(solutions, "verdicts", None) or [getattr(s, "verdict", "solved") for s in solutions]
-    verdicts = tuple(str(getattr(v, "value", v)) for v in judged)
-    search = str(getattr(solutions, "search", ""))
-    solutions = list(solutions)  # a batch makes each solution anew whenever it is asked for
-    p = check_params(problem, params, len(solutions))
-    p = np.broadcast_to(p, (len(solutions), problem.n_p))
-    charged = [charge(problem, s.trajectory, row) for s, row in zip(solutions, p, strict=True)]
-    costs, defects = np.array(charged).T.reshape(2, -1)
-    kept = [violations(problem, _batch_of_one(s.trajectory), row[None]) for s, row in zip(solutions, p, strict=True)]
-    return Reference(
-        name=name,
-        costs=np.where(defects <= tolerance, failures_as_worst(costs), np.inf),
-        proved=np.array([verdict == "proved optimum" for verdict in verdicts]),
-        trajectories=tuple(s.trajectory for s in solutions),
-        violations={kind: np.concatenate([k[kind] for k in kept]) for kind in kept[0]} if kept else {},
-        wall_time=float(sum(s.wall_time for s in solutions)) if wall_time is None else wall_time,
-        search=search,
-        claims=verdicts,
-        defect=float(defects.max(initial=0.0)),
-    )
-
-
-def _batch_of_one(t: Trajectory) -> Trajectory:
-    return Trajectory(t.times, t.states[None], t.controls[None], t.costs[None], np.atleast_1d(t.terminal_cost))
-
-
-def rolled(name: str, trajectory: Trajectory, violations: dict[str, np.ndarray]) -> Reference:
-    """A controller's rollouts, one per start, as candidates for a reference."""
-    costs = failures_as_worst(trajectory.total_cost)
-    paths = tuple(trajectory[i] for i in range(len(costs)))
-    return Reference(
-        name=name, costs=costs, trajectories=paths, violations=violations, claims=("best found",) * len(costs)
-    )
-
-
-# --- polishing ----------------------------------------------------------------------------------------------------------
 
 
 def polished(
@@ -229,10 +131,6 @@ class _Search:
 
     def polish(self, rows: np.ndarray, states: np.ndarray, controls: np.ndarray, by: Sequence[str]) -> np.ndarray:
         """Solve from one guess for each of the starts `rows`; returns those it improved."""
-        from optctl.problem.structure import unconstrained
-        from optctl.solvers.select import pulses, solve_many
-        from optctl.solvers.solution import UNTRUE, Verdict
-
         if not len(rows):
             return rows
         problem, num = self.problem, len(rows)
@@ -288,9 +186,6 @@ class _Search:
     def ask_others(self) -> None:
         """In place of a grid: every start tries the trajectories that differ most, for another way is no neighbour's. Where starts are
         solved together; one by one it would cost as much as the solver's own guesses."""
-        from optctl.problem.structure import unconstrained
-        from optctl.solvers.guesses.targets import distinct, moved
-
         solved = np.flatnonzero(np.isfinite(self.costs))
         paths = self.plan.trajectories
         if len(self.starts) < _MANY or not unconstrained(self.problem) or not len(solved) or not paths:
@@ -335,8 +230,6 @@ class _Search:
 
     def spread(self, fresh: np.ndarray) -> np.ndarray:
         """In rounds, every start tries its nearest among the trajectories that have just become better. Returns the starts improved."""
-        from optctl.solvers.guesses.targets import Neighbours
-
         improved: set[int] = set()
         for _ in range(_ROUNDS if len(self.starts) > 1 else 0):
             if not len(fresh):
@@ -403,9 +296,6 @@ class _Search:
 
 def _grid_law(problem: Problem, starts: np.ndarray, params: np.ndarray) -> Any:
     """HJB's law on the finest grid within the work allowed; `None` where it does not apply or is too dear."""
-    from optctl.solvers.feedback.hjb import HjbController
-    from optctl.solvers.guesses.dynamic_programming import reachable_box
-
     if len(params) > 1 or problem.n_x > 3 or problem.n_u not in _LEVELS or problem.constrained:
         return None
     levels = _LEVELS[problem.n_u]

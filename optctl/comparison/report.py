@@ -1,4 +1,5 @@
-"""The report folder of a comparison: `report.html` that opens alone, its pictures as PNGs, and `results.json` with every number.
+"""`Report`: a comparison that can be printed, handed on as data, and saved as a folder: `report.html` that opens alone, its pictures as
+PNGs, and `results.json` with every number.
 
 The folder appears whole or not at all: everything is rendered first, written into a sibling folder, and moved into place.
 """
@@ -19,8 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from optctl.comparison.result import Comparison, machine, units
-from optctl.comparison.wording import as_dict, headline, remarks, summary, table
+from optctl.comparison import plots
+from optctl.comparison.curves import learning_curves
+from optctl.comparison.machine import machine
+from optctl.comparison.result import Comparison, units
+from optctl.comparison.wording import as_dict, headline, remarks, summary, table, text
+from optctl.envs import CATALOGUE
 from optctl.errors import ArgumentError
 from optctl.files import file_error
 from optctl.problem import Problem
@@ -28,6 +33,21 @@ from optctl.problem.equations import equations
 
 FORMAT = "optctl-report"
 """Written into results.json: only a folder that says so is ever replaced."""
+
+
+class Report(Comparison):
+    """What `compare` returns: the results, sorted best first. `print` it, `to_dict()` it, or `save(folder)` it."""
+
+    def __str__(self) -> str:
+        return text(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number, as plain Python data; the same for the same seed except for times and machine."""
+        return as_dict(self)
+
+    def save(self, folder: str | Path, **options: Any) -> Path:
+        """Write the report folder: see `optctl.comparison.report.save`."""
+        return save(self, folder, **options)
 
 
 # --- the folder ---------------------------------------------------------------------------------------------------------
@@ -137,9 +157,6 @@ Pictures = dict[str, tuple[bytes, str]]
 
 def draw(comparison: Comparison, curves: Sequence[Mapping[str, Any]], phase: Sequence[str] | None) -> Pictures:
     """Every picture with a caption that says what to look at."""
-    from optctl.comparison import plots
-    from optctl.comparison.curves import learning_curves
-
     several = any(r.runs > 1 for r in comparison.results)
     plan = comparison.reference is not None and comparison.reference.trajectories is not None
     under = "the reference" if plan else "the best controller"
@@ -191,15 +208,13 @@ def draw(comparison: Comparison, curves: Sequence[Mapping[str, Any]], phase: Seq
 
 def page(comparison: Comparison, pictures: Pictures, *, command: str | None = None, written: str = "") -> str:
     """One HTML document with everything inlined."""
-    from optctl.comparison.plots import INK, looks
-
     e = html.escape
-    problem, styles = comparison.problem, looks(comparison)
+    problem, styles = comparison.problem, plots.looks(comparison)
     lines = []
     for result in comparison.results:
         said = headline(comparison, result)[len(result.name) + 2 :]
         mark = styles[result.name]["color"]
-        mark = "var(--ink)" if mark == INK else mark
+        mark = "var(--ink)" if mark == plots.INK else mark
         lines.append(f'<li style="--mark:{mark}"><b>{e(result.name)}</b>: {e(said)}</li>')
     heads, rows = table(comparison)
     notes = "".join(f'<p class="note">{e(note)}</p>' for note in remarks(comparison))
@@ -288,8 +303,6 @@ def _problem_section(problem: Problem) -> str:
 
 
 def _reproduce_section(comparison: Comparison, command: str | None, written: str) -> str:
-    from optctl.envs import CATALOGUE
-
     name = comparison.problem.name
     stated = f"optctl.make({name!r})" if name in CATALOGUE else f"...  # {name}, as stated above"
     names = ", ".join(repr(r.name) for r in comparison.results)

@@ -1,16 +1,12 @@
-"""What a comparison holds and how it is said: `Reference`, `Result` (one controller), `Comparison`.
+"""What a comparison holds: `Reference`, `Result` (one controller), `Comparison` (all of them).
 
 Arrays are (runs, starts): runs are training seeds, one for a controller that is not trained. A failed episode costs +∞.
 """
 
 from __future__ import annotations
 
-import os
-import platform
 from dataclasses import dataclass, field, replace
-from importlib import metadata
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -173,7 +169,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
-    """Results sorted best first. `print` it, `to_dict()` it, or `save(folder)` a report."""
+    """Results sorted best first, and what they are measured against."""
 
     problem: Problem
     starts: np.ndarray
@@ -194,7 +190,7 @@ class Comparison:
     @classmethod
     def assess(
         cls, *, reference: Reference | None, results: list[Result], notes: list[str], repetitions: int, **rest: Any
-    ) -> Comparison:
+    ) -> Self:
         """Best known per start, and every gap to it."""
         num, seed, notes = len(rest["starts"]), rest["seed"], list(notes)
         best, best_by = np.full(num, np.inf), np.full(num, "", dtype=object)
@@ -270,23 +266,6 @@ class Comparison:
         """P(a run of `name` costs less than a run of `other` from the same start), ties half."""
         return probability_of_improvement(self[name].costs, self[other].costs)
 
-    def __str__(self) -> str:
-        from optctl.comparison.wording import text
-
-        return text(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every number, as plain Python data; the same for the same seed except for times and machine."""
-        from optctl.comparison.wording import as_dict
-
-        return as_dict(self)
-
-    def save(self, folder: str | Path, **options: Any) -> Path:
-        """Write the report folder: see `optctl.comparison.report.save`."""
-        from optctl.comparison.report import save
-
-        return save(self, folder, **options)
-
 
 def undercuts(costs: np.ndarray, than: np.ndarray) -> np.ndarray:
     """Where a cost is lower by more than `BEATEN`, entry by entry; what is not finite undercuts nothing and is undercut by all else."""
@@ -328,21 +307,3 @@ def _with_gaps(
 def units(names: Any) -> dict[str, str]:
     """`problem.state` or `problem.control` as name → unit: a `Problem` has filled in the units that were not given."""
     return dict(names)
-
-
-def machine() -> dict[str, str]:
-    """Where it ran: processor, cores, system, and the versions that matter."""
-    processor = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), processor)
-    except OSError:
-        pass
-    found = {"processor": processor, "cores": str(os.cpu_count()), "system": platform.platform(terse=True)}
-    found["python"] = platform.python_version()
-    for package in ("optctl", "numpy", "scipy", "casadi", "torch", "warp-lang", "matplotlib"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from optctl.comparison.result import Comparison, Result, machine, units
+from optctl.comparison.machine import machine
+from optctl.comparison.result import Comparison, Result, units
 from optctl.comparison.statistics import Interval
 
 
@@ -164,7 +165,7 @@ def text(comparison: Comparison) -> str:
 
 
 def as_dict(comparison: Comparison) -> dict[str, Any]:
-    """See `Comparison.to_dict`. Numbers stay numbers; what is not finite is written by `report` as "inf" or "nan"."""
+    """See `Report.to_dict`. Numbers stay numbers; what is not finite is written by `report` as "inf" or "nan"."""
     problem, reference = comparison.problem, comparison.reference
     return {
         "problem": {

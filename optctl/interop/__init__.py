@@ -2,7 +2,8 @@
 
 Problems from elsewhere: `from_function` (plain Python with numpy), `from_sympy`, `from_state_space` (scipy.signal, python-control),
 `from_qutip`; and back: `to_scipy`, `to_control`, `to_qutip`, `to_qobj`. Policies from elsewhere: `from_policy`. Environments for
-elsewhere: `optctl.interop.pettingzoo.ParallelEnv`, `optctl.interop.torchrl.TorchRLEnv`; those for Gymnasium are in `optctl.gym`.
+elsewhere: `GymEnv`, `GymVectorEnv` (their ids: `optctl.gym`), `optctl.interop.pettingzoo.ParallelEnv`,
+`optctl.interop.torchrl.TorchRLEnv`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "GymEnv": "optctl.interop.gymnasium",
+    "GymVectorEnv": "optctl.interop.gymnasium",
     "from_function": "optctl.interop.functions",
     "from_policy": "optctl.interop.policies",
     "from_qutip": "optctl.interop.qutip",

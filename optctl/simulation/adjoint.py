@@ -13,28 +13,26 @@ besides its arguments, its results and their gradients. c = ⌈√T⌉ by defaul
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from optctl.codegen.cache import load_module
+from optctl.codegen.function import CompiledFunction
 from optctl.codegen.launch import launch, target
+from optctl.problem import Problem
 from optctl.simulation.adjoint_source import AdjointSource
 
-if TYPE_CHECKING:
-    from optctl.simulation.compiled import CompiledProblem
 
+class AdjointKernels:
+    """Forward and backward rollouts of a problem by its `step`, with noise or without; each kernel is compiled on first use."""
 
-class _Kernels:
-    """The two kernels of a problem, each compiled on first use."""
-
-    def __init__(self, compiled: CompiledProblem, noisy: bool, shared_params: bool) -> None:
-        step = compiled._noisy_step if noisy else compiled._step
-        kind = target(compiled.device, compiled.dtype)
-        source = AdjointSource(compiled.problem, step.function, step.vjp.function, kind, shared_params=shared_params)
-        self.device, self.width, self.stored_width = compiled.device, source.width, source.stored_width
+    def __init__(self, problem: Problem, step: CompiledFunction, *, shared_params: bool) -> None:
+        kind = target(step.device, step.dtype)
+        source = AdjointSource(problem, step.function, step.vjp.function, kind, shared_params=shared_params)
+        self.device, self.width, self.stored_width = step.device, source.width, source.stored_width
         self.operations = {
             "forward": source.step.operations,
             "backward": source.step.operations + source.vjp.operations,
@@ -53,13 +51,10 @@ class _Kernels:
 
 
 def rollout(
-    compiled: CompiledProblem, x: Tensor, sequences: list[Tensor], p: Tensor, t: Tensor, every: int, segment: int
+    kernels: AdjointKernels, x: Tensor, sequences: list[Tensor], p: Tensor, t: Tensor, every: int, segment: int
 ) -> tuple[Tensor, Tensor]:
     """States and sums of costs, time first: (T/every, B, n_x) and (T/every, B). `sequences`: u[, w], time first, contiguous."""
-    key = len(sequences) > 1, len(p) == 1
-    if key not in compiled._rollouts:
-        compiled._rollouts[key] = _Kernels(compiled, *key)
-    return _Rollout.apply(compiled._rollouts[key], every, segment, x, p, t, *sequences)  # type: ignore[return-value]
+    return _Rollout.apply(kernels, every, segment, x, p, t, *sequences)  # type: ignore[return-value]
 
 
 def checkpoint_interval(steps: int) -> int:
@@ -70,7 +65,7 @@ def checkpoint_interval(steps: int) -> int:
 class _Rollout(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, kernels: _Kernels, every: int, segment: int, x: Tensor, p: Tensor, t: Tensor, *sequences: Tensor
+        ctx: Any, kernels: AdjointKernels, every: int, segment: int, x: Tensor, p: Tensor, t: Tensor, *sequences: Tensor
     ) -> tuple[Tensor, Tensor]:
         (num, n_x), steps = x.shape, len(sequences[0])
         states, costs = x.new_empty(steps // every, num, n_x), x.new_empty(steps // every, num)

@@ -20,7 +20,7 @@ from optctl.envs import resolve_problem
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.shared import once
-from optctl.simulation.adjoint import checkpoint_interval, rollout
+from optctl.simulation.adjoint import AdjointKernels, checkpoint_interval, rollout
 
 
 class Linearization(NamedTuple):
@@ -49,7 +49,7 @@ class CompiledProblem:
     ) -> None:
         self.problem = problem
         self.device, self.dtype = resolve_device(device), resolve_dtype(dtype)
-        self._rollouts: dict[tuple[bool, bool], Any] = {}
+        self._rollouts: dict[tuple[bool, bool], AdjointKernels] = {}
         self.nominal_params = torch.tensor(problem.param_values[None], dtype=self.dtype, device=self.device)
 
     # --- the public calls -----------------------------------------------------------------------------------------------
@@ -130,7 +130,8 @@ class CompiledProblem:
             sequences.append(w)
         _, p, t = self._check(x, None, p, t)
         rows = [sequence.transpose(0, 1).contiguous() for sequence in sequences]
-        states, costs = rollout(self, x, rows, p, t, every, min(segment, steps))
+        kernels = self._rollout_kernels(noisy=w is not None, shared_params=len(p) == 1)
+        states, costs = rollout(kernels, x, rows, p, t, every, min(segment, steps))
         return states.transpose(0, 1), costs.T
 
     # --- generated functions --------------------------------------------------------------------------------------------
@@ -153,6 +154,13 @@ class CompiledProblem:
         kick = problem.diffusion_function(*inputs) @ w * (1.0 if problem.discrete else np.sqrt(problem.dt))
         names = ["x", "u", "p", "t", "w"]
         return self.compile(ca.Function("noisy_step", [*inputs, w], [after + kick, cost], names, ["x_next", "cost"]))
+
+    def _rollout_kernels(self, noisy: bool, shared_params: bool) -> AdjointKernels:
+        key = noisy, shared_params
+        if key not in self._rollouts:
+            step = self._noisy_step if noisy else self._step
+            self._rollouts[key] = AdjointKernels(self.problem, step, shared_params=shared_params)
+        return self._rollouts[key]
 
     @once
     def _linearize(self) -> CompiledFunction:

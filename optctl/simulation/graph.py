@@ -42,7 +42,7 @@ class CapturedSteps:
 
     def _capture(self) -> torch.cuda.CUDAGraph:
         """Warm up on a stream of its own, as torch asks for, undo what that did to the environment, and capture."""
-        if not self.env._seeded:
+        if not self.env.seeded:
             self.env.reset()
         begun = self.env.state_dict()
         stream = torch.cuda.Stream(self.env.device)

@@ -34,14 +34,13 @@ from optctl.codegen.launch import RecordedLaunch, resolve_device, resolve_dtype,
 from optctl.envs import resolve_problem
 from optctl.errors import require
 from optctl.problem import Problem
+from optctl.simulation.buffers import Buffers
 from optctl.simulation.environment_source import constrained
-from optctl.simulation.rollout import Rollout, rollout
+from optctl.simulation.rollout import Rollout, Rollouts
 from optctl.simulation.rollout_source import EnvironmentRollout
 
 LONGEST_EPISODE = 2**29 - 1
 """Steps that the kernels' 32-bit clocks and counts hold with room to spare."""
-
-_STATE = ("state", "params", "clock", "episode", "key", "obs")
 
 
 class VectorEnv:
@@ -89,22 +88,25 @@ class VectorEnv:
             return torch.zeros(shape, dtype=dtype, device=self.device)
 
         n = self.num_envs
-        self._state, self._obs, self._final_obs = zeros(n, problem.n_x), zeros(n, problem.n_y), zeros(n, problem.n_y)
-        self._reward, self._clock = zeros(n), zeros(n, dtype=torch.int32)
+        rows = self._parameter_rows(problem.param_values[None] if params is None else params)
+        self.buffers = Buffers(
+            state=zeros(n, problem.n_x), params=rows.repeat(n, 1) if self.randomize and len(rows) != n else rows,
+            clock=zeros(n, dtype=torch.int32), episode=torch.full((n,), -1, dtype=torch.int32, device=self.device),
+            key=zeros(1, dtype=torch.int64), obs=zeros(n, problem.n_y),
+        )  # fmt: skip
+        self._final_obs, self._reward = zeros(n, problem.n_y), zeros(n)
         self._terminated, self._truncated = zeros(n, dtype=torch.bool), zeros(n, dtype=torch.bool)
-        self._episode = torch.full((n,), -1, dtype=torch.int32, device=self.device)
-        self._key = zeros(1, dtype=torch.int64)
         self._mask = torch.ones(n, dtype=torch.bool, device=self.device)
         self._given_state = zeros(n, problem.n_x)
-        self._seeded = False
-        nominal = problem.param_values[None] if params is None else params
-        self._params = self._parameter_rows(nominal)
-        if self.randomize and len(self._params) != n:
-            self._params = self._params.repeat(n, 1)
+        self.seeded = False
+        """Whether episodes have begun: `step` and `rollout` reset what has never been reset."""
         self._cost = zeros(n) if constrained(problem) else None
         cost = {} if self._cost is None else {"cost": self._cost}
-        self._ended_info, self._quiet_info = {"final_obs": self._final_obs} | cost, {"final_obs": self._obs} | cost
-        self._rollouts: dict[Any, Any] = {}
+        obs = self.buffers.obs
+        self._ended_info, self._quiet_info = {"final_obs": self._final_obs} | cost, {"final_obs": obs} | cost
+        self._rollouts = Rollouts(
+            problem, self.num_envs, self.max_episode_steps, self.randomize, self.device, self.dtype
+        )
         self._quiet = 0  # on a CPU: so many steps to come in which no episode can end
         self._record()
 
@@ -126,11 +128,11 @@ class VectorEnv:
         require(seed is None or mask is None, "seed", "be absent where a mask is given", f"is {seed}")
         if mask is not None:
             mask = self._boolean(mask)
-        if seed is not None or not self._seeded:
+        if seed is not None or not self.seeded:
             mask = None
-            self._key.fill_(_key(seed))
-            self._episode.fill_(-1)
-            self._seeded = True
+            self.buffers.key.fill_(_key(seed))
+            self.buffers.episode.fill_(-1)
+            self.seeded = True
         self._mask.fill_(True) if mask is None else self._mask.copy_(mask)
         if params is not None:
             self._set_params(self._parameter_rows(params), mask)
@@ -142,7 +144,7 @@ class VectorEnv:
         if self._cost is not None:
             self._cost.masked_fill_(self._mask, 0.0)
         self._count_quiet_steps()
-        return self._obs, self._quiet_info
+        return self.buffers.obs, self._quiet_info
 
     def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Advance every environment by one interval under `action` (num_envs, n_u) in [−1, 1].
@@ -155,15 +157,15 @@ class VectorEnv:
             or action.device != self.device or not action.is_contiguous()
         ):  # fmt: skip
             action = self._checked_action(action)
-        if not self._seeded:
+        if not self.seeded:
             self.reset()
         if self._quiet:
             self._quiet -= 1
             self._advance(action)
-            return self._obs, self._reward, self._terminated, self._truncated, self._quiet_info
+            return self.buffers.obs, self._reward, self._terminated, self._truncated, self._quiet_info
         self._step(action)
         self._count_quiet_steps()
-        return self._obs, self._reward, self._terminated, self._truncated, self._ended_info
+        return self.buffers.obs, self._reward, self._terminated, self._truncated, self._ended_info
 
     def rollout(
         self,
@@ -180,57 +182,62 @@ class VectorEnv:
         of the observation, an `nn.Linear` (linear policy) or `nn.Sequential` of Linear with Tanh or ReLU between. `save_every`:
         keep states and sums of rewards after every so many steps (a divisor of `steps`; default: once, at the end).
         """
-        return rollout(self, policy, steps, save_every, record_actions)
+        if not self.seeded:
+            self.reset()
+        kept = self._rollouts.run(self.buffers, policy, steps, save_every=save_every, record_actions=record_actions)
+        self._count_quiet_steps()
+        return kept
 
     @property
     def obs(self) -> Tensor:
         """The observations that `step` or `reset` returned last, a buffer."""
-        return self._obs
+        return self.buffers.obs
 
     @property
     def state(self) -> Tensor:
         """States (num_envs, n_x), a buffer; change them through `reset(options={"state": ...})`."""
-        return self._state
+        return self.buffers.state
 
     @property
     def params(self) -> Tensor:
         """Parameters (1 or num_envs, n_p), a buffer."""
-        return self._params
+        return self.buffers.params
 
     @property
     def time(self) -> Tensor:
         """Time since each episode began [s], shape (num_envs,)."""
-        return self._clock.to(self.dtype) * self.problem.dt
+        return self.buffers.clock.to(self.dtype) * self.problem.dt
 
     @property
     def episode_steps(self) -> Tensor:
         """Steps since each episode began (num_envs,), int32."""
-        return self._clock.clone()
+        return self.buffers.clock.clone()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of everything that decides the future, and of the last observations."""
-        return {name: getattr(self, f"_{name}").clone() for name in _STATE} | {"seeded": torch.tensor(self._seeded)}
+        copies = {name: value.clone() for name, value in self.buffers.items().items()}
+        return copies | {"seeded": torch.tensor(self.seeded)}
 
     def load_state_dict(self, saved: dict[str, Tensor]) -> None:
         """Go on exactly where `state_dict` was taken."""
-        missing = {*_STATE, "seeded"} ^ saved.keys()
+        missing = {*self.buffers.items(), "seeded"} ^ saved.keys()
         require(not missing, "saved", "come from `state_dict`", f"differs in the entries {', '.join(sorted(missing))}")
-        for name in _STATE:
-            own, value = getattr(self, f"_{name}"), saved[name]
+        for name, own in self.buffers.items().items():
+            value = saved[name]
             if name == "params" and value.dim() == 2 and len(value) in (1, self.num_envs) and len(value) != len(own):
-                own = self._params = own[:1].repeat(len(value), 1)
+                own = self.buffers.params = own[:1].repeat(len(value), 1)
                 self._record()
             require(
                 value.shape == own.shape and value.dtype == own.dtype, f"saved[{name!r}]",
                 f"have shape {tuple(own.shape)} and dtype {own.dtype}", f"has {tuple(value.shape)} and {value.dtype}",
             )  # fmt: skip
             own.copy_(value)
-        self._seeded = bool(saved["seeded"])
+        self.seeded = bool(saved["seeded"])
         self._count_quiet_steps()
 
     def __reduce__(self) -> tuple[Any, ...]:
         options = {
-            "device": str(self.device), "dtype": str(self.dtype), "params": self._params.cpu(), "randomize": self.randomize,
+            "device": str(self.device), "dtype": str(self.dtype), "params": self.buffers.params.cpu(), "randomize": self.randomize,
             "max_episode_steps": self.max_episode_steps,
         }  # fmt: skip
         state = {name: value.cpu() for name, value in self.state_dict().items()}
@@ -242,15 +249,16 @@ class VectorEnv:
         """Compile and fix the arguments of the launches; again whenever the parameter buffer changes its size."""
         finite = self.problem.horizon == "finite"
         generator = EnvironmentRollout(
-            self.problem, self.target, shared_params=len(self._params) == 1 and not self.randomize,
+            self.problem, self.target, shared_params=len(self.buffers.params) == 1 and not self.randomize,
             randomize=self.randomize,
         )  # fmt: skip
         self.kernels = load_module(generator.source(), self.device)
         self._action_shape = torch.Size((self.num_envs, self.action_dim))
         self._blank_action = torch.zeros(self._action_shape, dtype=self.dtype, device=self.device)
+        now = self.buffers
         arguments = [
-            self._blank_action, self._state, self._params, self._clock, self._episode, self._key, self._obs,
-            self._final_obs, self._reward, *([] if self._cost is None else [self._cost]),
+            self._blank_action, now.state, now.params, now.clock, now.episode, now.key, now.obs, self._final_obs,
+            self._reward, *([] if self._cost is None else [self._cost]),
             self._terminated if finite else self._truncated, self.max_episode_steps, self.num_envs,
         ]  # fmt: skip
         self.operations = generator.operations
@@ -266,13 +274,14 @@ class VectorEnv:
 
     def _count_quiet_steps(self) -> None:
         if self.device.type == "cpu":  # on a GPU that would wait for it, and the kernel looks for ends at every step
-            self._quiet = max(0, self.max_episode_steps - 1 - int(self._clock.numpy().max()))
+            self._quiet = max(0, self.max_episode_steps - 1 - int(self.buffers.clock.numpy().max()))
 
     def _launch_reset(self, given: bool, redraw: bool) -> None:
         if (given, redraw) not in self._resets:
+            now = self.buffers
             arguments = [
-                self._mask, self._given_state, int(given), int(redraw), self._state, self._params, self._clock,
-                self._episode, self._key, self._obs,
+                self._mask, self._given_state, int(given), int(redraw), now.state, now.params, now.clock, now.episode,
+                now.key, now.obs,
             ]  # fmt: skip
             kernels = [self.kernels.reset]
             self._resets[given, redraw] = RecordedLaunch(kernels, self.num_envs, arguments, self.device, 100)
@@ -310,14 +319,14 @@ class VectorEnv:
         return rows.clone()
 
     def _set_params(self, rows: Tensor, mask: Tensor | None) -> None:
-        if mask is None and len(rows) == len(self._params):
-            self._params.copy_(rows)
+        if mask is None and len(rows) == len(self.buffers.params):
+            self.buffers.params.copy_(rows)
             return
-        if len(self._params) != self.num_envs:
-            self._params = self._params.repeat(self.num_envs, 1)
+        if len(self.buffers.params) != self.num_envs:
+            self.buffers.params = self.buffers.params.repeat(self.num_envs, 1)
             self._record()
         chosen = self._mask[:, None] if mask is not None else True
-        self._params.copy_(torch.where(torch.as_tensor(chosen, device=self.device), rows, self._params))
+        self.buffers.params.copy_(torch.where(torch.as_tensor(chosen, device=self.device), rows, self.buffers.params))
 
 
 def _restored(

@@ -4,8 +4,9 @@ import os
 
 import pytest
 
-from optctl.bench.case_list import CASES, Row, honest, near, optimum
-from optctl.bench.cases import cases, run
+from optctl.bench.cases import CASES, Row
+from optctl.bench.cases.rows import honest, near, optimum
+from optctl.bench.cases.run import cases, run
 
 
 class Claimed:

@@ -10,8 +10,9 @@ import pytest
 from scipy.linalg import expm, solve_discrete_are
 
 import optctl
-from optctl.comparison.compare import CONTROLLERS, compare
-from optctl.comparison.reference import charge, from_solutions, violations
+from optctl.comparison.charge import charge, from_solutions, violations
+from optctl.comparison.compare import compare
+from optctl.comparison.controllers import CONTROLLERS
 from optctl.comparison.result import Reference
 from optctl.comparison.statistics import Interval
 from optctl.comparison.wording import interval, percent
@@ -558,6 +559,14 @@ def test_a_controller_name_can_be_added(problem, monkeypatch):
     monkeypatch.setitem(CONTROLLERS, "push", lambda problem, starts, params, seed: constant(float(seed), "push"))
     found = compare(problem, ["push", "zero"], num_starts=2, seed=0, reference=None)
     assert np.array_equal(found["push"].costs, found["zero"].costs)
+
+
+def test_an_agent_is_there_by_itself(monkeypatch):
+    from optctl.agents import AGENTS
+
+    monkeypatch.setitem(AGENTS, "twin", AGENTS["sac"])
+    assert list(CONTROLLERS)[-2:] == ["twin", "twin-warm"] and "twin-warm" in CONTROLLERS
+    assert "twin-cold" not in CONTROLLERS and "warm" not in CONTROLLERS
 
 
 def test_compare_itself_does_not_load_matplotlib_or_torch():

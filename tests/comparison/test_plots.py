@@ -10,8 +10,9 @@ import pytest
 
 import optctl
 from optctl.comparison import plots
-from optctl.comparison.compare import Reference, compare
+from optctl.comparison.compare import compare
 from optctl.comparison.curves import check_curve, learning_curves
+from optctl.comparison.result import Reference
 from optctl.errors import ArgumentError
 from optctl.problem.controller import FeedbackController
 

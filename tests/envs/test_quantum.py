@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import optctl
-from optctl.envs import CATALOGUE, quantum
+from optctl.envs import CATALOGUE, open_quantum, quantum
 from optctl.problem.controller import FeedbackController, ZeroController, rollout
 from optctl.problem.quantum import (
     GATES,
@@ -27,7 +27,9 @@ from optctl.problem.quantum import (
     unstack_gate,
 )
 
-NAMES = [name for name, function in CATALOGUE.items() if function.__module__ == quantum.__name__]
+NAMES = [
+    name for name, function in CATALOGUE.items() if function.__module__ in (quantum.__name__, open_quantum.__name__)
+]
 OPEN = ("damped-qubit", "spin-saturation", "qubit-reset")
 
 
@@ -239,7 +241,7 @@ def test_steady_state_of_the_driven_damped_qubit():
     expected = omega**2 / (decay**2 + 2 * omega**2)
     r = steady_state(0.5 * omega * SIGMA_X, [(decay, destroy(2))])
     assert from_bloch(r)[1, 1].real == pytest.approx(expected, abs=1e-12)
-    problem = quantum.damped_qubit(duration=60.0, steps=600)
+    problem = open_quantum.damped_qubit(duration=60.0, steps=600)
     states = run(problem, np.tile([0.0, omega, 0.0], (600, 1)), [decay, 0.0])
     assert from_bloch(states[-1])[1, 1].real == pytest.approx(expected, abs=1e-9)
 

@@ -7,8 +7,7 @@ import torch
 
 import optctl
 from optctl.errors import ArgumentError
-from optctl.interop import from_policy
-from optctl.interop.gymnasium import GymEnv, GymVectorEnv
+from optctl.interop import GymEnv, GymVectorEnv, from_policy
 from optctl.problem import quantum
 
 PENDULUM = optctl.make("pendulum")

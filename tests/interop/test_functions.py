@@ -8,6 +8,7 @@ import pytest
 import optctl
 from optctl.errors import ArgumentError
 from optctl.interop import from_function
+from optctl.problem.functions import Parameters
 
 M = np.array([[0.0, 1.0], [-1.0, -0.1]])
 
@@ -58,7 +59,7 @@ def test_numpy_functions_are_traced(name):
     taken = FUNCTIONS[name].__code__.co_argcount
     for x in np.random.default_rng(7).uniform(-1, 1, (20, 2)):
         u = np.array([0.37])
-        expected = FUNCTIONS[name](*[x, u, optctl.problem.functions.Parameters(("g",), [9.81]), 0.2][:taken])
+        expected = FUNCTIONS[name](*[x, u, Parameters(("g",), [9.81]), 0.2][:taken])
         found = np.array(problem.dynamics_function(x, u, [9.81], 0.2)).ravel()
         assert found == pytest.approx(np.ravel(expected), abs=1e-12)
 

@@ -16,7 +16,6 @@ from optctl.codegen.warp_source import Target
 from optctl.envs import make
 from optctl.errors import ArgumentError
 from optctl.simulation import make_vec
-from optctl.simulation.rollout import _policy
 from optctl.simulation.rollout_source import EnvironmentRollout
 
 BUFFERS = ("state", "obs", "episode_steps", "params")
@@ -138,15 +137,16 @@ def test_the_kernel_of_a_gpu_computes_the_same(policy):
     chosen = POLICIES[policy](env, steps)
     states, rewards, _ = env.rollout(chosen, steps, save_every=4)
     source = EnvironmentRollout(problem, Target("float64", "cuda"), shared_params=False, randomize=True)
-    actions, given, weights = _policy(env, chosen)
+    actions, given, weights = env._rollouts.actions_of(chosen)
     kernel = load_module(source.rollout_source(actions, record=False)).rollout
     assert source.width == 1
     other = make_vec(problem, num, randomize=True, dtype="float64")
     other.load_state_dict(begun)
     saved, sums, none = torch.empty(3, num, 2).double(), torch.empty(3, num).double(), torch.empty(1).double()
     given, weights = (none if a is None else a for a in (given, weights))
-    arguments = [given, weights, other._state, other._params, other._clock, other._episode, other._key, other._obs, saved, sums, none,
-                 num, steps, 5, 4]  # fmt: skip
+    now = other.buffers
+    arguments = [given, weights, now.state, now.params, now.clock, now.episode, now.key, now.obs, saved, sums, none, num,
+                 steps, 5, 4]  # fmt: skip
     launch(kernel, num, arguments, torch.device("cpu"), 1)
     torch.testing.assert_close(saved.transpose(0, 1), states, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(sums.T, rewards, rtol=1e-12, atol=1e-12)

@@ -23,7 +23,7 @@ def actions(env, steps, seed=0):
 
 def poison(env):
     """What a kernel fails to write shows as inf."""
-    for buffer in (env._obs, env._final_obs, env._reward):
+    for buffer in (env.obs, env._final_obs, env._reward):
         buffer.fill_(torch.inf)
 
 

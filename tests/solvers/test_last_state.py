@@ -4,7 +4,7 @@ import casadi as ca
 import numpy as np
 import pytest
 
-from optctl.comparison.reference import violations
+from optctl.comparison.charge import violations
 from optctl.problem import Fixed, Problem
 from optctl.problem.trajectory import Trajectory
 from optctl.simulation.environment_source import violation_function

@@ -1,6 +1,6 @@
 """`optctl bench cases`: small inputs from practice whose right answers are known, and what comes out.
 
-Each case is a few lines of public calls (`case_list`). It runs in a process of its own, so that one that hangs or dies costs its
+Each case is a few lines of public calls. It runs in a process of its own, so that one that hangs or dies costs its
 own rows only. A row is right where the value is the known one, or, where a case asks for honesty alone, where nothing wrong is
 certified.
 """
@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from optctl.bench.case_list import CASES, Row
+from optctl.bench.cases import CASES, Row
 from optctl.bench.processes import Allowance
+from optctl.bench.record import check_counts, finish, markdown_table
 from optctl.errors import require
 
 SLOW = 20.0
@@ -98,9 +99,7 @@ def cases(only: str = "", limit: float = HOPELESS, out: Path | None = None) -> i
         limit: CPU-seconds after which a case is stopped.
         out: Folder for cases.json.
     """
-    from optctl.bench import _check, _finish, _table
-
-    _check(out)
+    check_counts(out)
     require(limit > 0, "limit", "be positive", f"is {limit}")
     chosen = [name for name in CASES if only in name]
     require(bool(chosen), "only", "be part of the name of a case", f"is {only!r}")
@@ -123,5 +122,5 @@ def cases(only: str = "", limit: float = HOPELESS, out: Path | None = None) -> i
     right, wrong = sum(f["ok"] is True for f in figures), sum(f["ok"] is False for f in figures)
     title = f"Inputs from practice: {right} right, {wrong} wrong, {len(figures) - right - wrong} skipped"
     header = ("case", "what", "right", "how it is known", "found", "verdict", "seconds", "")
-    _finish("cases", "optctl bench cases", _table(title, header, body), {"rows": figures}, out)
+    finish("cases", "optctl bench cases", markdown_table(title, header, body), {"rows": figures}, out)
     return 1 if wrong else 0

@@ -1,0 +1,51 @@
+"""What every benchmark shares: arguments are checked before the work, a table and a JSON file come after it, peers run elsewhere."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from optctl.comparison.machine import machine
+from optctl.errors import require
+from optctl.files import check_writable, write_atomically
+
+
+def ask_peer(python: Path | None, *arguments: object) -> list[dict[str, Any]]:
+    """JSON lines of a peer; an empty list, and a word why, where it is not installed."""
+    command = [str(python or sys.executable), str(Path(__file__).with_name("peers.py")), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if not lines:
+        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        print(f"peer not measured: {reason}")
+    return lines
+
+
+def markdown_table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    lines = [f"### {title}", "", "| " + " | ".join(header) + " |"]
+    lines.append("|" + "---|" * len(list(header)))
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def check_counts(out: Path | None, **counts: int) -> None:
+    """Bad arguments end the command before the work, not after it."""
+    for name, count in counts.items():
+        require(count >= 1, name, "be at least 1", f"is {count}")
+    if out is not None:
+        check_writable(out)
+
+
+def finish(name: str, command: str, table: str, figures: dict[str, Any], out: Path | None) -> int:
+    about = machine()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        about["gpu"] = sys.modules["torch"].cuda.get_device_name()
+    print(f"\n{table}\n{about['processor']}, {about['cores']} cores, torch {about.get('torch', '-')}")
+    if out is not None:
+        record = {"name": name, "command": command, "machine": about, "table": table, "figures": figures}
+        write_atomically(out / f"{name}.json", json.dumps(record, indent=1).encode())
+    return 0

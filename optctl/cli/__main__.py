@@ -1,0 +1,7 @@
+"""`python -m optctl.cli`."""
+
+import sys
+
+from optctl.cli import main
+
+sys.exit(main())
