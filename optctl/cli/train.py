@@ -44,6 +44,7 @@ def main(arguments: list[str]) -> int:
     def train(
         settings: Annotated[Settings, arg(name="")] = defaults,
         warm_start: bool = run is not None and run.warm_config is not None,
+        dataset: Annotated[Path | None, arg(name="from")] = None,
         seed: int = 0 if run is None else run.seed,
         device: str = "cpu",
         out: Path | None = None,
@@ -54,15 +55,19 @@ def main(arguments: list[str]) -> int:
         Args:
             settings: The settings of the pair.
             warm_start: Begin from optimal trajectories (options warm.*).
+            dataset: Begin from those in this file or folder, made by `optctl demos`.
             seed: Seed of everything random.
             device: cpu, cuda or cuda:N.
             out: Folder for the checkpoint.
             resume: Continue the run found in --out.
         """
         folder = None if out is None else output_folder(out)
+        start = settings.warm if warm_start else False
+        if dataset is not None:
+            start = replace(settings.warm, dataset=str(dataset))
         with TrainingBar(f"{agent} on {problem}") as bar:
             policy = run_training(
-                agent, make(problem), warm_start=settings.warm if warm_start else False, agent_config=settings.agent,
+                agent, make(problem), warm_start=start, agent_config=settings.agent,
                 loop_config=settings.loop, config=settings.train, seed=seed, device=device, out=folder, resume=resume,
                 progress=bar.update,
             )  # fmt: skip
@@ -91,8 +96,15 @@ def split(arguments: list[str]) -> tuple[tuple[str, str] | None, list[str]]:
 def beginning(options: list[str]) -> tuple[bool, Path | None]:
     """Whether to begin from optimal trajectories, and the folder of the run to continue, `None` where one begins."""
 
-    def stated(warm_start: bool = False, out: Path | None = None, resume: bool = False) -> tuple[bool, Path | None]:
-        return warm_start, out if resume and out is not None and (out / CHECKPOINT).exists() else None
+    def stated(
+        warm_start: bool = False,
+        dataset: Annotated[Path | None, arg(name="from")] = None,
+        out: Path | None = None,
+        resume: bool = False,
+    ) -> tuple[bool, Path | None]:
+        return warm_start or dataset is not None, out if resume and out is not None and (
+            out / CHECKPOINT
+        ).exists() else None
 
     asked = [option for option in options if option not in ("-h", "--help")]
     return tyro.cli(stated, prog="optctl train", args=asked, return_unknown_args=True)[0]

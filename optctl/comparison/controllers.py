@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from optctl.agents import AGENTS
 from optctl.comparison.charge import from_solutions
 from optctl.comparison.result import Reference
 from optctl.errors import require
@@ -76,7 +77,7 @@ _WARM = "-warm"
 
 
 class _Trained(Mapping[str, Builder]):
-    """Every agent, trained for the comparison: AGENT from scratch, AGENT-warm from optimal trajectories."""
+    """Every agent, trained for the comparison: AGENT from scratch and, where it can be cloned, AGENT-warm from optimal trajectories."""
 
     def __getitem__(self, name: str) -> Builder:
         if name not in list(self):
@@ -84,9 +85,7 @@ class _Trained(Mapping[str, Builder]):
         return lambda problem, starts, params, seed: train_named(name, problem, seed=seed, starts=starts)
 
     def __iter__(self) -> Iterator[str]:
-        from optctl.agents import AGENTS  # loads torch
-
-        return (agent + suffix for agent in AGENTS for suffix in ("", _WARM))
+        return (agent + suffix for agent, entry in AGENTS.items() for suffix in ("", _WARM)[: 1 + entry.cloneable])
 
     def __len__(self) -> int:
         return len(list(iter(self)))

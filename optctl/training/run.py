@@ -358,12 +358,6 @@ def train(
     return run.policy()
 
 
-def train_named(name: str, problem: Problem, **options: Any) -> Policy:
-    """`train` by the name used in comparisons: `sac`, or `sac-warm` for the warm start."""
-    agent, warm, _ = name.partition("-warm")
-    return train(agent, problem, warm_start=bool(warm), **options)
-
-
 def load_agent(path: str | Path, problem: Problem | str | None = None, *, device: str = "cpu") -> Policy:
     """The trained policy saved at `path` by `train(..., out=...)`."""
     return TrainingRun.load(path, problem, device=device).policy()

@@ -14,7 +14,8 @@ import optctl
 from optctl.errors import ArgumentError
 from optctl.hybrid.warm_start import WarmStartConfig
 from optctl.training.checkpoint import CheckpointError
-from optctl.training.run import TrainConfig, TrainingRun, load_agent, train, train_named
+from optctl.training.config import TrainConfig
+from optctl.training.run import TrainingRun, load_agent, train
 
 SHORT = TrainConfig(num_envs=16, iterations=30, evaluate_every=10, evaluation_starts=8, checkpoint_seconds=0.05)
 WARM = WarmStartConfig(num_starts=6, clone_updates=50, critic_updates=20, rollout_steps=5, share_iterations=15)
@@ -179,11 +180,6 @@ def test_a_policy_is_refused_on_another_problem(saved):
         ArgumentError, match="belong to the problem `mass-spring`, but `sac` was trained on `double-integrator`"
     ):
         optctl.compare(optctl.make("mass-spring"), [policy], num_starts=2)
-
-
-def test_names_of_comparisons():
-    problem = optctl.make("double-integrator")
-    assert train_named("sac", problem, config=SHORT).name == "sac"
 
 
 def test_each_part_of_the_warm_start_can_be_switched_off():
