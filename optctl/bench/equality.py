@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from optctl.bench.record import check_counts, finish, markdown_table
+from optctl.bench.record import check_counts, earlier, finish, markdown_table
 from optctl.envs import CATALOGUE, make
 from optctl.errors import require
 from optctl.problem import Problem
@@ -83,7 +83,7 @@ def differences(problem: Problem, starts: np.ndarray, seed: int = 0) -> list[Dif
     return found
 
 
-def equal(starts: int = 64, problems: str = "", seed: int = 0, out: Path | None = None) -> int:
+def equal(starts: int = 64, problems: str = "", seed: int = 0, out: Path | None = None, resume: bool = False) -> int:
     """Every problem of the catalogue, its starts solved alone and in one batch: verdict, value and costates must agree.
 
     Args:
@@ -91,14 +91,18 @@ def equal(starts: int = 64, problems: str = "", seed: int = 0, out: Path | None 
         problems: Names of the catalogue, separated by commas (default: all).
         seed: Seed of the starts and of the solvers.
         out: Folder for equal.json.
+        resume: Leave out the problems that OUT/equal.json already has.
     """
     check_counts(out, starts=starts)
     names = [name.strip() for name in problems.split(",")] if problems else list(CATALOGUE)
     unknown = [name for name in names if name not in CATALOGUE]
     require(not unknown, "problems", "name problems of the catalogue", f"names {', '.join(unknown)}")
-    body, figures = [], []
+    before = earlier(out, "equal", resume)
+    body: list[list[Any]] = before.get("problems", [])
+    figures: list[dict[str, Any]] = before.get("differences", [])
+    known = {row[0] for row in body}
     try:
-        for name in names:
+        for name in (name for name in names if name not in known):
             problem = make(name)
             x0 = problem.initial_state.sample(np.random.default_rng(seed), starts)
             began = time.perf_counter()
@@ -130,6 +134,8 @@ def equal(starts: int = 64, problems: str = "", seed: int = 0, out: Path | None 
         "costates differ",
         "time",
     )
-    table = markdown_table(f"Alone and in a batch: {total} of {starts * len(body)} starts differ", header, body)
-    finish("equal", f"optctl bench equal --starts {starts}", table, {"differences": figures}, out)
+    table = markdown_table(
+        f"Alone and in a batch: {total} of {sum(row[1] for row in body)} starts differ", header, body
+    )
+    finish("equal", f"optctl bench equal --starts {starts}", table, {"problems": body, "differences": figures}, out)
     return 1 if total else 0

@@ -1,7 +1,7 @@
 """`optctl bench fuzz`: random problems solved by the public calls, every certificate examined by a second opinion.
 
 A problem is a kind and a number (`random_problems`); how it is solved follows from them too. So `--only stiff --seed 17 --num 1`
-repeats one, and a run that was interrupted continues with the number at which it stopped.
+repeats one.
 
 What counts as a violation: a certified or proved solution with which `judge` disagrees, a feasible solution of an infeasible
 problem, a minimum of a cost that falls without limit, a batch whose `certified` is not what its members say, a bound in `compare`
@@ -28,7 +28,7 @@ import optctl
 from optctl.bench.judge import Finding, Judge
 from optctl.bench.processes import Allowance
 from optctl.bench.random_problems import KINDS, Draw, draw
-from optctl.bench.record import check_counts, finish, markdown_table
+from optctl.bench.record import check_counts, earlier, finish, markdown_table
 from optctl.errors import ArgumentError, require
 
 WAYS = {"single": 0.5, "batch": 0.29, "kernels": 0.03, "compare": 0.05, "method": 0.13}
@@ -232,16 +232,18 @@ def fuzz(
     only: str = "",
     limit: float = 60.0,
     out: Path | None = None,
+    resume: bool = False,
 ) -> int:
     """Random problems: every certificate beside an independent check of dynamics, cost, constraints and optimality.
 
     Args:
         num: Problems in all, shared evenly among the kinds.
-        seed: The first number of each kind; an interrupted run names the number to continue with.
+        seed: The first number of each kind.
         processes: Worker processes, each on one core (default: one a core).
         only: Take these kinds alone, separated by commas.
         limit: CPU-seconds for one problem; above it the solve counts as hanging.
         out: Folder for fuzz.json.
+        resume: Go on from the outcomes in OUT/fuzz.json.
     """
     kinds = [name.strip() for name in only.split(",")] if only else list(KINDS)
     unknown = [name for name in kinds if name not in KINDS]
@@ -252,9 +254,10 @@ def fuzz(
     processes = processes or len(allowed)
     check_counts(out, num=num, processes=processes)
     tasks = _tasks(kinds, num, seed)
-    outcomes: list[Outcome] = []
-    workers = [_Worker(allowed[i % len(allowed)]) for i in range(min(processes, num))]
-    waiting = list(reversed(tasks))
+    outcomes = [_outcome(record) for record in earlier(out, "fuzz", resume).get("outcomes", [])]
+    known = {outcome.name for outcome in outcomes}
+    waiting = [task for task in reversed(tasks) if "{}-{}".format(*task) not in known]
+    workers = [_Worker(allowed[i % len(allowed)]) for i in range(min(processes, len(waiting)))]
 
     def done(outcome: Outcome) -> None:
         outcomes.append(outcome)
@@ -295,11 +298,17 @@ def fuzz(
                     worker.restart()
     except KeyboardInterrupt:
         rest = [w.task for w in workers if w.task] + waiting
-        print(f"interrupted: continue with --seed {min(number for _, number in rest)} --num {len(rest)}")
+        print(f"interrupted with {len(rest)} to go: continue with --resume")
     finally:
         for worker in workers:
             worker.end()
     return _report(outcomes, kinds, f"--num {num} --seed {seed}" + (f" --only {only}" if only else ""), out)
+
+
+def _outcome(record: dict[str, Any]) -> Outcome:
+    """An outcome as a run before has written it."""
+    pairs = {field: [tuple(pair) for pair in record[field]] for field in ("violations", "remarks")}
+    return Outcome(**(record | pairs))  # type: ignore[arg-type]
 
 
 def _report(outcomes: list[Outcome], kinds: list[str], options: str, out: Path | None) -> int:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from optctl.agents import AGENTS
 from optctl.bench.record import ask_peer, check_counts, finish, markdown_table
 from optctl.comparison.statistics import iqm
 from optctl.envs import make
+from optctl.errors import require
 from optctl.solvers import solve_many
 from optctl.training.run import TrainingRun
 from optctl.training.settings import settings
@@ -212,27 +214,34 @@ def ablation(seeds: int = 3, out: Path | None = None) -> int:
     return finish("ablation", "optctl bench ablation", table, {"rows": figures}, out)
 
 
-def lqr(seeds: int = 10, out: Path | None = None) -> int:
-    """SAC from scratch on the double integrator: gap to the Riccati optimum, interquartile mean over seeds.
+def lqr(seeds: int = 10, agents: str = "", out: Path | None = None) -> int:
+    """Agents from scratch on the double integrator: gap to the Riccati optimum, interquartile mean over seeds.
 
     Args:
-        seeds: Runs, with seeds 0, 1, …
+        seeds: Runs of each agent, with seeds 0, 1, …
+        agents: Their names, separated by commas (default: all).
         out: Folder for lqr.json.
     """
     check_counts(out, seeds=seeds)
+    names = [name.strip() for name in agents.split(",")] if agents else list(AGENTS)
+    require(all(name in AGENTS for name in names), "agents", f"be among {', '.join(AGENTS)}", f"is {agents!r}")
     problem = make("double-integrator")
     starts = problem.initial_state.sample(np.random.default_rng(2024), 500)
     best = _reference_cost(problem, starts)
-    gaps, seconds = [], []
-    for seed in range(seeds):
-        run = _train("sac", problem, seed, starts, every=10**9)
-        gaps.append(run.curve[-1]["cost"] / best - 1)
-        seconds.append(run.seconds)
-        print(f"seed {seed}: gap {gaps[-1]:.3%} in {seconds[-1]:.1f} s")
-    rows = [[seeds, f"{iqm(np.array(gaps)):.2%}", f"{max(gaps):.2%}", f"{np.mean(seconds):.1f} s", f"{best:.6f}"]]
+    rows, figures = [], []
+    for name in names:
+        gaps, seconds = [], []
+        for seed in range(seeds):
+            run = _train(name, problem, seed, starts, every=10**9)
+            gaps.append(run.curve[-1]["cost"] / best - 1)
+            seconds.append(run.seconds)
+            print(f"{name}, seed {seed}: gap {gaps[-1]:.3%} in {seconds[-1]:.1f} s", flush=True)
+        steps = f"{run.curve[-1]['steps']:,}"
+        rows.append([name, seeds, f"{iqm(np.array(gaps)):.2%}", f"{max(gaps):.2%}", steps, f"{np.mean(seconds):.1f} s"])
+        figures.append({"agent": name, "gaps": gaps, "seconds": seconds})
     table = markdown_table(
-        "SAC from scratch on the double integrator",
-        ("seeds", "gap (IQM)", "largest gap", "time of a run", "optimum (bound)"),
+        f"Agents from scratch on the double integrator (optimum {best:.6f}, a bound)",
+        ("agent", "seeds", "gap (IQM)", "largest gap", "steps", "time of a run"),
         rows,
     )
-    return finish("lqr", "optctl bench lqr", table, {"gaps": gaps, "seconds": seconds, "optimum": best}, out)
+    return finish("lqr", "optctl bench lqr", table, {"runs": figures, "optimum": best}, out)

@@ -40,6 +40,13 @@ def check_counts(out: Path | None, **counts: int) -> None:
         check_writable(out)
 
 
+def earlier(out: Path | None, name: str, resume: bool) -> dict[str, Any]:
+    """The figures of the run in OUT/NAME.json that is to be continued; empty where none is."""
+    require(not resume or out is not None, "resume", "come with `out`, the folder of the run", "`out` was not given")
+    path = None if out is None else out / f"{name}.json"
+    return json.loads(path.read_text())["figures"] if resume and path is not None and path.exists() else {}
+
+
 def finish(name: str, command: str, table: str, figures: dict[str, Any], out: Path | None) -> int:
     about = machine()
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():

@@ -44,6 +44,15 @@ def test_new_units_of_the_returns_leave_predictions_as_they_are():
     torch.testing.assert_close(agent.value(obs), before, atol=1e-4, rtol=1e-4)
 
 
+def test_new_moments_of_the_observations_leave_policy_and_value_as_they_are():
+    agent, obs = PPO(3, 1), torch.randn(20, 3) * torch.tensor([1.0, 5.0, 0.2]) + torch.tensor([0.0, 3.0, -1.0])
+    for batch in (obs, 2 * obs + 1):
+        before = agent.act(obs), agent.value(obs)
+        agent._observe(batch)
+        torch.testing.assert_close((agent.act(obs), agent.value(obs)), before, atol=1e-5, rtol=1e-4)
+    assert agent.normalizer.mean[1] > 2
+
+
 def test_the_step_size_follows_the_divergence():
     agent = PPO(3, 1, PPOConfig(lr=1e-3, target_kl=0.01))
     nothing = (torch.zeros_like(agent.actor.values), torch.zeros(1, 1), torch.zeros_like(agent.critic.values))

@@ -60,7 +60,7 @@ class PPOConfig:
     initial_std: float = 0.6
     """Standard deviation of the actions at first, in units of the action's half range, > 0."""
     normalize_obs: bool = True
-    """Standardise observations by running moments, which stand still during a rollout and its update."""
+    """Standardise observations by running moments."""
 
     def __post_init__(self) -> None:
         check(
@@ -155,7 +155,7 @@ class PPO:
                 self._step(gradients, divergence.mean())
             metrics = {"surrogate": surrogate.detach(), "value_loss": value_loss.detach()}
         self.updates += 1
-        self.normalizer.update(r.obs.flatten(0, 1))
+        self._observe(r.obs.flatten(0, 1))
         return metrics | {"std": self.log_std.detach().exp(), "divergence": divergence.mean()}
 
     def _step(self, gradients: tuple[Tensor, ...], divergence: Tensor) -> None:
@@ -177,6 +177,18 @@ class PPO:
         for optimizer, gradient, norm in parts:
             optimizer.lr.copy_(self.lr * left)
             optimizer.step(gradient * (config.max_grad_norm / norm.clamp(min=config.max_grad_norm)))
+
+    @torch.no_grad()
+    def _observe(self, obs: Tensor) -> None:
+        """Take observations (batch, obs_dim) into the running moments, and change the first layers so that their outputs stay what they
+        were: else all gains would grow as the spread of the observations falls."""
+        mean, std = self.normalizer.mean.clone(), self.normalizer.std
+        self.normalizer.update(obs)
+        shift = ((self.normalizer.mean - mean) / std).to(self.dtype).unsqueeze(-1)
+        scale = (self.normalizer.std / std).to(self.dtype)
+        for network in (self.actor, self.critic):
+            network.biases[0].add_(network.weights[0] @ shift)
+            network.weights[0].mul_(scale)
 
     def _rescale(self, returns: Tensor) -> None:
         """Take the new returns into the running moments in whose units the critic predicts.
