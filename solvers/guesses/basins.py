@@ -160,6 +160,27 @@ def grid_guesses(best: Best, index: np.ndarray, policy: dynamic_programming.Grid
     controls = policy.rollouts(best.x0[index])
     states = ddp.rollout_controls(problem, best.x0[index], controls, best.params(index), best.engine.bundle)[0]
     follow(best, index, states, controls, (1e-2, 1e-3, 1e-4) if best.kernels else (1e-3,))  # not always the same basin
+    if not best.kernels:
+        _other_beginnings(best, index, policy)
+
+
+_BEGINNINGS = 8
+"""Other first controls that a start tries, the cheapest first: what neighbours offer where there are many starts."""
+
+
+def _other_beginnings(best: Best, index: np.ndarray, policy: dynamic_programming.GridPolicy) -> None:
+    """DDP from rollouts that are greedy after a first stage held at each level: a start alone has no neighbours to show it other basins."""
+    problem, num = best.problem, len(policy.levels)
+    rows = np.repeat(index, num)
+    x0, p = best.x0[rows], best.params(rows)
+    controls = policy.rollouts(x0, np.tile(np.arange(num), len(index)))
+    states, costs, end = ddp.rollout_controls(problem, x0, controls, p, best.engine.bundle)
+    value = np.where(np.isfinite(states).all(axis=(1, 2)), costs.sum(axis=1) + end, np.inf).reshape(len(index), num)
+    order = np.argsort(value, axis=1, kind="stable")[:, :_BEGINNINGS]
+    chosen = (np.arange(len(index))[:, None] * num + order).ravel()
+    chosen = chosen[np.isfinite(value.ravel()[chosen])]
+    if len(chosen):
+        best.run(rows[chosen], states[chosen], controls[chosen], follow=True, barrier=1e-3, max_iterations=100)
 
 
 def follow(
