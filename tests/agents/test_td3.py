@@ -52,7 +52,7 @@ def test_the_first_environment_explores_least_and_the_last_one_most():
     td3 = agent(least_noise=0.0, most_noise=0.3)
     obs = torch.zeros(3, 3)
     drawn = torch.stack([td3.act(obs, explore=True) for _ in range(2000)])[..., 0]
-    assert drawn[:, 0].std() == 0
+    assert drawn[:, 0].std() < 1e-6
     assert drawn[:, 1].std().item() == pytest.approx(0.15, rel=0.1)
     assert drawn[:, 2].std().item() == pytest.approx(0.3, rel=0.1)
 
