@@ -508,7 +508,7 @@ def test_intervals_share_their_digits_and_hide_rounding_noise():
             ["lqx"],
             {},
             "must use controllers or names among optimal, lqr, lqg, mpc, hjb, "
-            "zero, random, sac, sac-warm, but is 'lqx'. Did you mean `lqr`?",
+            "zero, random, sac, sac-warm, td3, td3-warm, ppo, but is 'lqx'. Did you mean `lqr`?",
         ),
         ([], {}, "`controllers` must be a non-empty list"),
         ("zero", {}, "`controllers` must be a non-empty list"),
