@@ -147,8 +147,29 @@ def solve_many(
     progress: Progress | None = None,
     **options: Any,
 ) -> SolutionBatch:
-    """Solve every start (B, n_x). `num_starts` random guesses a start (default: as many as the problem needs), `rounds` of
-    neighbour improvement. Deterministic for a given `seed`."""
+    """The best solution found from every start. The same call gives the same bits. Want of convergence is a status, not an exception.
+
+    Args:
+        problem: What to solve.
+        starts: Initial states (B, n_x), in the units of the states.
+        method: "auto", or a name in `SOLVERS`. "auto" takes DDP where only controls are bounded, its constrained form for 32 starts and
+            more, multiple shooting otherwise, GRAPE for a single bilinear problem.
+        params: Parameters (1, n_p) or (B, n_p); default: the nominal ones.
+        guess: A trajectory or a solution to begin from, one for all or one for each start; default: guesses of the solver's own.
+        num_starts: Guesses for each start; default: as many as its stopping rule asks for.
+        seed: Seed of the random guesses, not negative.
+        tolerance: Of the projected gradient relative to 1 + |J|, or of IPOPT's residuals; default 1e-10.
+        rounds: Rounds in which starts try each other's solutions; default: until none improves, ten at most.
+        processes: Processes that share starts solved one by one; default: one a core.
+        progress: Called with (starts done, starts in all).
+        options: Further arguments of the method's own function.
+
+    Returns:
+        A `SolutionBatch`: trajectories, values (B,), verdicts, and `batch[i]`, a `Solution`.
+
+    Raises:
+        ArgumentError: An argument is not what it must be; the sentence names it.
+    """
     check_problem(problem)
     obstacle = missing_derivative(problem)
     require(obstacle is None, "problem", "have derivatives to be solved", obstacle)
@@ -233,9 +254,24 @@ def solve(
     tolerance: float | None = None,
     **options: Any,
 ) -> Solution | SolutionBatch:
-    """The best certified solution from x0 (n_x,), or a batch of them from x0 (B, n_x). Never raises for non-convergence.
+    """The best solution found from one start, or a batch of them. Want of convergence is a status, not an exception.
 
-    `method`: "auto" or a name in `SOLVERS`. `num_starts`: guesses per start. Further options go to the method.
+    Args:
+        problem: What to solve.
+        x0: The initial state (n_x,), or B of them (B, n_x), in the units of the states.
+        method: "auto", or a name in `SOLVERS`: "ddp", "lqr", "multiple_shooting", "collocation", "pontryagin", "switching", "grape".
+        params: Parameters (1, n_p) or (B, n_p); default: the nominal ones.
+        guess: A trajectory or a solution to begin from; default: guesses of the solver's own.
+        num_starts: Guesses for each start; default: as many as its stopping rule asks for.
+        seed: Seed of the random guesses, not negative.
+        tolerance: Of the projected gradient relative to 1 + |J|, or of IPOPT's residuals; default 1e-10.
+        options: Further arguments of the method's own function, such as `time_limit` [s] of multiple shooting.
+
+    Returns:
+        A `Solution` for x0 (n_x,), a `SolutionBatch` for x0 (B, n_x). `verdict` says what is claimed: docs/verdicts.md.
+
+    Raises:
+        ArgumentError: An argument is not what it must be; the sentence names it.
     """
     check_problem(problem)
     states = check_states(problem, x0)

@@ -49,19 +49,25 @@ def compare(
 ) -> Report:
     """Evaluate `controllers` on the same starts and measure their gaps to the best known solutions.
 
-    Parameters
-    ----------
-    controllers: entries, or name → entry. An entry is a `Controller`; a list of them, the same method trained with several
-        seeds; a list of `Solution`s or a `Reference`; or a name in `CONTROLLERS`. A controller may carry `wall_time` [s], what
-        solving or training took before.
-    starts: initial states (S, n_x); default: `num_starts` from the problem's initial distribution with `seed`.
-    seeds: draws of process and sensor noise, shared by all controllers; the cost of a start is the mean over them. Unused without
-        noise.
-    params: (1, n_p) or (S, n_p); default: the nominal ones.
-    reference: "optimal" (solved, then polished with what the controllers and HJB's grid offer), a `Reference`, a list of `Solution`s,
-        costs (S,), or `None`.
-    tolerance: constraint violations up to this, in the constraint's units, are forgiven.
-    repetitions: bootstrap samples, drawn with `seed`. `progress` is called with a line before each piece of work.
+    Args:
+        problem: The problem, or its name in the catalogue.
+        controllers: Entries, or name → entry. An entry is a `Controller`; a list of them, the same method trained with several seeds; a
+            list of `Solution`s or a `Reference`; or a name in `CONTROLLERS`. A controller may carry `wall_time` [s], what solving or
+            training took before.
+        starts: Initial states (S, n_x); default: `num_starts` from the problem's initial distribution with `seed`.
+        num_starts: How many starts to draw, at least 1.
+        seed: Seed of the starts, the bootstrap and the controllers that are built here.
+        seeds: Draws of process and sensor noise, shared by all controllers; the cost of a start is the mean over them. Unused without
+            noise.
+        params: Parameters (1, n_p) or (S, n_p); default: the nominal ones.
+        reference: "optimal" (solved, then polished with what the controllers and HJB's grid offer), a `Reference`, a list of
+            `Solution`s, costs (S,), or `None`.
+        tolerance: Constraint violations up to this, in the constraint's units, are forgiven.
+        repetitions: Bootstrap samples.
+        progress: Called with a line before each piece of work.
+
+    Raises:
+        ArgumentError: An argument is not what it must be; the sentence names it.
     """
     tell = progress or (lambda line: None)
     problem = resolve_problem(problem)

@@ -355,10 +355,19 @@ def make_vec(
     randomize: bool = False,
     max_episode_steps: int | None = None,
 ) -> VectorEnv:
-    """`num_envs` environments of a problem, or of the catalogue's problem of that name.
+    """Environments of a problem that step together.
 
-    `params` (1 or num_envs, n_p): plants other than the nominal one. `randomize`: a new plant, uniform in the problem's
-    `param_ranges`, at each reset. `max_episode_steps`: another step limit, for infinite horizons.
+    Args:
+        problem: The problem, or its name in the catalogue.
+        num_envs: How many environments, at least 1.
+        device: "cpu", "cuda" or "cuda:N".
+        dtype: "float32" or "float64": of states, observations and rewards.
+        params: Parameters (1, n_p) or (num_envs, n_p) in place of the nominal ones.
+        randomize: Draw a new plant, uniform in the problem's `param_ranges`, at each reset.
+        max_episode_steps: Another step limit, for infinite horizons only; default: the problem's `steps`.
+
+    Raises:
+        ArgumentError: An argument is not what it must be; the sentence names it.
     """
     return VectorEnv(
         resolve_problem(problem), num_envs, device=device, dtype=dtype, params=params, randomize=randomize,

@@ -282,16 +282,31 @@ def train(
     starts: np.ndarray | None = None,
     progress: Callable[[TrainingRun], None] | None = None,
 ) -> Policy:
-    """Train `agent` (a name in `optctl.agents.AGENTS`) on `problem` and return it as a controller.
+    """Train an agent on a problem and return it as a controller.
 
-    What is not given comes from `optctl.training.settings` (no warm start, seed 0); `budget_seconds` only ends a run earlier, after the
-    warm start at the soonest. With `out`, checkpoints go to `out/checkpoint.safetensors`. Ctrl-C finishes the step, saves and returns what
-    there is: `policy.run.finished` is then False. `starts` (S, n_x) are those of the learning curve; `policy.run` is the run (learning
-    curve, timings).
+    Ctrl-C finishes the iteration at hand, saves and returns what there is: `policy.run.finished` is then False.
 
-    `resume` continues the run found in `out`, if there is one. What is not given is then that run's own. Of what is given,
-    `budget_seconds`, `device`, `starts` and the fields `iterations`, `budget_seconds` and `checkpoint_seconds` of `config` may differ; an
-    `ArgumentError` names the first other one that does.
+    Args:
+        agent: A name in `optctl.agents.AGENTS`.
+        problem: The problem, or its name in the catalogue.
+        warm_start: Begin from optimal trajectories: their settings, or True for the defaults; default: no.
+        agent_config: The agent's configuration; default: that of `optctl.training.settings`.
+        loop_config: The configuration of the agent's loop; default: likewise.
+        config: Budget, environments and evaluation; default: likewise.
+        budget_seconds: End the run earlier, after so many seconds of training [s], after the warm start at the soonest.
+        seed: Seed of everything random, not negative; default 0.
+        device: "cpu", "cuda" or "cuda:N".
+        out: Folder for `checkpoint.safetensors`, written every `config.checkpoint_seconds` and at the end.
+        resume: Continue the run found in `out`, if there is one. What is not given is then that run's own. `budget_seconds`, `device`,
+            `starts` and the fields `iterations`, `budget_seconds` and `checkpoint_seconds` of `config` may differ from it.
+        starts: Initial states (S, n_x) of the learning curve; default: `config.evaluation_starts` random ones.
+        progress: Called with the run after every iteration.
+
+    Returns:
+        A `Policy`; `policy.run` is the run, with its learning curve and timings.
+
+    Raises:
+        ArgumentError: An argument is not what it must be, or differs from the run that is resumed; the sentence names it.
     """
     problem = resolve_problem(problem)
     require(agent in AGENTS, "agent", f"be one of {', '.join(AGENTS)}", f"is {agent!r}")
