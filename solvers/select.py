@@ -189,44 +189,34 @@ def solve_many(
     require(tolerance is None or tolerance > 0, "tolerance", "be positive", f"is {tolerance!r}")
     whole = num_starts is None or (isinstance(num_starts, (int, np.integer)) and num_starts > 0)
     require(whole, "num_starts", "be a positive integer", f"is {num_starts!r}")
+    shared: dict[str, Any] = {"num_starts": num_starts, "seed": seed, "processes": processes, "progress": progress}
+    asked = shared | {"method": method, "params": p, "tolerance": tolerance, "rounds": rounds} | options
     if (busy := awake(problem)) is not None:
-        inside = solve_many(
-            busy.problem, x0, method=method, params=p, guess=busy.guess(guess), num_starts=num_starts, seed=seed,
-            tolerance=tolerance, rounds=rounds, processes=processes, progress=progress, **options,
-        )  # fmt: skip
-        return busy.restored(problem, inside)
+        return busy.restored(problem, solve_many(busy.problem, x0, guess=busy.guess(guess), **asked))
     if (units := natural(problem)) is not None:
-        inside = solve_many(
-            units.problem, x0 / units.state, method=method, params=p, guess=units.guess(guess), num_starts=num_starts, seed=seed,
-            tolerance=tolerance, rounds=rounds, processes=processes, progress=progress, **options,
-        )  # fmt: skip
+        inside = solve_many(units.problem, x0 / units.state, guess=units.guess(guess), **asked)
         return units.restored(problem, inside)
     if method == "auto" and guess is None and not options and pulses(problem, len(x0)):
         method = "grape"
     shooting = inspect.signature(SOLVERS["multiple_shooting"]).parameters
-    asked = method == "auto" and options and all(name in shooting for name in options)
-    if method in ("auto", "ddp") and unconstrained(problem) and not asked:
+    to_shoot = method == "auto" and options and all(name in shooting for name in options)
+    shared |= {"guess": guess, "tolerance": tolerance or 1e-10}
+    if method in ("auto", "ddp") and unconstrained(problem) and not to_shoot:
         _check_options("ddp", (), options)
         _check_guess(problem, guess)
-        found = solve_many_unconstrained(
-            problem, x0, p, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance or 1e-10, rounds=rounds,
-            processes=processes, progress=progress,
-        )  # fmt: skip
+        found = solve_many_unconstrained(problem, x0, p, rounds=rounds, **shared)
         if method == "ddp":
             return found
         return _truer(found, guess, num_starts, seed, tolerance or 1e-10, processes)
     require(
         method != "ddp" or problem.final_time is None, "method", "suit the problem", "`ddp` takes no free final time"
     )
-    if method == "ddp" or (method == "auto" and problem.final_time is None and len(x0) >= 32 and not asked):
+    if method == "ddp" or (method == "auto" and problem.final_time is None and len(x0) >= 32 and not to_shoot):
         from optctl.solvers.batched.constrained import solve_many_constrained  # loads warp
 
         _check_options("ddp", (), options)
         _check_guess(problem, guess)
-        limited = solve_many_constrained(
-            problem, x0, p, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance or 1e-10, rounds=rounds,
-            processes=processes, progress=progress,
-        )  # fmt: skip
+        limited = solve_many_constrained(problem, x0, p, rounds=rounds, **shared)
         if limited is not None:
             return limited
     if method == "pontryagin" and guess is None and not options and len(x0) >= 8:
@@ -235,10 +225,7 @@ def solve_many(
             return extremals
     name = "multiple_shooting" if method in ("auto", "ddp") else method
     _check_options(name, tuple(inspect.signature(SOLVERS[name]).parameters), options)
-    return solve_each(
-        problem, x0, p, SOLVERS[name], guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance or 1e-10, processes=processes,
-        progress=progress, options=options,
-    )  # fmt: skip
+    return solve_each(problem, x0, p, SOLVERS[name], options=options, **shared)
 
 
 @in_turn
