@@ -62,6 +62,12 @@ def test_animate_writes_a_film(run, tmp_path):
     assert status == 2 and "did you mean `lqr`?" in err
 
 
+def test_the_bar_counts_every_step_of_a_rollout(run):
+    short = ["--train.iterations", "2", "--train.num-envs", "8", "--train.evaluation-starts", "4"]
+    status, out, err = run("train", "ppo", "double-integrator", *short)
+    assert status == 0 and "after 512 steps" in out and "512 steps, cost" in err  # 2 iterations x 32 steps x 8
+
+
 def test_train_evaluate_and_resume(run, tmp_path):
     short = ["--train.iterations", "40", "--train.num-envs", "8", "--train.evaluation-starts", "4"]
     status, out, _ = run("train", "sac", "double-integrator", "--out", str(tmp_path), *short)

@@ -51,7 +51,7 @@ class TrainingBar:
         if iteration == 0:
             self.progress.update(self.task, note=run.stage)
         elif iteration % 10 == 0 or run.finished:
-            note = f"{iteration * run.config.num_envs:,} steps, cost {run.curve[-1]['cost']:.5g}"
+            note = f"{run.loop.steps * run.config.num_envs:,} steps, cost {run.curve[-1]['cost']:.5g}"
             self.progress.update(self.task, total=run.config.iterations, completed=iteration, note=note)
 
     def __exit__(self, *details: Any) -> None:

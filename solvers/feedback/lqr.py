@@ -18,6 +18,7 @@ def lqr_controller(
 ) -> FeedbackController:
     """The linear feedback as a controller; angles are taken the short way round. Clipped to the bounds.
 
+    `linearize_at` (x, or (x, u)) is an equilibrium, by default the problem's cheapest.
     `params` (n_p,), or one row for each of the episodes (B, n_p): a plant without a stabilising gain has no control (NaN)."""
     gain: Any
     if np.ndim(params) == 2 and len(params) > 1:  # type: ignore[arg-type]

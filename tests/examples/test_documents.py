@@ -46,6 +46,9 @@ FEWER = {
     ("docs/learning.md", 2): {"% 50": "% 5", '["cost"] < 2': '["iteration"] >= 25'},
     ("docs/learning.md", 3): {"=300": "=14", "=200": "=12"},
     ("docs/comparing.md", 1): {"num_starts=32": "num_starts=4"},
+    ("docs/extending.md", 1): {"seconds=2": "seconds=0.2"},
+    ("docs/extending.md", 2): {"200)": "14)", "num_starts=32": "num_starts=4"},
+    ("docs/extending.md", 3): {"40)": "3)", "num_starts=32": "num_starts=4"},
 }
 """What a block does many times, and how often it does so here, where only the calls are tested."""
 
