@@ -37,19 +37,20 @@ def test_the_critic_learns_the_value_of_a_constant_reward_in_units_of_the_reward
 
 
 def test_new_units_of_the_returns_leave_predictions_as_they_are():
-    agent, obs = PPO(3, 1), torch.randn(20, 3)
+    agent, obs = PPO(3, 1, dtype=torch.float64), torch.randn(20, 3, dtype=torch.float64)
     before = agent.value(obs)
-    agent._rescale(torch.tensor([100.0, 140.0, 90.0]))
+    agent._rescale(torch.tensor([100.0, 140.0, 90.0], dtype=torch.float64))
     assert agent.value_std > 10
-    torch.testing.assert_close(agent.value(obs), before, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(agent.value(obs), before, atol=1e-9, rtol=1e-9)
 
 
 def test_new_moments_of_the_observations_leave_policy_and_value_as_they_are():
-    agent, obs = PPO(3, 1), torch.randn(20, 3) * torch.tensor([1.0, 5.0, 0.2]) + torch.tensor([0.0, 3.0, -1.0])
+    drawn = torch.randn(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    agent, obs = PPO(3, 1, dtype=torch.float64), drawn * torch.tensor([1.0, 5.0, 0.2]) + torch.tensor([0.0, 3.0, -1.0])
     for batch in (obs, 2 * obs + 1):
         before = agent.act(obs), agent.value(obs)
         agent._observe(batch)
-        torch.testing.assert_close((agent.act(obs), agent.value(obs)), before, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close((agent.act(obs), agent.value(obs)), before, atol=1e-9, rtol=1e-9)
     assert agent.normalizer.mean[1] > 2
 
 
