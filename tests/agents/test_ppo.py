@@ -46,7 +46,7 @@ def test_new_units_of_the_returns_leave_predictions_as_they_are():
 
 def test_new_moments_of_the_observations_leave_policy_and_value_as_they_are():
     drawn = torch.randn(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    agent, obs = PPO(3, 1, dtype=torch.float64), drawn * torch.tensor([1.0, 5.0, 0.2]) + torch.tensor([0.0, 3.0, -1.0])
+    agent, obs = PPO(3, 1, dtype=torch.float64), drawn * torch.tensor([1.0, 2.0, 0.2]) + torch.tensor([0.0, 3.0, -1.0])
     for batch in (obs, 2 * obs + 1):
         before = agent.act(obs), agent.value(obs)
         agent._observe(batch)
