@@ -114,7 +114,7 @@ def run_parts(
 # --- what there is to run -----------------------------------------------------------------------------------------------
 
 
-def test_parts(folder: Path, limit: float) -> list[Part]:
+def testing(folder: Path, limit: float) -> list[Part]:
     """A part for each file; what the project's settings of pytest ask for beyond that need not be installed."""
     files = sorted(folder.glob("test_*.py"))
     require(bool(files), "tests", "be the folder of the tests for GPUs, in a checkout of the project", f"is {folder}")
@@ -127,7 +127,7 @@ _BENCHES: dict[str, tuple[float, str, str]] = {
     "envs": (120, "--problems pendulum-v1 cartpole qubit-transfer --num-envs 4096 65536 1048576 --seconds 2",
              "--problems pendulum-v1 --num-envs 64 --seconds 0.1"),
     "solvers": (120, "--num-starts 32768 --ipopt-starts 5 --mpc-environments 4096", "--num-starts 4 --ipopt-starts 1 --mpc-environments 2 "
-                "--mpc-horizon 10 --swing-up-starts 2 --multistart-sample 0"),
+                "--mpc-horizon 10 --swing-up-starts 0"),
     "updates": (60, "--seconds 3", "--seconds 0.1"),
     "grape": (60, "--restarts 10000 --peer-restarts 3", "--gates cnot --restarts 2 --peer-restarts 1 --ensemble 2"),
     "hjb": (60, "", "--nodes 21 17 --levels 5"),
@@ -138,7 +138,7 @@ _BENCHES: dict[str, tuple[float, str, str]] = {
 """Most valuable first: seconds, options, and those of a rehearsal."""
 
 
-def bench_parts(device: str, rehearsal: bool, out: Path) -> list[Part]:
+def measuring(device: str, rehearsal: bool, out: Path) -> list[Part]:
     command = [sys.executable, "-m", "optctl.cli", "bench"]
     return [
         Part(
@@ -228,8 +228,8 @@ def gpu(
     rehearsal = device == "cpu"
     environment = os.environ | {"PYTHONUNBUFFERED": "1"} | ({"OPTCTL_GPU_REHEARSAL": "1"} if rehearsal else {})
     outcomes = run_parts(
-        test_parts(tests, 0.4 * seconds),
-        bench_parts(device, rehearsal, out),
+        testing(tests, 0.4 * seconds),
+        measuring(device, rehearsal, out),
         seconds,
         logs,
         jobs=jobs,

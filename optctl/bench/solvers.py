@@ -154,15 +154,15 @@ def solvers(
     Args:
         num_starts: Problems that batched DDP solves at once.
         ipopt_starts: The first of them, solved by IPOPT one after the other from the same guesses.
-        swing_up_starts: Random starts of each swing-up, solved with their basins.
+        swing_up_starts: Random starts of each swing-up, solved with their basins on the CPU; 0 for none, as on other devices.
         multistart_sample: The first of them, solved by IPOPT from many guesses as well; 0 for none.
         multistart_guesses: Guesses of each.
         mpc_environments: Cart-poles that replan together.
         mpc_horizon: Intervals of their window.
-        device: cpu, cuda or cuda:N; the swing-ups with their basins are solved on the CPU, and left out elsewhere.
+        device: cpu, cuda or cuda:N.
         out: Folder for solvers.json.
     """
-    check_counts(out, num_starts=num_starts, ipopt_starts=ipopt_starts, swing_up_starts=swing_up_starts,
+    check_counts(out, num_starts=num_starts, ipopt_starts=ipopt_starts,
            multistart_guesses=multistart_guesses, mpc_environments=mpc_environments, mpc_horizon=mpc_horizon)  # fmt: skip
     ratios = [
         against_ipopt(make(n), num_starts, min(ipopt_starts, num_starts), device) for n in ("pendulum", "cartpole")
@@ -173,7 +173,11 @@ def solvers(
     )
     plans = [replanning(mpc_environments, mpc_horizon, 20, device, real_time) for real_time in (False, True)]
     swings = []
-    for name in ("pendulum", "pendulum-v1", "cartpole", "acrobot", "cartpole-rail") if device == "cpu" else ():
+    for name in (
+        ("pendulum", "pendulum-v1", "cartpole", "acrobot", "cartpole-rail")
+        if swing_up_starts and device == "cpu"
+        else ()
+    ):
         sample = 0 if name == "pendulum-v1" else multistart_sample
         swings.append(swing_ups(make(name), swing_up_starts, sample, multistart_guesses))
         verdicts = ", ".join(f"{n} {v}" for v, n in swings[-1]["verdicts"].items())
