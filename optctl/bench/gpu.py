@@ -124,14 +124,14 @@ def testing(folder: Path, limit: float) -> list[Part]:
 
 
 _BENCHES: dict[str, tuple[float, str, str]] = {
-    "envs": (120, "--problems pendulum-v1 cartpole qubit-transfer --num-envs 4096 65536 1048576 --seconds 2",
+    "envs": (150, "--problems pendulum-v1 cartpole qubit-transfer --num-envs 65536 1048576 --seconds 1",
              "--problems pendulum-v1 --num-envs 64 --seconds 0.1"),
-    "solvers": (120, "--num-starts 32768 --ipopt-starts 5 --mpc-environments 4096", "--num-starts 4 --ipopt-starts 1 --mpc-environments 2 "
+    "solvers": (150, "--num-starts 16384 --ipopt-starts 5", "--num-starts 4 --ipopt-starts 1 --mpc-environments 2 "
                 "--mpc-horizon 10 --swing-up-starts 0"),
     "updates": (60, "--seconds 3", "--seconds 0.1"),
-    "grape": (60, "--restarts 10000 --peer-restarts 3", "--gates cnot --restarts 2 --peer-restarts 1 --ensemble 2"),
+    "grape": (60, "--restarts 2000 --peer-restarts 3", "--gates cnot --restarts 2 --peer-restarts 1 --ensemble 2"),
     "hjb": (60, "", "--nodes 21 17 --levels 5"),
-    "shooting": (90, "--num-starts 1000 --alone 3 --plants 2000", "--num-starts 2 --alone 1 --plants 2"),
+    "shooting": (90, "--alone 1", "--num-starts 2 --alone 1 --plants 2"),
     "thermodynamics": (30, "--paths 10000000", "--paths 100"),
     "quantum": (45, "--drift-steps 20000", "--members 10 --repeats 2 --drift-steps 100"),
 }  # fmt: skip
@@ -204,7 +204,7 @@ def summary(where: str, outcomes: list[Outcome], figures: list[dict[str, Any]]) 
 def gpu(
     device: str = "cuda",
     seconds: float = 570.0,
-    jobs: int = 4,
+    jobs: int = 0,
     tests: Path = Path("tests/gpu"),
     out: Path = Path("out/gpu"),
 ) -> int:
@@ -215,16 +215,17 @@ def gpu(
     Args:
         device: cuda, or cpu for a rehearsal with tiny sizes.
         seconds: Time for everything.
-        jobs: Files of tests at a time.
+        jobs: Files of tests at a time; 0: one for every two cores.
         tests: Folder of the tests.
         out: Folder for the records, the logs and summary.json.
     """
     require(device in ("cuda", "cpu"), "device", "be cuda, or cpu for a rehearsal", f"is {device!r}")
-    require(jobs >= 1, "jobs", "be at least 1", f"is {jobs}")
+    require(jobs >= 0, "jobs", "be at least 0", f"is {jobs}")
     resolve_device(device)
     check_writable(out)
     logs = out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
+    jobs = jobs or max(1, (os.cpu_count() or 1) // 2)
     rehearsal = device == "cpu"
     environment = os.environ | {"PYTHONUNBUFFERED": "1"} | ({"OPTCTL_GPU_REHEARSAL": "1"} if rehearsal else {})
     outcomes = run_parts(

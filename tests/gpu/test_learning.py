@@ -75,6 +75,7 @@ def test_updates_in_one_graph_equal_eager_updates(device, name):
     eager, captured = created(name, device), created(name, device)
     data, stream, graph = batch(device), torch.cuda.Stream(), torch.cuda.CUDAGraph()
     eager.update(data)
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         captured.update(data)
     torch.cuda.current_stream().wait_stream(stream)
