@@ -86,3 +86,14 @@ def test_the_benchmarks_take_the_options_that_they_are_given(tmp_path, monkeypat
 def test_a_folder_without_tests_is_refused(tmp_path, capsys):
     assert main(["bench", "gpu", "--device", "cpu", "--tests", str(tmp_path), "--out", str(tmp_path)]) == 2
     assert "`tests` must be the folder of the tests for GPUs" in capsys.readouterr().err
+
+
+def test_updates_are_counted_for_off_policy_agents_alone(tmp_path, capsys):
+    assert (
+        main(["bench", "updates", "--agents", "sac", "--seconds", "0.05", "--batch-size", "8", "--out", str(tmp_path)])
+        == 0
+    )
+    (row,) = json.loads((tmp_path / "updates.json").read_text())["figures"]["rows"]
+    assert (row["agent"], row["how"]) == ("sac", "calls from Python") and row["updates_per_second"] > 0
+    assert main(["bench", "updates", "--agents", "ppo"]) == 2
+    assert "`agents` must be among sac, td3, but is ppo" in capsys.readouterr().err
