@@ -1,13 +1,12 @@
 # `make demo` installs and runs the main job; `make test` installs and runs what CI runs; `make prove` runs what takes minutes;
-# `make docs` writes the site of
-# docs/ to out/docs; the others are shorthands.
+# `make gpu` tests and measures on a CUDA device in ten minutes; `make docs` writes the site of docs/ to out/docs; the others are shorthands.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest tests -n auto --maxprocesses 8 --dist loadfile
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test quick prove lint format bench docs gallery clean
+.PHONY: demo test quick prove lint format bench gpu docs gallery clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +42,9 @@ format: $(VENV)/.tested
 
 bench: $(VENV)/.installed
 	$(BIN)/optctl bench all --out out/bench
+
+gpu: $(VENV)/.tested
+	$(BIN)/optctl bench gpu
 
 docs: $(VENV)/.installed
 	$(PIP) -e ".[docs]"

@@ -1,5 +1,6 @@
 """`optctl bench NAME`: the commands behind every performance figure. Each prints the machine, the figures and, where a peer is
-installed, the ratio to it in the same run; `--out FOLDER` also writes FOLDER/NAME.json, from which docs/results.md is made.
+installed, the ratio to it in the same run; `--out FOLDER` also writes FOLDER/NAME.json, from which docs/results.md is made
+(with `--device cuda`: FOLDER/NAME-cuda.json).
 
 A peer that lives in another environment is found through `--peer-python PATH`.
 """
@@ -7,6 +8,7 @@ A peer that lives in another environment is found through `--peer-python PATH`.
 BENCHES = {
     "envs": "optctl.bench.envs:envs",
     "solvers": "optctl.bench.solvers:solvers",
+    "updates": "optctl.bench.updates:updates",
     "lqr": "optctl.bench.learning:lqr",
     "sac": "optctl.bench.learning:sac",
     "warm": "optctl.bench.learning:warm",

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from optctl.bench.record import ask_peer, check_counts, finish, markdown_table
+from optctl.bench.record import ON_GPU, ask_peer, check_counts, finish, markdown_table
 from optctl.bench.step_rates import LINES, measure, measure_limits
 from optctl.envs import lqr, make
 from optctl.files import write_atomically
@@ -47,7 +47,7 @@ def envs(
         device: cpu, cuda or cuda:N.
         dtype: float32 or float64.
         seconds: Time for each problem and batch size.
-        peer_python: Interpreter that has the peers (gymnasium, EnvPool, gymnax).
+        peer_python: Interpreter that has the peers (gymnasium, EnvPool, gymnax); without it a GPU has none.
         out: Folder for envs.json and envs.png.
     """
     check_counts(out, **{f"num_envs[{k}]": size for k, size in enumerate(num_envs)})
@@ -56,7 +56,7 @@ def envs(
     limits, measured = measure_limits(device, dtype), []
     for name, problem in chosen.items():
         for size in num_envs:
-            peers = ask_peer(peer_python, "envs", size) if name == PEERS_OF else []
+            peers = ask_peer(peer_python, "envs", size) if name == PEERS_OF and (device == "cpu" or peer_python) else []
             rates = measure(problem, size, device=device, dtype=dtype, seconds=seconds)
             measured.append((name, rates, peers))
             limits |= measure_limits(device, dtype)
@@ -100,8 +100,8 @@ def envs(
         "A call, in µs", ("problem", "environments", "public step", "torch addition", "difference"), calls
     )
     if out is not None:
-        _plot(figures, LINES, out)
-    return finish("envs", "optctl bench envs", table, {"limits": asdict(limits), "rows": figures}, out)
+        _plot(figures, LINES, out / f"envs{ON_GPU if device != 'cpu' else ''}.png")
+    return finish("envs", "optctl bench envs", table, {"limits": asdict(limits), "rows": figures}, out, device)
 
 
 def _millions(rate: float) -> str:
@@ -136,4 +136,4 @@ def _plot(figures: list[dict[str, Any]], lines: dict[str, str], out: Path) -> No
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(buffer, format="png", dpi=150)
-    write_atomically(out / "envs.png", buffer.getvalue())
+    write_atomically(out, buffer.getvalue())

@@ -61,6 +61,7 @@ def bench_grape(
     peer_restarts: int = 30,
     infidelity: float = 1e-9,
     ensemble: int = 1000,
+    device: str = "cpu",
     out: Path | None = None,
 ) -> int:
     """Random restarts a second of GRAPE for two-qubit gates, and the fidelities reached, beside QuTiP's; a robust ensemble.
@@ -71,14 +72,15 @@ def bench_grape(
         peer_restarts: Random guesses that QuTiP solves one after the other.
         infidelity: Where both may stop.
         ensemble: Systems with drives between 95 and 105 % that one CNOT pulse shall serve.
+        device: cpu, cuda or cuda:N.
         out: Folder for grape.json.
     """
     check_counts(out, restarts=restarts, peer_restarts=peer_restarts, ensemble=ensemble)
     rows: list[dict[str, Any]] = []
     for gate in gates:
         job = task(gate)
-        grape(job, max_iterations=1)  # compilation does not count
-        found = grape(job, restarts=restarts, infidelity=infidelity)
+        grape(job, max_iterations=1, device=device)  # compilation does not count
+        found = grape(job, restarts=restarts, infidelity=infidelity, device=device)
         errors = [
             1 - job.fidelity(pulse) for pulse in found.pulses
         ]  # by diagonalisation, not by the solver's own series
@@ -93,7 +95,7 @@ def bench_grape(
         seconds = (time.perf_counter() - began) / peer_restarts
         rows.append(_row(gate, "QuTiP", seconds, [1 - job.fidelity(pulse) for pulse in pulses], infidelity))
         rows[-2]["ratio"] = seconds / rows[-2]["seconds"]
-    robust = _robust(ensemble)
+    robust = _robust(ensemble, device)
     table = markdown_table(
         f"GRAPE, 50 slots, {restarts:,} restarts at once, QuTiP {peer_restarts} in a loop",
         ("gate", "", "time a restart", "least 1 − F", "median 1 − F", f"reached {infidelity:g}", "speed ÷ QuTiP"),
@@ -111,21 +113,21 @@ def bench_grape(
     if "ratio" in robust:
         words += f", {robust['ratio']:.0f}× as fast as QuTiP's one after the other"
     print(words)
-    return finish("grape", "optctl bench grape", table, {"rows": rows, "ensemble": robust}, out)
+    return finish("grape", "optctl bench grape", table, {"rows": rows, "ensemble": robust}, out, device)
 
 
-def _robust(members: int) -> dict[str, Any]:
+def _robust(members: int, device: str) -> dict[str, Any]:
     job = task("cnot", 50).replace(duration=4.0)
-    best = grape(job, restarts=8)
+    best = grape(job, restarts=8, device=device)
     strengths = np.linspace(0.95, 1.05, members)
     many = job.replace(controls=strengths[:, None, None, None] * job.controls)
-    grape(many, guess=best.pulses[best.best], max_iterations=1)
-    found = grape(many, guess=best.pulses[best.best], max_iterations=200, infidelity=1e-7)
+    grape(many, guess=best.pulses[best.best], max_iterations=1, device=device)
+    found = grape(many, guess=best.pulses[best.best], max_iterations=200, infidelity=1e-7, device=device)
     pulses = np.broadcast_to(found.pulses, (members, *found.pulses.shape[1:]))
     times = []
     for _ in range(5):
         began = time.perf_counter()
-        optimise(many.system, pulses, own=True, max_iterations=0)
+        optimise(many.system, pulses, own=True, max_iterations=0, device=device)
         times.append(time.perf_counter() - began)
     row = {
         "members": members, "seconds": found.wall_time, "iterations": int(found.iterations[0]), "gradient": min(times),

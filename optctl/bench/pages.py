@@ -1,6 +1,7 @@
 """The page of results, docs/results.md: a section for each benchmark, made from the JSON file of its last run.
 
-`<!-- bench NAME -->` stands before each section. What was not measured again, and what is written by hand, stays as it stands.
+`<!-- bench NAME -->` stands before each section, `<!-- bench NAME-cuda -->` before that of a run on a GPU, NAME-cuda.json. What was
+not measured again, and what is written by hand, stays as it stands.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from optctl.bench.record import ON_GPU, place
 from optctl.errors import require
 from optctl.files import write_atomically
 
@@ -25,9 +27,9 @@ _NO_CUDA = (
 
 def run_all(benches: Mapping[str, str], *, out: Path, docs: Path | None, peer_python: Path | None) -> int:
     """Every benchmark, one after the other; with `docs` also the page."""
-    for name, place in benches.items():
+    for name, function in benches.items():
         print(f"\n## {name}", flush=True)
-        bench = resolve_name(place)
+        bench = resolve_name(function)
         bench(out=out, **({"peer_python": peer_python} if "peer_python" in signature(bench).parameters else {}))
     return 0 if docs is None else write_page(benches, out=out, docs=docs)
 
@@ -35,16 +37,17 @@ def run_all(benches: Mapping[str, str], *, out: Path, docs: Path | None, peer_py
 def write_page(benches: Mapping[str, str], *, out: Path, docs: Path) -> int:
     """The page of the JSON files in `out`, and of what `docs` already holds of the other benchmarks."""
     require(any(out.glob("*.json")), "out", "hold the JSON files of earlier runs", f"{out} holds none")
-    records = [json.loads(path.read_text()) for name in benches if (path := out / f"{name}.json").exists()]
+    names = [f"{name}{end}" for name in benches for end in ("", ON_GPU)]
+    records = [json.loads(path.read_text()) for name in names if (path := out / f"{name}.json").exists()]
     old = docs.read_text() if docs.exists() else ""
     _, *parts = _MARK.split(old)  # mark, text, mark, text, …
     kept = list(zip(parts[::2], parts[1::2], strict=True))
     made = {_mark(record["name"]): _section(record) for record in records}
     sections: list[tuple[str, str]] = []
-    for mark in map(_mark, benches):
+    for mark in map(_mark, names):
         sections += [(mark, made[mark])] if mark in made else [part for part in kept if part[0] == mark]
-    sections += [part for part in kept if part[0] not in map(_mark, benches)]
-    measured = any("gpu" in record["machine"] for record in records) or bool(kept and _NO_CUDA not in old)
+    sections += [part for part in kept if part[0] not in map(_mark, names)]
+    measured = any(mark.endswith(f"{ON_GPU} -->") for mark, _ in sections)
     head = _HEAD if measured else f"{_HEAD}\n{_NO_CUDA}"
     text = "\n".join([head, *(f"{mark}\n\n{section.strip()}\n" for mark, section in sections)])
     write_atomically(docs, text.encode())
@@ -57,6 +60,8 @@ def _mark(name: str) -> str:
 
 
 def _section(record: Mapping[str, Any]) -> str:
-    about = record["machine"]
-    places = [f"{about['processor']}, {about['cores']} cores", *([about["gpu"]] if "gpu" in about else [])]
-    return f"{record['table']}\n`{record['command']}`, {', '.join(places)}, torch {about.get('torch', '-')}."
+    """The table, its titles with the GPU if it was measured on one, and where the figures come from."""
+    about, table = record["machine"], record["table"]
+    if "gpu" in about:
+        table = re.sub(r"^(### .*)$", lambda title: f"{title[1]}, on {about['gpu']}", table, flags=re.MULTILINE)
+    return f"{table}\n`{record['command']}`, {place(about)}."

@@ -26,13 +26,13 @@ def numpy_propagation(hamiltonian: np.ndarray, times: np.ndarray) -> np.ndarray:
     return states[..., 0].swapaxes(0, 1)
 
 
-def norm_drift(steps: int, num_envs: int = 64, seed: int = 0) -> float:
+def norm_drift(steps: int, num_envs: int = 64, seed: int = 0, device: str = "cpu") -> float:
     """Largest deviation of |ψ| from 1 in float32 after `steps` control intervals of the qubit transfer, random fields."""
     problem = make("qubit-transfer").replace(horizon="infinite", terminal_cost=None, steps=steps + 1)
-    env = make_vec(problem, num_envs)
+    env = make_vec(problem, num_envs, device=device)
     env.reset(seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    actions = 2 * torch.rand((1000, num_envs, 1), generator=generator) - 1
+    actions = 2 * torch.rand((1000, num_envs, 1), generator=generator).to(device) - 1
     for k in range(steps):
         obs = env.step(actions[k % 1000])[0]
     return float((obs.double().norm(dim=1) - 1).abs().max())
@@ -43,6 +43,7 @@ def quantum(
     times: int = 50,
     repeats: int = 50,
     drift_steps: int = 100_000,
+    device: str = "cpu",
     peer_python: Path | None = None,
     out: Path | None = None,
 ) -> int:
@@ -53,6 +54,7 @@ def quantum(
         times: Save times in [0, 1].
         repeats: Calls; the median counts.
         drift_steps: Steps of the environment whose norm is watched.
+        device: cpu, cuda or cuda:N.
         peer_python: Interpreter that has dynamiqs.
         out: Folder for quantum.json.
     """
@@ -62,8 +64,8 @@ def quantum(
     omega = np.sqrt(1 + w**2)
     exact = np.stack([np.cos(omega * t) - 1j * w / omega * np.sin(omega * t), -1j / omega * np.sin(omega * t)], axis=-1)
     calls: dict[str, Callable[[], np.ndarray]] = {
-        "optctl float32": lambda: propagate(h, [1, 0], t).numpy(),
-        "optctl float64": lambda: propagate(h, [1, 0], t, dtype="float64").numpy(),
+        "optctl float32": lambda: propagate(h, [1, 0], t, device=device).cpu().numpy(),
+        "optctl float64": lambda: propagate(h, [1, 0], t, device=device, dtype="float64").cpu().numpy(),
         "NumPy, exact propagators": lambda: numpy_propagation(h, t),
     }
     figures = [{"name": name, **_measure(call, repeats, exact)} for name, call in calls.items()]
@@ -73,14 +75,14 @@ def quantum(
          f"{peers[0]['seconds'] / f['seconds']:.0f}×" if peers else "not measured"]
         for f in figures + peers
     ]  # fmt: skip
-    drift = norm_drift(drift_steps)
+    drift = norm_drift(drift_steps, device=device)
     print(f"norm of the qubit after {drift_steps:,} steps in float32: off by {drift:.1e} (law 1e-8 n + 1e-6)")
     table = markdown_table(
         f"{members:,} two-level Hamiltonians, {times} save times",
         ("", "a call (median)", "first call", "largest error", "speed ÷ dynamiqs"),
         rows,
     )
-    return finish("quantum", "optctl bench quantum", table, {"rows": figures + peers, "norm_drift": drift}, out)
+    return finish("quantum", "optctl bench quantum", table, {"rows": figures + peers, "norm_drift": drift}, out, device)
 
 
 def _measure(call: Callable[[], np.ndarray], repeats: int, exact: np.ndarray) -> dict[str, float]:

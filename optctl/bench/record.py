@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from optctl.comparison.machine import machine
 from optctl.errors import require
 from optctl.files import check_writable, write_atomically
+
+ON_GPU = "-cuda"
+"""Ends the name of a record that was measured on a GPU."""
 
 
 def ask_peer(python: Path | None, *arguments: object) -> list[dict[str, Any]]:
@@ -32,6 +35,12 @@ def markdown_table(title: str, header: Iterable[str], rows: Iterable[Iterable[ob
     return "\n".join(lines) + "\n"
 
 
+def place(about: Mapping[str, str]) -> str:
+    """Where a figure was measured, in words."""
+    parts = [f"{about['processor']}, {about['cores']} cores", about.get("gpu", ""), f"torch {about.get('torch', '-')}"]
+    return ", ".join(filter(None, parts))
+
+
 def check_counts(out: Path | None, **counts: int) -> None:
     """Bad arguments end the command before the work, not after it."""
     for name, count in counts.items():
@@ -47,11 +56,15 @@ def earlier(out: Path | None, name: str, resume: bool) -> dict[str, Any]:
     return json.loads(path.read_text())["figures"] if resume and path is not None and path.exists() else {}
 
 
-def finish(name: str, command: str, table: str, figures: dict[str, Any], out: Path | None) -> int:
+def finish(name: str, command: str, table: str, figures: dict[str, Any], out: Path | None, device: str = "cpu") -> int:
+    """Print the table and write OUT/NAME.json, or OUT/NAME-cuda.json of what was measured on a GPU."""
     about = machine()
-    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
-        about["gpu"] = sys.modules["torch"].cuda.get_device_name()
-    print(f"\n{table}\n{about['processor']}, {about['cores']} cores, torch {about.get('torch', '-')}")
+    if device != "cpu":
+        import torch
+
+        about["gpu"] = torch.cuda.get_device_name(device)
+        name, command = f"{name}{ON_GPU}", f"{command} --device cuda"
+    print(f"\n{table}\n{place(about)}")
     if out is not None:
         record = {"name": name, "command": command, "machine": about, "table": table, "figures": figures}
         write_atomically(out / f"{name}.json", json.dumps(record, indent=1).encode())

@@ -51,19 +51,21 @@ def against_loop(problem: Problem, num: int, num_alone: int, device: str = "cpu"
     }  # fmt: skip
 
 
-def shooting(num_starts: int = 1000, alone: int = 10, plants: int = 2000, out: Path | None = None) -> int:
+def shooting(
+    num_starts: int = 1000, alone: int = 10, plants: int = 2000, device: str = "cpu", out: Path | None = None
+) -> int:
     """Batched indirect shooting beside a loop over single solves, and batched Riccati equations beside `lqr` in a loop.
 
     Args:
         num_starts: Random starts, solved by batched DDP and polished at once.
         alone: The first of them, polished one after the other from the same guesses.
         plants: Linear plants with parameters drawn from their ranges.
+        device: cpu, cuda or cuda:N.
         out: Folder for shooting.json.
     """
     check_counts(out, num_starts=num_starts, alone=alone, plants=plants)
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     problems = [make("van-der-pol"), make("pendulum"), make("cartpole")]
-    rows = [against_loop(problem, num_starts, alone, device) for problem in problems for device in devices]
+    rows = [against_loop(problem, num_starts, alone, device) for problem in problems]
     table = markdown_table(
         f"Extremals of the continuous problem from the same direct solutions, {torch.get_num_threads()} threads",
         ("problem", "device", "batch converged", "extremals/s", "iterations", "largest residual", "drift of H", "loop converged",
@@ -77,7 +79,7 @@ def shooting(num_starts: int = 1000, alone: int = 10, plants: int = 2000, out: P
         ],
     )  # fmt: skip
     equations = [
-        _riccati(make(name), horizon, plants)
+        _riccati(make(name), horizon, plants, device)
         for name in ("mass-spring", "flexible-beam")
         for horizon in ("infinite", "finite")
     ]
@@ -87,16 +89,16 @@ def shooting(num_starts: int = 1000, alone: int = 10, plants: int = 2000, out: P
         [(r["problem"], r["states"], r["horizon"], f"{1e6 * r['seconds']:.0f} µs a plant", f"{1e6 * r['alone']:.0f} µs",
           f"{r['ratio']:.0f}×", f"{r['difference']:.0e}") for r in equations],
     )  # fmt: skip
-    return finish("shooting", "optctl bench shooting", table, {"shooting": rows, "riccati": equations}, out)
+    return finish("shooting", "optctl bench shooting", table, {"shooting": rows, "riccati": equations}, out, device)
 
 
-def _riccati(problem: Problem, horizon: str, num: int) -> dict[str, Any]:
+def _riccati(problem: Problem, horizon: str, num: int, device: str) -> dict[str, Any]:
     """Seconds a plant, from its parameters to gain and value."""
     p = np.random.default_rng(0).uniform(problem.param_low, problem.param_high, (num, problem.n_p))
-    riccati.lqr(problem, p[:2], horizon=horizon)
+    riccati.lqr(problem, p[:2], horizon=horizon, device=device)
     lqr(problem, horizon=horizon, params=p[0])
     began = time.perf_counter()
-    found = riccati.lqr(problem, p, horizon=horizon)
+    found = riccati.lqr(problem, p, horizon=horizon, device=device)
     seconds = (time.perf_counter() - began) / num
     some = min(num, 20)
     began = time.perf_counter()

@@ -1,4 +1,5 @@
-"""How fast a problem is stepped: the bare kernel, the public step, through the Gymnasium adapter, with a network in torch, and fused.
+"""How fast a problem is stepped: the bare kernel, the public step, through the Gymnasium adapter, with a network in torch (call by
+call, and captured), and fused.
 
 Beside each rate stands its limit on this machine, the smaller of two: memory bandwidth over the bytes that a step must move (what
 stays in registers or in the tile of a rollout moves nothing), and the peak of arithmetic over the operations of a step, both as
@@ -21,6 +22,7 @@ from optctl.codegen.launch import RecordedLaunch, num_threads
 from optctl.envs import resolve_problem
 from optctl.interop.gymnasium import GymVectorEnv
 from optctl.problem import Problem
+from optctl.simulation.graph import CapturedSteps
 from optctl.simulation.rollout_source import ActionSource, EnvironmentRollout
 from optctl.simulation.vector_env import VectorEnv
 
@@ -30,6 +32,7 @@ LINES = {
     "step": "public step",
     "gymnasium": "through the Gymnasium adapter",
     "step_network": "step with a 2×64 network in torch",
+    "graph": "captured steps with the 2×64 network",
     "rollout": "fused rollout, random actions",
     "rollout_network": "fused rollout with the 2×64 network",
 }
@@ -103,6 +106,10 @@ def measure(
     fused = max(1, min(1000, int(4e7 / (num_envs * max(work["step"], 50) / 100))))
     episode = problem.steps if problem.steps * num_envs * work["step"] < 2e9 else 1
     with_network = max(1, min(200, int(1e6 / num_envs)))
+    captured = CapturedSteps(
+        VectorEnv(problem, num_envs, device=device, dtype=dtype), network, max(1, min(20, 200_000 // num_envs))
+    )
+    captured.env.reset(seed=0)
 
     def through_gymnasium() -> None:
         for _ in range(episode):
@@ -110,7 +117,7 @@ def measure(
 
     calls: dict[str, tuple[Callable[[], object], int]] = {
         "bare": (bare, 1), "step": (lambda: env.step(action), 1), "step_network": (lambda: env.step(network(env.obs)), 1),
-        "gymnasium": (through_gymnasium, episode),
+        "gymnasium": (through_gymnasium, episode), "graph": (captured, captured.steps),
         "rollout": (lambda: env.rollout("random", fused), fused),
         "rollout_network": (lambda: env.rollout(network, with_network), with_network), "addition": (lambda: vector + vector, 1),
     }  # fmt: skip
@@ -147,11 +154,13 @@ def _costs(env: VectorEnv, source: EnvironmentRollout) -> tuple[dict[str, int], 
         "step": step_bytes,
         "gymnasium": step_bytes + 2 * results,
         "step_network": step_bytes + thought_bytes,
+        "graph": step_bytes + thought_bytes,
         "rollout": 0,
         "rollout_network": 0,
     }
     step = bare + observe
-    work = {"bare": bare, "step": step, "gymnasium": step, "step_network": bare + observe + think, "rollout": bare + 20 * problem.n_u,
+    work = {"bare": bare, "step": step, "gymnasium": step, "step_network": bare + observe + think,
+            "graph": bare + observe + think, "rollout": bare + 20 * problem.n_u,
             "rollout_network": bare + observe + think}  # fmt: skip
     return moved, work
 

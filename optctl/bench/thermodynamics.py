@@ -104,7 +104,7 @@ def thermodynamics(
     header = ("problem", "protocol", "⟨W⟩", "theory", "in errors", "⟨exp(−W)⟩", "exp(−ΔF)", "in errors")
     table = markdown_table(f"Work on a Brownian particle, {paths:,} paths", header, rows)
     command = f"optctl bench thermodynamics --paths {paths}"
-    return finish("thermodynamics", command, table, {"rows": figures}, out)
+    return finish("thermodynamics", command, table, {"rows": figures}, out, device)
 
 
 def _figure(problem: str, protocol: str, work: np.ndarray, theory: float, free_energy: float) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def page(out: Path = Path("out/bench"), docs: Path = Path("docs/results.md")) ->
     return write_page(BENCHES, out=out, docs=docs)
 
 
-ALL: dict[str, Callable[..., int] | str] = {**BENCHES, "all": everything, "page": page}
+ALL: dict[str, Callable[..., int] | str] = {**BENCHES, "gpu": "optctl.bench.gpu:gpu", "all": everything, "page": page}
 
 
 def main(arguments: list[str]) -> int:

@@ -8,6 +8,7 @@ from pkgutil import resolve_name
 import pytest
 
 from optctl.bench import BENCHES
+from optctl.bench.record import finish
 from optctl.cli import main
 
 PAGE = """# Results
@@ -80,10 +81,28 @@ def test_a_page_can_begin_from_nothing(tmp_path, page):
         and "<!-- bench envs -->\n\n### Steps\n" in text
         and "On CUDA: not measured" in text
     )
-    record(tmp_path, "lqr", "Gap", gpu="G")
-    assert "On CUDA: not measured" not in page(text)
-    (tmp_path / "lqr.json").unlink()
-    assert "On CUDA: not measured" not in page(text.replace("On CUDA: not measured", "On CUDA:"))
+
+
+def test_a_run_on_a_gpu_has_a_section_of_its_own_beside_that_of_the_cpu(tmp_path, page):
+    for name, about in (("envs", {}), ("envs-cuda", {"gpu": "G"}), ("lqr", {})):
+        record(tmp_path, name, "Title", **about)
+    text = page("")
+    assert "<!-- bench envs-cuda -->\n\n### Title, on G\n\n`optctl bench envs-cuda`, P, 2 cores, G, torch 1." in text
+    marks = ["<!-- bench envs -->", "<!-- bench envs-cuda -->", "<!-- bench lqr -->"]
+    assert marks == sorted(marks, key=text.index) and "On CUDA: not measured" not in text
+    (tmp_path / "envs-cuda.json").unlink()
+    record(tmp_path, "envs", "Title, new")
+    assert page(text) == text.replace("### Title\n", "### Title, new\n", 1)  # the section of the GPU stays
+
+
+def test_a_record_from_a_gpu_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "G")
+    finish("envs", "optctl bench envs", "### T\n", {}, tmp_path, "cuda")
+    finish("envs", "optctl bench envs", "### T\n", {}, tmp_path)
+    ours, theirs = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("envs-cuda", "envs"))
+    assert (ours["name"], ours["command"]) == ("envs-cuda", "optctl bench envs --device cuda")
+    assert ours["machine"]["gpu"] == "G" and theirs["name"] == "envs" and "gpu" not in theirs["machine"]
+    assert "cores, G, torch" in capsys.readouterr().out
 
 
 def test_the_page_of_the_project_stays_when_nothing_was_measured(tmp_path, page):

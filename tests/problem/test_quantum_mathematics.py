@@ -218,15 +218,6 @@ def test_two_level_systems_are_the_same_in_any_batch_and_stay_normalised():
     assert propagator(h, 1.0)[:, :, 0] == pytest.approx(many[:, -1].numpy(), abs=1e-6)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_propagation_on_a_gpu():
-    for n in (2, 3):
-        h, t = random_hermitian(n, 100), np.linspace(0, 1, 50)
-        one = [propagate(h, ket(n, 0), t, device=device, dtype="float64").cpu() for device in ("cpu", "cuda")]
-        assert torch.allclose(*one, atol=1e-12)
-
-
 @pytest.mark.parametrize("columns", [None, 2])
 def test_pulses_agree_with_expm(columns):
     n, h0, h = 3, random_hermitian(3), random_hermitian(3, 2)

@@ -174,18 +174,3 @@ def test_the_kernel_of_a_gpu_computes_the_same(policy):
 def test_wrong_arguments_get_one_clear_sentence(call, message):
     with pytest.raises(ArgumentError, match=message):
         call(make_vec(tiny.counter(), 2))
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("policy", ["given", "random", "tanh"])
-def test_a_rollout_on_a_gpu_is_that_of_the_cpu_to_rounding(policy):
-    results = []
-    for device in ("cpu", "cuda"):
-        env = make_vec(tiny.driven(observation_noise=0.1), 1000, device=device, randomize=True, dtype="float64")
-        env.reset(seed=1)
-        chosen = POLICIES[policy](make_vec(env.problem, 1000, dtype="float64"), 12)
-        chosen = chosen if isinstance(chosen, str) else chosen.to(device)
-        results.append([a.cpu() for a in env.rollout(chosen, 12, save_every=4)[:2]])
-    for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)

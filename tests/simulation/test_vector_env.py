@@ -419,23 +419,3 @@ def test_an_action_that_is_not_contiguous_or_needs_a_gradient_is_taken_as_it_is(
 def test_an_untranslatable_problem_says_so():
     with pytest.raises(ArgumentError, match=r"`step` cannot be compiled: its output `x_next` needs .* `printme`"):
         make_vec(tiny.counter(transition=lambda x, u, p: x[0].printme(u[0])), 2)
-
-
-# --- a GPU, where there is one -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_captured_graph_equals_eager_steps():
-    problem = tiny.driven(observation_noise=0.1)
-    eager, captured = (make_vec(problem, 1024, device="cuda", randomize=True) for _ in range(2))
-    action = torch.rand(1024, 2, device="cuda")
-    eager.reset(seed=0), captured.reset(seed=0)
-    captured.step(action), eager.step(action)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        obs, reward, *_ = captured.step(action)
-    for _ in range(10):
-        graph.replay()
-        expected, r, *_ = eager.step(action)
-        assert torch.equal(obs, expected) and torch.equal(reward, r)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from scipy.integrate import solve_ivp
 from scipy.optimize import minimize_scalar
 
@@ -117,15 +116,6 @@ def test_the_source_for_a_gpu_computes_the_same(name, monkeypatch):
     there = optimise(system, u, max_iterations=5, threads=2)
     np.testing.assert_allclose(there.cost, here.cost, rtol=1e-9)
     np.testing.assert_allclose(there.pulses, here.pulses, atol=1e-7 * np.abs(u).max())
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_agrees():
-    u = np.random.default_rng(3).uniform(-1, 1, (100, 50, 4))
-    here, there = (optimise(task("cnot").system, u, max_iterations=5, device=device) for device in ("cpu", "cuda"))
-    np.testing.assert_allclose(there.cost, here.cost, rtol=1e-9)
-    np.testing.assert_allclose(there.pulses, here.pulses, atol=1e-7)
 
 
 def test_every_restart_says_why_it_stopped():

@@ -162,14 +162,6 @@ def test_the_source_for_gpus_compiles_without_one(compile_for_gpus, kernel):
     compile_for_gpus(source(kernel, 3, Target("float64", "cuda")))
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize("problem", [edge, car])
-def test_a_gpu_gives_the_same_values(problem):
-    here, there = (HjbController(problem(), nodes=13, levels=5, device=device).values for device in ("cpu", "cuda"))
-    np.testing.assert_allclose(there, here, rtol=1e-12, atol=1e-12)
-
-
 def test_it_is_a_named_controller():
     assert CONTROLLERS["hjb"](scalar()).name == "hjb"
 
