@@ -1,4 +1,4 @@
-"""What every test shares: one thread, and the processor time of each test, of which the most expensive are printed last.
+"""What every test shares: one thread, and the processor time of each test; the most expensive files and tests are printed last.
 
 Networks and kernels are small, and results must not depend on the machine's load: one thread. Processor time, children
 included, is what a test costs wherever it runs; wall time on a shared machine is not.
@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections import defaultdict
+from collections import Counter
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; processes that tests start inherit it
 
@@ -16,7 +16,15 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
-MOST_EXPENSIVE = 20  # tests in the list
+MOST_EXPENSIVE = 20  # files and tests in the lists
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_core():
+    """As if there were no other core: processes that share the starts of a test would each build all of its functions anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +61,9 @@ def compile_for_gpus(tmp_path):
 
         from optctl.codegen.cache import load_module
 
-        wp.compile_aot_module(load_module(source), arch=90, module_dir=tmp_path, use_ptx=True)
+        module = load_module(source)
+        wp.set_module_options({"optimization_level": 1}, module)  # whether it compiles does not depend on how well
+        wp.compile_aot_module(module, arch=90, module_dir=tmp_path, use_ptx=True)
         assert any(path.suffix == ".ptx" for path in tmp_path.iterdir())
 
     return compiled
@@ -88,13 +98,13 @@ def pytest_runtest_makereport(item, call):
 
 
 def pytest_terminal_summary(terminalreporter):
-    tests = defaultdict(float)
+    tests, files = Counter(), Counter()
     for report in (report for reports in terminalreporter.stats.values() for report in reports):
         if hasattr(report, "processor_seconds"):
             tests[report.nodeid] += report.processor_seconds
-    if not tests:
-        return
-    dearest = sorted(tests.items(), key=lambda test: -test[1])[:MOST_EXPENSIVE]
-    terminalreporter.section(f"{sum(tests.values()):.0f} s of processor time, of which the most expensive tests")
-    for name, seconds in dearest:
-        terminalreporter.write_line(f"{seconds:7.2f} s  {name}")
+            files[report.nodeid.partition("::")[0]] += report.processor_seconds
+    for what, spent in (("files", files), ("tests", tests)):
+        if spent:
+            terminalreporter.section(f"{spent.total():.0f} s of processor time, of which the most expensive {what}")
+            for name, seconds in spent.most_common(MOST_EXPENSIVE):
+                terminalreporter.write_line(f"{seconds:7.2f} s  {name}")

@@ -4,14 +4,9 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib import import_module
 from pathlib import Path
-from pkgutil import walk_packages
 
-import pytest
 from setuptools import find_packages
-
-import optctl
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,15 +31,6 @@ def test_the_symlinks_lead_to_the_top_level_folders():
 def test_catalogue_modules_exist_once():
     code = "import optctl.envs.lqr, sys; assert 'envs' not in sys.modules and 'envs.lqr' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-PACKAGES = [m.name for m in walk_packages(optctl.__path__, "optctl.") if m.ispkg]
-
-
-@pytest.mark.parametrize("package", ["optctl", *PACKAGES])
-def test_every_published_name_is_there(package):
-    module = import_module(package)
-    assert [name for name in getattr(module, "__all__", ()) if not hasattr(module, name)] == []
 
 
 def test_subpackages_are_attributes_that_load_on_first_use():

@@ -107,7 +107,8 @@ def test_copied_gymnasium_environments_go_on_alike(twin_of):
 
 
 def test_stable_baselines_steps_environments_in_processes_of_their_own():
-    vec_env = pytest.importorskip("stable_baselines3.common.vec_env")
+    from stable_baselines3.common import vec_env
+
     problem = optctl.make(NAME)
     envs = vec_env.SubprocVecEnv([lambda: GymEnv(problem)])
     try:

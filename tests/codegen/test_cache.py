@@ -1,70 +1,61 @@
 """Generated modules: found again, never half-written, safe when two processes want the same one at once."""
 
 import ast
+import multiprocessing
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import warp as wp
 from tiny import counter
 
 from optctl.codegen import cache
-from optctl.codegen.cache import cache_dir, load_module, module_name, write_atomically
+from optctl.codegen.cache import cache_dir, init_warp, load_module, module_name, write_atomically
 from optctl.codegen.warp_source import Target
 from optctl.simulation.rollout_source import EnvironmentRollout
 from optctl.solvers.batched.source import DdpSource
 
 ROOT = Path(__file__).parents[2]
 
-WORK = """
-import numpy as np
-import warp as wp
-from optctl.codegen.cache import load_module
-doubled = load_module('''
+DOUBLE = """
 import warp as wp
 
 @wp.kernel
 def double(x: wp.array(dtype=float)):
     i = wp.tid()
     x[i] = 2.0 * x[i]
-''').double
-x = wp.array(np.arange(8.0), dtype=float, device="cpu")
-wp.launch(doubled, 8, [x], device="cpu")
-print(x.numpy().sum())
 """
-"""Without torch, whose import would be most of the time."""
 
 
-def start(folder: Path) -> subprocess.Popen:
-    environment = os.environ | {"OPTCTL_CACHE_DIR": str(folder)}
-    environment.pop("WARP_CACHE_PATH", None)
-    return subprocess.Popen(
-        [sys.executable, "-c", WORK],
-        env=environment,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def doubled(folder, start):
+    """What each of several processes does with one cache; an error is its exit code."""
+    os.environ["OPTCTL_CACHE_DIR"] = str(folder)
+    wp.config.kernel_cache_dir = str(folder / "kernels")
+    wp.config.use_precompiled_headers = False  # each would make its own, for a single kernel
+    start.wait()
+    x = wp.array(np.arange(8.0), dtype=float, device="cpu")
+    wp.launch(load_module(DOUBLE).double, 8, [x], device="cpu")
+    assert x.numpy().sum() == 56.0
 
 
-def result(process: subprocess.Popen) -> str:
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return out
-
-
-def test_processes_that_race_for_an_empty_cache_agree_and_leave_it_whole(tmp_path):
-    racers = [start(tmp_path) for _ in range(2)]
-    values = {result(process) for process in racers}
-    assert values == {"56.0\n"}
+def test_processes_that_race_for_an_empty_cache_agree_and_leave_it_whole(tmp_path, fork):
+    init_warp()  # the processes begin with a Warp that has started, and with the module still to come
+    start = multiprocessing.get_context("fork").Barrier(2)
+    racers = [fork(doubled, tmp_path, start) for _ in range(2)]
+    for racer in racers:
+        racer.join(300)
+    assert [racer.exitcode for racer in racers] == [0, 0]
     modules = list(tmp_path.glob("optctl_*.py"))
     assert len(modules) == 1 and not list(tmp_path.glob("*.part"))
     assert module_name(modules[0].read_text()) == modules[0].stem
     objects = list(tmp_path.rglob("*.o"))
     times = [o.stat().st_mtime_ns for o in objects]
-    assert {result(start(tmp_path))} == values
+    late = fork(doubled, tmp_path, multiprocessing.get_context("fork").Barrier(1))
+    late.join(300)
+    assert objects and late.exitcode == 0
     compiled_nothing = list(tmp_path.rglob("*.o")) == objects and [o.stat().st_mtime_ns for o in objects] == times
     assert compiled_nothing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 
 import matplotlib
@@ -19,8 +20,9 @@ from optctl.problem.controller import FeedbackController
 PICTURES = (plots.trajectories, plots.phase_portrait, plots.gap_summary, plots.gap_distribution, plots.paired_costs)
 
 
-def case(name: str, **options: object):
-    problem = optctl.make(name, **options)
+@functools.cache
+def case(name: str):
+    problem = optctl.make(name)
     push = FeedbackController(lambda x, t: np.full((len(x), problem.n_u), 0.2), "push")
     broken = FeedbackController(lambda x, t: np.full((len(x), problem.n_u), np.nan), "broken")
     late = FeedbackController(

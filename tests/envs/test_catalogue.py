@@ -4,13 +4,14 @@ import casadi as ca
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
+from selection import made
 
 import optctl
 from optctl.envs import CATALOGUE
 from optctl.problem.controller import FeedbackController, ZeroController, rollout
 from optctl.problem.integrators import INTEGRATORS
 
-CONTINUOUS = [name for name in CATALOGUE if not optctl.make(name).discrete]
+CONTINUOUS = [name for name in CATALOGUE if not made(name).discrete]
 SIGNED = {"moved-trap", "stiffened-trap", "stiffened-trap-variance"}
 """Problems whose cost is work, which a jump may also give back."""
 
@@ -26,7 +27,7 @@ def wave(problem):
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_named_described_and_sourced(name):
-    problem = optctl.make(name)
+    problem = made(name)
     assert problem.name == name
     assert problem.description and problem.source
     assert all(isinstance(unit, str) and unit for unit in (*problem.state.values(), *problem.control.values()))
@@ -34,9 +35,9 @@ def test_named_described_and_sourced(name):
 
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_a_trajectory_agrees_with_dop853(name):
-    problem = optctl.make(name).replace(substeps=16 if optctl.make(name).integrator == "rk4" else 1)
+    problem = made(name).replace(substeps=16 if made(name).integrator == "rk4" else 1)
     start = problem.initial_state.sample(np.random.default_rng(0), 1)
-    steps = 12
+    steps = 8
     path = rollout(problem, wave(problem), start, steps=steps)
     x, cost = start[0], 0.0
     for k in range(steps):
@@ -58,7 +59,7 @@ def test_a_trajectory_agrees_with_dop853(name):
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_one_step_has_the_order_of_its_integrator(name):
     """The error of one step of length h falls as h^(order + 1), where it is neither coarse nor rounding."""
-    problem = optctl.make(name)
+    problem = made(name)
     order, p = INTEGRATORS[problem.integrator].order, problem.param_values
     x = problem.initial_state.sample(np.random.default_rng(3), 1)[0]
     u = 0.4 * problem.action_high * np.cos(np.arange(problem.n_u))
@@ -80,7 +81,7 @@ def test_one_step_has_the_order_of_its_integrator(name):
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_jacobian_of_the_step_agrees_with_finite_differences(name):
-    problem = optctl.make(name)
+    problem = made(name)
     x, u, p = problem.x, problem.u, problem.p
     jacobian = ca.Function("J", [x, u, p], [ca.jacobian(problem.step_function(x, u, p, 0)[0], ca.vertcat(x, u))])
     point = problem.initial_state.sample(np.random.default_rng(1), 1)[0]
@@ -98,7 +99,7 @@ def test_jacobian_of_the_step_agrees_with_finite_differences(name):
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_costs_are_never_negative_and_finite(name):
-    problem = optctl.make(name)
+    problem = made(name)
     starts = problem.initial_state.sample(np.random.default_rng(2), 20)
     costs = rollout(problem, wave(problem), starts, steps=20).costs
     assert np.isfinite(costs).all() and ((costs >= 0).all() or name in SIGNED)

@@ -164,11 +164,13 @@ def test_swing_up_reaches_the_top(name):
     assert best.value < 0.5 * 4 * problem.duration  # hanging still costs 4 a second
 
 
-def test_reacher_puts_its_tip_on_the_goal():
+@pytest.mark.parametrize("num", [2, pytest.param(3, marks=pytest.mark.prove)])
+def test_reacher_puts_its_tip_on_the_goal(num):
     problem = optctl.make("reacher")
-    goals = np.array([[0.5, 0.5], [-0.3, 0.2], [0.0, -0.8]])
-    params = np.hstack([np.tile(problem.param_values[:-2], (3, 1)), goals])
-    best = optctl.solve(problem, np.array([[1.0, 0.5, 0, 0], [-1.0, -1.0, 0.3, 0], [0.2, 0.4, 0, 0]]), params=params)
+    starts = np.array([[1.0, 0.5, 0, 0], [-1.0, -1.0, 0.3, 0], [0.2, 0.4, 0, 0]])[:num]
+    goals = np.array([[0.5, 0.5], [-0.3, 0.2], [0.0, -0.8]])[:num]
+    params = np.hstack([np.tile(problem.param_values[:-2], (num, 1)), goals])
+    best = optctl.solve(problem, starts, params=params, num_starts=3)
     x = best.trajectory.states[:, -1]
     elbow = 0.5 * np.stack([np.sin(x[:, 0]), -np.cos(x[:, 0])], axis=1)
     tip = elbow + 0.5 * np.stack([np.sin(x[:, 0] + x[:, 1]), -np.cos(x[:, 0] + x[:, 1])], axis=1)
@@ -236,9 +238,10 @@ def test_rocket_turns_against_its_gimbal():
     assert rate[3:5] == pytest.approx(force / 8.0 - [0, g]) and rate[5] == pytest.approx(torque / (8.0 * gyration**2))
 
 
-def test_rocket_lands():
+@pytest.mark.parametrize("num", [1, pytest.param(3, marks=pytest.mark.prove)])
+def test_rocket_lands(num):
     problem = optctl.make("rocket")
-    starts = problem.initial_state.sample(np.random.default_rng(3), 3)
+    starts = problem.initial_state.sample(np.random.default_rng(3), num)
     best = optctl.solve(problem, starts)
     last = best.trajectory.states[:, -1]
     assert best.ok.all() and np.abs(last[:, :2]).max() < 0.2 and np.abs(last[:, 2:6]).max() < 0.1

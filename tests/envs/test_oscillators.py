@@ -51,15 +51,16 @@ def test_van_der_pol_with_free_and_bounded_force():
     assert solution.value == pytest.approx(2.866952422563, rel=1e-9)
     assert solution.trajectory.costates[0] == pytest.approx([4.87418722, 0.82339739], abs=2e-7)
     bounded = optctl.make("van-der-pol", force=(-0.3, 1.0), dt=0.0125, steps=400).replace(horizon="finite")
-    assert solve(bounded, [1.0, 0.0], method="collocation").value == pytest.approx(2.867261045220, rel=1e-6)
+    found = solve(bounded, [1.0, 0.0], method="collocation", num_starts=2)
+    assert found.value == pytest.approx(2.867261045220, rel=1e-6)
 
 
-@pytest.mark.parametrize(("start", "T"), [((1, 0), 1.823476581937), ((2, 0), np.pi), ((0, 1), 1.994827366286)])
-def test_least_time_to_stop_a_harmonic_oscillator(start, T):
+def test_least_time_to_stop_a_harmonic_oscillator():
+    """From (1, 0); from other starts the same problem is solved in tests/solvers/test_optima.py."""
     problem = optctl.make("harmonic-oscillator", goal="minimum-time", damping=0.0, dt=0.02, steps=100)
-    solution = solve(problem, np.array(start, dtype=float))
+    solution = solve(problem, [1.0, 0.0])
     assert solution.verdict is Verdict.EXTREMAL
-    assert solution.final_time == pytest.approx(T, rel=1e-4)
+    assert solution.final_time == pytest.approx(1.823476581937, rel=1e-4)
 
 
 def test_least_energy_to_stop_a_harmonic_oscillator():

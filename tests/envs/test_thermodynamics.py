@@ -135,7 +135,7 @@ def test_first_law_along_every_path(name, potential, protocol):
 def test_heat_of_relaxation():
     # A trap that jumps by 2 and waits: the mean energy ½·4 + ½ relaxes to ½, so heat −2 (1 − e^{−2t}) is absorbed, no work done.
     problem = optctl.make("moved-trap")
-    starts = problem.initial_state.sample(np.random.default_rng(4), 20_000)
+    starts = problem.initial_state.sample(np.random.default_rng(4), 5_000)
     balance = energetics(replayed(problem, np.full(50, 2.0), starts, seed=5), moved_potential)
     mean, error = mean_and_error(balance.heat[:, -1])
     assert mean == pytest.approx(-2 * (1 - np.exp(-2.0)), abs=4 * error)
@@ -149,7 +149,7 @@ def test_a_demon_extracts_work_and_open_loop_cannot():
     assert problem.y_names == ("position", "centre", "elapsed")
     assert optctl.make("moved-trap").y_names == ("centre", "elapsed")
     wide = problem.replace(control_bounds={"next_centre": (-10.0, 10.0)})
-    starts = wide.initial_state.sample(np.random.default_rng(0), 200)
+    starts = wide.initial_state.sample(np.random.default_rng(0), 100)
     plans = solve(wide, starts)
     x0 = starts[:, 0]
     assert plans.values == pytest.approx((0.1 - x0) ** 2 / 7 - x0**2 / 2, abs=0.01)

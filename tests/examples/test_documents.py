@@ -31,9 +31,13 @@ BEFORE = {
 }
 """What a block takes for granted, by page and number."""
 FEWER = {
-    ("README.md", 1): {"warm_start=True": "warm_start=SHORT, budget_seconds=0.5", "num_starts=64": "num_starts=4"},
+    ("README.md", 1): {
+        "warm_start=True": "warm_start=SHORT, budget_seconds=0.5",
+        "num_starts=64": "num_starts=4",
+        "steps=150": "steps=40",
+    },
     ("docs/batched.md", 1): {"1000": "2", "10_000": "2"},
-    ("docs/transforms.md", 1): {"default_rng(0), 8)": "default_rng(0), 1)"},
+    ("docs/transforms.md", 1): {"default_rng(0), 8)": "default_rng(0), 1)", '"pendulum")': '"pendulum", steps=30)'},
     ("docs/batched.md", 2): {"horizon=20": "horizon=5", "num_starts=8": "num_starts=2"},
     ("docs/families/quantum.md", 2): {
         "steps=120": "steps=40",

@@ -1,8 +1,13 @@
-"""Which problems of the catalogue are compiled at every test, and which only by `make prove`."""
+"""Problems of the catalogue for tests of all of them, and which are compiled at every test and which only by `make prove`."""
+
+import functools
 
 import pytest
 
-from optctl.envs import CATALOGUE
+from optctl.envs import CATALOGUE, make
+
+made = functools.cache(make)
+"""A problem is made once in a process and keeps what has been built for it; it is never changed."""
 
 CHOSEN = (
     "pendulum-v1", "stiffened-trap-variance", "fitzhugh-nagumo", "double-integrator-tracking", "double-integrator-minimum-time",

@@ -101,7 +101,6 @@ def test_mimo_labels_of_python_control_become_names():
 
 
 def test_labels_that_differ_by_brackets_stay_apart():
-    control = pytest.importorskip("control")
     names = {"states": ["x[0]", "x0"], "inputs": ["a", "b"]}
     problem = from_state_space(control.ss(-np.eye(2), np.eye(2), np.eye(2), np.zeros((2, 2)), **names), dt=0.1)
     assert list(problem.state) == ["x_0", "x0"]

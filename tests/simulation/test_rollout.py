@@ -10,13 +10,10 @@ import torch
 from scipy import stats
 from torch import nn
 
-from optctl.codegen.cache import load_module
-from optctl.codegen.launch import launch
 from optctl.codegen.warp_source import Target
 from optctl.envs import make
 from optctl.errors import ArgumentError
 from optctl.simulation import make_vec
-from optctl.simulation.rollout_source import EnvironmentRollout
 
 BUFFERS = ("state", "obs", "episode_steps", "params")
 PROBLEMS = {
@@ -128,7 +125,7 @@ def test_threads_do_not_change_bits():
 
 
 @pytest.mark.parametrize("policy", ["given", "random", "tanh"])
-def test_the_kernel_of_a_gpu_computes_the_same(policy):
+def test_the_kernel_of_a_gpu_computes_the_same(policy, monkeypatch):
     """Its source, one environment to a tile, compiled for the CPU: the scaffold is the same, the arithmetic that of CUDA's names."""
     problem, num, steps = tiny.driven(observation_noise=0.1), 5, 12
     env = make_vec(problem, num, randomize=True, dtype="float64")
@@ -136,20 +133,14 @@ def test_the_kernel_of_a_gpu_computes_the_same(policy):
     begun = env.state_dict()
     chosen = POLICIES[policy](env, steps)
     states, rewards, _ = env.rollout(chosen, steps, save_every=4)
-    source = EnvironmentRollout(problem, Target("float64", "cuda"), shared_params=False, randomize=True)
-    actions, given, weights = env._rollouts.actions_of(chosen)
-    kernel = load_module(source.rollout_source(actions, record=False)).rollout
-    assert source.width == 1
     other = make_vec(problem, num, randomize=True, dtype="float64")
     other.load_state_dict(begun)
-    saved, sums, none = torch.empty(3, num, 2).double(), torch.empty(3, num).double(), torch.empty(1).double()
-    given, weights = (none if a is None else a for a in (given, weights))
-    now = other.buffers
-    arguments = [given, weights, now.state, now.params, now.clock, now.episode, now.key, now.obs, saved, sums, none, num,
-                 steps, 5, 4]  # fmt: skip
-    launch(kernel, num, arguments, torch.device("cpu"), 1)
-    torch.testing.assert_close(saved.transpose(0, 1), states, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(sums.T, rewards, rtol=1e-12, atol=1e-12)
+    written_for, gpu = [], Target("float64", "cuda")
+    monkeypatch.setattr("optctl.simulation.rollout.target", lambda *_: written_for.append(gpu) or gpu)
+    again = other.rollout(chosen, steps, save_every=4)
+    assert written_for == [gpu]
+    torch.testing.assert_close(again.states, states, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(again.rewards, rewards, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(other.obs, env.obs, rtol=1e-12, atol=1e-12)
 
 

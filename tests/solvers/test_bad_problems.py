@@ -27,7 +27,7 @@ def scalar(cost, **rest):
     )  # fmt: skip
 
 
-UNREACHABLE = optima.minimum_energy(20).replace(control_bounds={"u": (-0.1, 0.1)})
+UNREACHABLE = optima.minimum_energy(10).replace(control_bounds={"u": (-0.1, 0.1)})
 OUTSIDE = optima.minimum_energy(20).replace(state_bounds={"x0": (0.5, 2.0)})
 CONTRADICTION = optima.minimum_energy(20).replace(path_constraints=lambda x, u, p: ca.vertcat(u[0] + 1, 1 - u[0]))
 NO_NUMBER = optima.minimum_energy(20).replace(dynamics=lambda x, u, p: ca.vertcat(x[1], ca.log(x[0] - 5) + u[0]))
@@ -51,11 +51,11 @@ DOWNHILL = scalar(lambda x, u, p: -x[0])
 )  # fmt: skip
 def test_the_status_says_why(problem, methods, statuses):
     for method in methods:
-        began = time.monotonic()
-        solution = solve(problem, problem.initial_state.location, method=method)
+        began = time.process_time()
+        solution = solve(problem, problem.initial_state.location, method=method, num_starts=2)
         assert solution.status in statuses, (method, solution)
         assert solution.verdict is Verdict.NOT_CONVERGED, (method, solution)
-        assert time.monotonic() - began < 60  # not a measurement: a guard against hanging
+        assert time.process_time() - began < 60  # not a measurement: a guard against hanging
 
 
 def test_the_start_outside_the_bounds_is_named():

@@ -173,7 +173,7 @@ def test_a_curved_plant_inside_bounds_by_coarse_dynamic_programming():
     batch = solve_many(problem, starts)
     assert batch.ok.all()
     assert (batch.trajectory.states[:, 1:, 1] < -0.05 + 1e-7).any()  # the bound is reached by some
-    for i in range(0, 32, 8):
+    for i in (0, 16):
         other = solve(problem, starts[i], method="multiple_shooting")
         assert batch.values[i] == pytest.approx(other.value, rel=1e-6)
         assert batch[i].verdict is Verdict.EXTREMAL
@@ -206,11 +206,13 @@ def test_a_firm_start_keeps_the_side_of_the_obstacle_and_is_no_worse_than_its_gu
     assert (again.values <= np.repeat(guess.values, 3) * (1 + 1e-7)).all()
 
 
-@pytest.mark.parametrize(("num", "compared"), [(6, 2), pytest.param(40, 12, marks=pytest.mark.prove)])
-def test_every_start_of_a_batch_finds_the_best_way_round(num, compared):
+@pytest.mark.parametrize(
+    ("num", "compared", "method"), [(4, 1, "ddp"), pytest.param(40, 12, "auto", marks=pytest.mark.prove)]
+)  # so few would not be solved as a batch if no method were named
+def test_every_start_of_a_batch_finds_the_best_way_round(num, compared, method):
     problem = slalom()
     starts = problem.initial_state.sample(np.random.default_rng(3), num)
-    batch = solve_many(problem, starts)
-    assert batch.certified.all()
+    batch = solve_many(problem, starts, method=method)
+    assert batch.certified.all() and batch.solver == "ddp"
     best = solve_many(problem, starts[:compared], method="multiple_shooting", num_starts=12).values
     assert (batch.values[:compared] <= best * (1 + 1e-6)).all()

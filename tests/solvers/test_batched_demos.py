@@ -117,14 +117,6 @@ def test_constrained_problems_have_demonstrations_too(tmp_path):
     assert 0.6 - 1e-6 < found.trajectory.states[:, 1:, 0].max() < 0.6 + 1e-8
 
 
-def test_gains_of_a_large_gate_are_those_of_its_own_plant(tmp_path):
-    problem = envs.make("exchange-gate")
-    found = demos.generate(problem, 2, tmp_path, randomize=True)
-    assert len(found) == 2 and np.ptp(found.params, axis=0).max() > 0
-    for i in range(2):
-        np.testing.assert_allclose(found.gains[i], tvlqr(problem, found.trajectory[i], found.params[i]).K, rtol=1e-9)
-
-
 def test_minari_gets_what_the_environment_would_have_given(tmp_path, monkeypatch):
     import minari
 
@@ -159,19 +151,31 @@ def test_the_command_writes_a_set_and_its_description(tmp_path, capsys):
     assert len(demos.load(tmp_path / demos.NAME)) == 6
 
 
-def test_large_gates_go_by_their_propagators_and_have_gains_and_costates(tmp_path):
-    """32 states: GRAPE instead of sweeps, the gains by LQR along the trajectory; λ(0) against differences of the cost."""
+@pytest.fixture(scope="module")
+def gates(tmp_path_factory):
+    """32 states: GRAPE instead of sweeps, the gains by LQR along the trajectory."""
     problem = envs.make("exchange-gate")
-    found = demos.generate("exchange-gate", 2, tmp_path)
-    assert found.gains.shape == (2, problem.steps, problem.n_u, problem.n_x)
-    assert (found.gains != 0).any()
+    return problem, demos.generate(problem, 2, tmp_path_factory.mktemp("gates"), randomize=True)
+
+
+def test_gains_of_a_large_gate_are_those_of_its_own_plant(gates):
+    problem, found = gates
+    assert len(found) == 2 and np.ptp(found.params, axis=0).max() > 0
+    assert found.gains.shape == (2, problem.steps, problem.n_u, problem.n_x) and (found.gains != 0).any()
+    for i in range(2):
+        np.testing.assert_allclose(found.gains[i], tvlqr(problem, found.trajectory[i], found.params[i]).K, rtol=1e-9)
+
+
+def test_costates_of_a_large_gate_are_the_slope_of_its_cost(gates):
+    problem, found = gates
+    p = found.params[0]
 
     def cost(x):
         total = 0.0
         for k, u in enumerate(found.trajectory.controls[0]):
-            x, c = problem.step_function(x, u, problem.param_values, k * problem.dt)
+            x, c = problem.step_function(x, u, p, k * problem.dt)
             total += float(c)
-        return total + float(problem.terminal_cost_function(x, problem.param_values, problem.duration))
+        return total + float(problem.terminal_cost_function(x, p, problem.duration))
 
     start = found.trajectory.states[0, 0]
     direction = np.random.default_rng(0).standard_normal(problem.n_x)

@@ -14,13 +14,20 @@ from optctl.solvers.feedback.safety import SafetyFilter
 from optctl.solvers.methods.lqr import lqr
 
 
-def test_undisturbed_it_costs_the_optimum():
+@pytest.fixture(scope="module")
+def swing_ups():
+    """(problem, starts, optimal costs)."""
     problem = envs.make("pendulum")
-    starts = problem.initial_state.sample(np.random.default_rng(3), 8)
+    starts = problem.initial_state.sample(np.random.default_rng(3), 6)
+    return problem, starts, solve_many(problem, starts).values
+
+
+def test_undisturbed_it_costs_the_optimum(swing_ups):
+    problem, starts, best = swing_ups
     controller = MpcController(problem, horizon=15)
     assert isinstance(controller, Controller)
     run = rollout(problem, controller, starts)
-    np.testing.assert_allclose(run.total_cost, solve_many(problem, starts).values, rtol=1e-8)
+    np.testing.assert_allclose(run.total_cost, best, rtol=1e-8)
 
 
 @pytest.mark.parametrize("given", [True, False], ids=["costates", "no costates"])
@@ -78,14 +85,11 @@ def test_in_real_time_the_feedback_is_ready_before_the_state_and_exact_where_the
         np.testing.assert_allclose(controller(somewhere, k * problem.dt), -somewhere @ gain.K.T, rtol=1e-6)
 
 
-def test_in_real_time_nothing_but_a_product_waits_for_the_state(monkeypatch):
-    problem = envs.make("pendulum")
-    starts = problem.initial_state.sample(np.random.default_rng(3), 6)
+def test_in_real_time_nothing_but_a_product_waits_for_the_state(swing_ups, monkeypatch):
+    problem, starts, best = swing_ups
     controller = MpcController(problem, horizon=20, iterations=1, real_time=True)
     run = rollout(problem, controller, starts)
-    np.testing.assert_allclose(
-        run.total_cost, solve_many(problem, starts).values, rtol=1e-8
-    )  # undisturbed: the optimum
+    np.testing.assert_allclose(run.total_cost, best, rtol=1e-8)  # undisturbed: the optimum
     starts = 0.02 * np.random.default_rng(3).standard_normal((6, 2))  # near upright, where the torque is free
     controller.reset(starts, problem.param_values[None])
     monkeypatch.setattr(controller, "replan", None)  # a launch would fail

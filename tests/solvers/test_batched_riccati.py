@@ -148,7 +148,7 @@ def test_bad_arguments():
 
 
 def test_many_states_take_the_narrow_kernel():
-    problem = envs.make("mass-spring", masses=25, steps=3)  # 50 states, and 1 for affine terms
+    problem = envs.make("mass-spring", masses=25, steps=2)  # 50 states, and 1 for affine terms
     p = plants(problem, 2)
     batch = riccati.lqr(problem, p, horizon="finite")
     same(batch, lqr(problem, horizon="finite", params=p[1]), 1)

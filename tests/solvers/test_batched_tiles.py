@@ -190,4 +190,4 @@ def test_what_does_not_fit_a_block_is_named():
 
 
 def test_the_source_for_gpus_compiles_without_one(compile_for_gpus):
-    compile_for_gpus(tiles.source(5, 2))
+    compile_for_gpus(tiles.source(3, 1))

@@ -146,14 +146,16 @@ def test_a_large_ensemble_has_the_mean_of_its_systems():
     assert found.infidelity[0] < 0.5 * (1 - job.fidelity(u))
 
 
-@pytest.mark.parametrize("gate", ["cnot", "qft"])
-def test_gates_are_as_good_as_those_of_qutip(gate):
+@pytest.mark.parametrize(
+    ("gate", "compared"), [("cnot", True), ("qft", False), pytest.param("qft", True, marks=pytest.mark.prove)]
+)
+def test_gates_are_as_good_as_those_of_qutip(gate, compared):
     job = task(gate)
     found = grape(job, restarts=8)
     ours = 1 - job.fidelity(found.pulses[found.best])
     assert ours < 1.1e-10
     assert (found.infidelity < 1e-9).all()
-    assert ours < 1 - job.fidelity(qutip_pulse(job, 1e-10)) + 1e-9
+    assert not compared or ours < 1 - job.fidelity(qutip_pulse(job, 1e-10)) + 1e-9
 
 
 @pytest.mark.parametrize(("duration", "best"), [(0.5, 0.331299546052), (1.0, 0.577029386692)])
@@ -298,7 +300,7 @@ def test_solve_by_grape_finds_and_certifies_the_optimum_of_the_qubit(duration, b
 def test_grape_agrees_with_differential_dynamic_programming(name):
     problem = optctl.make(name)
     x0 = problem.initial_state.location
-    mine = optctl.solve(problem, x0, method="grape", num_starts=24)
+    mine = optctl.solve(problem, x0, method="grape", num_starts=8)
     theirs = optctl.solve(problem, x0, method="ddp", guess=mine.trajectory)
     assert mine.verdict is Verdict.EXTREMAL and mine.certificate.resimulation < 1e-9
     assert mine.value <= theirs.value + 1e-10

@@ -65,17 +65,20 @@ def test_multiple_shooting_equals_the_closed_form_of_the_held_control():
     assert solution.verdict is Verdict.PROVED
 
 
-@pytest.mark.parametrize("method", ["collocation", "pontryagin"])
-def test_bounded_van_der_pol(method):
-    problem = optima.van_der_pol(400 if method == "collocation" else 50, (-0.3, 1.0))
-    assert solve(problem, [0, 1], method=method).value == pytest.approx(2.867261045220, rel=1e-6)
+@pytest.mark.parametrize(
+    ("method", "steps", "options"), [("collocation", 200, {"num_starts": 2}), ("pontryagin", 50, {})]
+)
+def test_bounded_van_der_pol(method, steps, options):
+    problem = optima.van_der_pol(steps, (-0.3, 1.0))
+    assert solve(problem, [0, 1], method=method, **options).value == pytest.approx(2.867261045220, rel=1e-6)
 
 
 def test_hyper_sensitive_by_collocation_and_multiple_but_not_single_shooting():
-    problem = optima.hyper_sensitive(400)
-    assert solve(problem, [1.5], method="collocation", degree=5).value == pytest.approx(1.330806904943, rel=1e-8)
-    assert solve(problem, [1.5], method="pontryagin").value == pytest.approx(1.330806904943, rel=1e-8)
-    single = solve(problem, [1.5], method="pontryagin", segments=1, time_limit=1.0)
+    problem = optima.hyper_sensitive(200)
+    radau = solve(problem, [1.5], method="collocation", degree=5)
+    multiple = solve(problem, [1.5], method="pontryagin", guess=radau.trajectory)
+    assert [radau.value, multiple.value] == pytest.approx([1.330806904943] * 2, rel=1e-8)
+    single = solve(problem, [1.5], method="pontryagin", segments=1, time_limit=0.3)
     assert single.status is Status.SHOOTING_FAILED
     assert single.verdict is Verdict.NOT_CONVERGED
 
@@ -85,7 +88,7 @@ def test_cart_pole_swing_up_of_kelly_and_a_better_basin():
     line = Guess(np.linspace(np.zeros(4), [1, np.pi, 0, 0], 101), np.zeros((100, 1)))
     local = solve(problem, np.zeros(4), method="collocation", guess=line, degree=5)
     assert local.value == pytest.approx(58.80766746, rel=1e-6)
-    best = solve(problem, np.zeros(4), method="collocation")
+    best = solve(problem, np.zeros(4), method="collocation", num_starts=4)
     # several guesses find a second basin, below the published one; indirect shooting confirms it
     polished = solve(problem.replace(state_bounds={}), np.zeros(4), method="pontryagin", guess=best.trajectory)
     assert polished.status.ok
@@ -113,9 +116,8 @@ def test_minimum_time(problem, T, rel):
 
 
 def test_brachistochrone():
-    assert solve(optima.brachistochrone(), [0, 10, 0], method="collocation").value == pytest.approx(
-        1.801295483014, rel=1e-9
-    )
+    solution = solve(optima.brachistochrone(), [0, 10, 0], method="collocation", num_starts=3)
+    assert solution.value == pytest.approx(1.801295483014, rel=1e-9)
 
 
 def test_bryson_denham_does_not_undercut_the_optimum():
@@ -131,9 +133,11 @@ def test_singular_arc():
 
 @pytest.mark.parametrize("method", ["ddp", "multiple_shooting", "collocation", "pontryagin"])
 def test_costates_are_the_gradient_of_the_optimal_cost(method):
-    problem, x0, eps = optima.van_der_pol(), np.array([0.0, 1.0]), 1e-4
-    gradient = [
-        (solve(problem, x0 + d, method=method).value - solve(problem, x0 - d, method=method).value) / (2 * eps)
-        for d in eps * np.eye(2)
-    ]
-    np.testing.assert_allclose(solve(problem, x0, method=method).trajectory.costates[0], gradient, atol=1e-5)
+    problem, x0, d = (
+        optima.van_der_pol(),
+        np.array([0.0, 1.0]),
+        1e-4 * np.array([0.8, -0.6]),
+    )  # both entries in one slope
+    change = solve(problem, x0 + d, method=method).value - solve(problem, x0 - d, method=method).value
+    slope = solve(problem, x0, method=method).trajectory.costates[0] @ d / 1e-4
+    assert slope == pytest.approx(change / 2e-4, abs=1e-5)

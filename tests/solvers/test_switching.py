@@ -44,7 +44,7 @@ def test_switch_times_to_ten_digits(problem, value, arcs):
 def test_least_time_of_the_qubit():
     # bang, singular (no field), bang; T_QSL = 2 arccos(7/24)/√17 + 2 arcsin(7/(4√5))
     exact = 2 * np.arccos(7 / 24) / np.sqrt(17) + 2 * np.arcsin(7 / (4 * np.sqrt(5)))
-    solution = solve(optima.bukov_time(), optima.bukov_time().initial_state.location, method="switching")
+    solution = arcs(optima.bukov_time())
     assert solution.value == pytest.approx(exact, abs=1e-10)
     assert [kind for kind, _ in solution.arcs] == ["high", "singular", "low"]
 
@@ -136,8 +136,9 @@ STRING = 2 * np.sqrt(3) + np.pi / 3
 """From (−2, 0) to (2, 0) round the unit disc: two tangents of √3, and 60° of the circle."""
 
 
-def arcs(problem, **rest):
-    solution = solve(problem, problem.initial_state.location, method="switching", **rest)
+def arcs(problem):
+    patient = {"time_limit": 600.0}  # not a measurement: other work on the machine may take most of the time
+    solution = solve(problem, problem.initial_state.location, method="switching", **patient)
     assert solution.verdict is Verdict.EXTREMAL, solution
     assert solution.certificate.resimulation < 1e-9
     assert solution.certificate.hamiltonian_drift < 1e-7 * (1 + abs(solution.value))
@@ -152,11 +153,11 @@ def durations(solution):
     return [duration for _, duration in solution.arcs]
 
 
-def gradient_of_the_optimum(problem, guess, eps=1e-4):
-    """∂J*/∂x0 by central differences."""
-    x0 = problem.initial_state.location
-    value = lambda x: solve(problem, x, method="switching", guess=guess).value
-    return [(value(x0 + d) - value(x0 - d)) / (2 * eps) for d in eps * np.eye(len(x0))]
+def slope_of_the_optimum(problem, guess, direction, eps=1e-4):
+    """∂J*/∂x0 along a direction by a central difference."""
+    x0, step = problem.initial_state.location, eps * np.asarray(direction)
+    ahead, back = (solve(problem, x, method="switching", guess=guess).value for x in (x0 + step, x0 - step))
+    return (ahead - back) / (2 * eps)
 
 
 @pytest.mark.parametrize("as_path", [False, True], ids=["state bound", "path constraint"])
@@ -275,8 +276,9 @@ def test_two_touches_of_a_disc():
     assert kinds(solution) == ["free, free", "path 0", "free, free", "path 0", "free, free"]
     direct = solve(wide_disc(240), [-2.0, 0.5, 0.0, 0.0], method="collocation", guess=solution.trajectory)
     assert solution.value == pytest.approx(direct.value, rel=1e-7)
-    gradient = gradient_of_the_optimum(wide_disc(), solution)
-    np.testing.assert_allclose(solution.trajectory.costates[0], gradient, rtol=1e-7)
+    direction = [0.5, -0.3, 0.7, -0.4]  # every costate counts, and they do not cancel
+    slope = slope_of_the_optimum(wide_disc(), solution, direction)
+    assert solution.trajectory.costates[0] @ direction == pytest.approx(slope, rel=1e-7)
 
 
 def test_an_arc_in_place_of_two_touches_is_not_certified():

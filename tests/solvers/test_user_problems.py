@@ -61,7 +61,7 @@ def test_arcs(problem, value, rel, kinds):
     ids=lambda v: getattr(v, "name", ""),
 )
 def test_collocation(problem, value, rel):
-    solution = solve(problem, problem.initial_state.location, method="collocation")
+    solution = solve(problem, problem.initial_state.location, method="collocation", num_starts=3)
     assert solution.verdict is Verdict.EXTREMAL, solution
     assert solution.value == pytest.approx(value, rel=rel)
     assert solution.certificate.resimulation < 1e-4 * (1 + np.abs(solution.trajectory.states).max())
@@ -242,15 +242,22 @@ def glider(**changes):
     ).replace(**changes)  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "limits",
-    [{"terminal_constraints": lambda x, p: x[0] - 0.5}, {"state_bounds": {"v": (-np.inf, 0.4)}}],
-    ids=["one end condition", "one bound"],
-)
-def test_a_single_constraint_in_batches(limits):
-    problem = glider(**limits)
+def solved(problem):
     starts = problem.initial_state.sample(np.random.default_rng(0), 33)
-    batch, one_by_one = solve_many(problem, starts), solve_many(problem, starts[:3], method="multiple_shooting")
+    return problem, starts, solve_many(problem, starts)
+
+
+@pytest.fixture(scope="module")
+def ended():
+    """Gliders that end at x = ½: the problem, starts and solutions."""
+    return solved(glider(terminal_constraints=lambda x, p: x[0] - 0.5))
+
+
+@pytest.mark.parametrize("limit", ["one end condition", "one bound"])
+def test_a_single_constraint_in_batches(limit, ended):
+    bound = {"v": (-np.inf, 0.4)}
+    problem, starts, batch = ended if limit == "one end condition" else solved(glider(state_bounds=bound))
+    one_by_one = solve_many(problem, starts[:3], method="multiple_shooting")
     assert batch.certified.all() and batch.solver == "ddp"
     np.testing.assert_allclose(batch.values[:3], one_by_one.values, rtol=1e-7)
 
@@ -259,10 +266,8 @@ def test_a_single_constraint_in_batches(limits):
 def test_one_interval(method):
     problem = glider(steps=1)
     found = solve(problem, [0.3, 0.0], method=method)
-    scan = [
-        float(problem.step_function([0.3, 0.0], u, problem.param_values, 0.0)[1]) for u in np.linspace(-1, 1, 20_001)
-    ]
-    assert found.value == pytest.approx(min(scan), rel=1e-4)
+    _, scan = problem.step_function([0.3, 0.0], np.linspace(-1, 1, 20_001)[None], problem.param_values, 0.0)
+    assert found.value == pytest.approx(np.min(scan), rel=1e-4)
 
 
 def test_one_interval_of_many_starts_and_of_a_linear_problem():
@@ -275,10 +280,8 @@ def test_one_interval_of_many_starts_and_of_a_linear_problem():
     assert solve_many(linear, starts).values[0] == pytest.approx(solve(linear, starts[0], method="lqr").value, rel=1e-9)
 
 
-def test_every_start_has_its_own_of_a_batch_of_guesses():
-    problem = glider(terminal_constraints=lambda x, p: x[0] - 0.5)
-    starts = problem.initial_state.sample(np.random.default_rng(0), 33)
-    first = solve_many(problem, starts)
+def test_every_start_has_its_own_of_a_batch_of_guesses(ended):
+    problem, starts, first = ended
     for num in (5, 33):  # one by one, and together
         again = solve_many(problem, starts[:num], guess=first.trajectory[:num])
         np.testing.assert_allclose(again.values, first.values[:num], rtol=1e-7)
@@ -343,10 +346,10 @@ def test_collocation_that_lives_on_its_quadrature_is_not_certified():
         stage_cost=lambda x, u, p: u[0] ** 2 + 50 * ca.exp(-(((x[0] - 0.5) / 0.004) ** 2)), dt=0.02, steps=50,
         terminal_cost=lambda x, p: 100 * (x[0] - 1) ** 2,
     )  # fmt: skip
-    coarse = solve(hill, [0.0], method="collocation", resimulation=None)
+    coarse = solve(hill, [0.0], method="collocation", num_starts=3, resimulation=None)
     assert coarse.verdict is Verdict.BEST_FOUND and coarse.value < 1.01
     assert not solve_many(free, [[0.8], [0.5]], method="collocation").certified.any()
-    fine = solve(hill, [0.0], method="collocation")
+    fine = solve(hill, [0.0], method="collocation", num_starts=3)
     assert fine.certificate.cost_defect < 1e-5 and fine.value > 1.05
     assert fine.verdict is Verdict.EXTREMAL
 
