@@ -21,7 +21,7 @@ from optctl.envs import (
     quantum,
     thermodynamics,
     variants,
-)  # fmt: skip
+)
 from optctl.errors import ArgumentError, require
 from optctl.problem import Problem
 

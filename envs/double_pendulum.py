@@ -20,9 +20,15 @@ import casadi as ca
 from optctl.problem import Problem, Uniform
 
 PARAMS = {
-    "mass1": 1.0, "mass2": 1.0, "length1": 1.0, "center1": 0.5, "center2": 1.0, "inertia1": 0.083, "inertia2": 0.33,
+    "mass1": 1.0,
+    "mass2": 1.0,
+    "length1": 1.0,
+    "center1": 0.5,
+    "center2": 1.0,
+    "inertia1": 0.083,
+    "inertia2": 0.33,
     "gravity": 9.81,
-}  # fmt: skip
+}
 
 
 def two_link_dynamics(x, torques, p):
@@ -107,8 +113,17 @@ def reacher(*, torque: float = 2.0, dt: float = 0.04, steps: int = 75) -> Proble
         state={"angle1": "rad", "angle2": "rad", "rate1": "rad/s", "rate2": "rad/s"},
         control={"torque1": "N m", "torque2": "N m"},
         params={
-            "mass1": 1.0, "mass2": 1.0, "length1": 0.5, "length2": 0.5, "center1": 0.25, "center2": 0.25,
-            "inertia1": 0.25 / 12, "inertia2": 0.25 / 12, "gravity": 0.0, "goal_x": 0.5, "goal_y": 0.5,
+            "mass1": 1.0,
+            "mass2": 1.0,
+            "length1": 0.5,
+            "length2": 0.5,
+            "center1": 0.25,
+            "center2": 0.25,
+            "inertia1": 0.25 / 12,
+            "inertia2": 0.25 / 12,
+            "gravity": 0.0,
+            "goal_x": 0.5,
+            "goal_y": 0.5,
         },
         param_ranges={"goal_x": (-0.6, 0.6), "goal_y": (-0.6, 0.6)},
         dynamics=two_link_dynamics,
@@ -116,12 +131,29 @@ def reacher(*, torque: float = 2.0, dt: float = 0.04, steps: int = 75) -> Proble
         control_bounds={"torque1": (-torque, torque), "torque2": (-torque, torque)},
         initial_state=Uniform([-3.0, -2.0, -0.5, -0.5], [3.0, 2.0, 0.5, 0.5]),
         observation=lambda x, p: [
-            ca.cos(x[0]), ca.sin(x[0]), ca.cos(x[1]), ca.sin(x[1]), x[2], x[3], miss(x, p), p.goal_x, p.goal_y,
+            ca.cos(x[0]),
+            ca.sin(x[0]),
+            ca.cos(x[1]),
+            ca.sin(x[1]),
+            x[2],
+            x[3],
+            miss(x, p),
+            p.goal_x,
+            p.goal_y,
         ],
         observation_names=(
-            "cos angle1", "sin angle1", "cos angle2", "sin angle2", "rate1", "rate2", "miss x", "miss y", "goal x", "goal y",
+            "cos angle1",
+            "sin angle1",
+            "cos angle2",
+            "sin angle2",
+            "rate1",
+            "rate2",
+            "miss x",
+            "miss y",
+            "goal x",
+            "goal y",
         ),
         dt=dt,
         steps=steps,
         horizon="infinite",
-    )  # fmt: skip
+    )

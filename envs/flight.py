@@ -49,7 +49,11 @@ def quadrotor(*, dt: float = 0.03, steps: int = 120) -> Problem:
         param_ranges={"mass": (0.44, 0.53), "inertia": (0.0034, 0.0042)},
         dynamics=quadrotor_dynamics,
         stage_cost=lambda x, u, p: (
-            x[0] ** 2 + x[1] ** 2 + 0.5 * (1 - ca.cos(x[2])) + 0.1 * (x[3] ** 2 + x[4] ** 2) + 0.01 * x[5] ** 2
+            x[0] ** 2
+            + x[1] ** 2
+            + 0.5 * (1 - ca.cos(x[2]))
+            + 0.1 * (x[3] ** 2 + x[4] ** 2)
+            + 0.01 * x[5] ** 2
             + 0.1 * _effort(u, p)
         ),
         control_bounds={"left": (0.0, _ROTOR), "right": (0.0, _ROTOR)},
@@ -59,7 +63,7 @@ def quadrotor(*, dt: float = 0.03, steps: int = 120) -> Problem:
         dt=dt,
         steps=steps,
         horizon="infinite",
-    )  # fmt: skip
+    )
 
 
 def quadrotor_flip(*, dt: float = 0.02, steps: int = 60) -> Problem:
@@ -95,12 +99,14 @@ def rocket_dynamics(x, u, p):
     """
     thrust, direction = u[0], x[2] + u[1]
     return ca.vertcat(
-        x[3], x[4], x[5],
+        x[3],
+        x[4],
+        x[5],
         -thrust * ca.sin(direction) / x[6],
         thrust * ca.cos(direction) / x[6] - p.gravity,
         -thrust * p.arm * ca.sin(u[1]) / (x[6] * p.gyration**2),
         -thrust / p.exhaust,
-    )  # fmt: skip
+    )
 
 
 def rocket(*, dt: float = 0.1, steps: int = 80) -> Problem:
@@ -121,24 +127,27 @@ def rocket(*, dt: float = 0.1, steps: int = 80) -> Problem:
         params={"arm": 1.0, "gyration": 0.8, "exhaust": 2000.0, "gravity": 9.81},
         param_ranges={"arm": (0.9, 1.1), "gyration": (0.72, 0.88)},
         dynamics=rocket_dynamics,
-        stage_cost=lambda x, u, p: (
-            (u[0] / force) ** 2 + 0.1 * (u[1] / gimbal) ** 2 + 0.5 * (x[2] ** 2 + x[5] ** 2)
-        ),
+        stage_cost=lambda x, u, p: (u[0] / force) ** 2 + 0.1 * (u[1] / gimbal) ** 2 + 0.5 * (x[2] ** 2 + x[5] ** 2),
         terminal_cost=lambda x, p: (
             0.1 * (x[0] ** 2 + x[1] ** 2) + (x[3] ** 2 + x[4] ** 2) + 50 * x[2] ** 2 + 10 * x[5] ** 2
         ),
         control_bounds={"thrust": (20.0, force), "gimbal": (-gimbal, gimbal)},
-        initial_state=Uniform(
-            [-20.0, 50.0, -0.3, -5.0, -15.0, -0.1, 9.5], [20.0, 70.0, 0.3, 5.0, -5.0, 0.1, 10.5]
-        ),
+        initial_state=Uniform([-20.0, 50.0, -0.3, -5.0, -15.0, -0.1, 9.5], [20.0, 70.0, 0.3, 5.0, -5.0, 0.1, 10.5]),
         observation=lambda x, p, t: [
-            x[0] / 10, x[1] / 10, x[2], x[3] / 5, x[4] / 5, x[5], x[6] / 10, t / (steps * dt),
+            x[0] / 10,
+            x[1] / 10,
+            x[2],
+            x[3] / 5,
+            x[4] / 5,
+            x[5],
+            x[6] / 10,
+            t / (steps * dt),
         ],
         observation_names=("x/10", "z/10", "tilt", "vx/5", "vz/5", "rate", "mass/10", "elapsed"),
         dt=dt,
         steps=steps,
         horizon="finite",
-    )  # fmt: skip
+    )
 
 
 def lander(*, fuel: bool = False, dt: float = 0.1, steps: int = 80) -> Problem:

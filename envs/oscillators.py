@@ -30,9 +30,11 @@ def _towards(goal: Goal, problem: Problem) -> Problem:
     require(goal in goals, "goal", f"be one of {', '.join(goals)}", f"is {goal!r}")
     if goal == "minimum-energy":
         return problem.replace(
-            name=f"{problem.name}-minimum-energy", stage_cost=lambda x, u, p: 0.5 * ca.sumsqr(u),
-            terminal_constraints=lambda x, p: x, horizon="finite",
-        )  # fmt: skip
+            name=f"{problem.name}-minimum-energy",
+            stage_cost=lambda x, u, p: 0.5 * ca.sumsqr(u),
+            terminal_constraints=lambda x, p: x,
+            horizon="finite",
+        )
     if goal == "minimum-time":
         bounded = bool(np.isfinite(problem.control_high).all())
         require(bounded, "goal", "be another one where the force is not bounded", f"is {goal!r}")
@@ -133,9 +135,17 @@ def parametric(*, depth: float = 0.3, damping_ratio: float = 0.0, dt: float = 0.
 
 
 def duffing(
-    *, goal: Goal = "regulate", stiffness: float = 1.0, cubic: float = 0.15, damping: float = 0.0, drive: float = 0.0,
-    drive_frequency: float = 1.2, max_force: float | None = None, dt: float = 0.1, steps: int = 150,
-) -> Problem:  # fmt: skip
+    *,
+    goal: Goal = "regulate",
+    stiffness: float = 1.0,
+    cubic: float = 0.15,
+    damping: float = 0.0,
+    drive: float = 0.0,
+    drive_frequency: float = 1.2,
+    max_force: float | None = None,
+    dt: float = 0.1,
+    steps: int = 150,
+) -> Problem:
     """q'' = −α q − β q³ − δ q' + F cos Ωt + u: rest in the origin, cost ∫ q² + v² + u² dt.
 
     α > 0: a spring that hardens (β > 0) or softens; α < 0 < β: two wells at q = ±√(−α/β), the origin being the saddle between

@@ -269,8 +269,12 @@ def transmon_gate(
         param_ranges={"anharmonicity": (-0.33 * 2 * np.pi, -0.27 * 2 * np.pi), "amplitude": (0.95, 1.05)},
         dynamics=lambda x, u, p: schroedinger(
             x,
-            [(u[2], number), (0.5 * p.anharmonicity, number @ (number - np.eye(levels))),
-             (0.5 * p.amplitude * u[0], drive_x), (0.5 * p.amplitude * u[1], drive_y)],
+            [
+                (u[2], number),
+                (0.5 * p.anharmonicity, number @ (number - np.eye(levels))),
+                (0.5 * p.amplitude * u[0], drive_x),
+                (0.5 * p.amplitude * u[1], drive_y),
+            ],
             columns=2,
         ),
         terminal_cost=lambda x, p: 1 - average_gate_fidelity(x, gate),
@@ -279,7 +283,7 @@ def transmon_gate(
         duration=duration,
         steps=steps,
         energy=energy,
-    )  # fmt: skip
+    )
 
 
 def kerr_cavity(
@@ -308,8 +312,12 @@ def kerr_cavity(
         param_ranges={"kerr": (1.8, 2.2), "detuning": (-0.1, 0.1)},
         dynamics=lambda x, u, p: schroedinger(
             x,
-            [(p.detuning, number), (-0.5 * p.kerr, number @ (number - np.eye(levels))),
-             (u[0], lower + lower.conj().T), (u[1], 1j * (lower.conj().T - lower))],
+            [
+                (p.detuning, number),
+                (-0.5 * p.kerr, number @ (number - np.eye(levels))),
+                (u[0], lower + lower.conj().T),
+                (u[1], 1j * (lower.conj().T - lower)),
+            ],
         ),
         running=lambda x: guard * (x[levels - 1] ** 2 + x[2 * levels - 1] ** 2),
         terminal_cost=lambda x, p: 1 - state_fidelity(x, ket(levels, 1)),
@@ -318,7 +326,7 @@ def kerr_cavity(
         duration=duration,
         steps=steps,
         energy=energy,
-    )  # fmt: skip
+    )
 
 
 # --- several qubits -----------------------------------------------------------------------------------------------------
@@ -358,10 +366,13 @@ def ising_gate(*, target: str = "cnot", duration: float = 0.75, steps: int = 30,
         lambda u, p: [(0.5 * np.pi * p.coupling, coupling), *((0.5 * u[k], local[k]) for k in range(4))],
         {name: (-10 * np.pi, 10 * np.pi) for name in ("x1", "y1", "x2", "y2")},
         {"coupling": 1.0},
-        target=target, duration=duration, steps=steps, energy=energy,
+        target=target,
+        duration=duration,
+        steps=steps,
+        energy=energy,
         description=f"The gate `{target}` on two spins with Ising coupling and a local drive of each.",
         source="Khaneja, Brockett, Glaser, Phys. Rev. A 63 (2001) 032308.",
-    )  # fmt: skip
+    )
 
 
 def exchange_gate(*, target: str = "cnot", duration: float = 1.0, steps: int = 40, energy: float = 1e-3) -> Problem:
@@ -374,14 +385,21 @@ def exchange_gate(*, target: str = "cnot", duration: float = 1.0, steps: int = 4
     gradient = embed(SIGMA_Z, 0, 2) - embed(SIGMA_Z, 1, 2)
     return _two_qubit_gate(
         "exchange-gate",
-        lambda u, p: [(0.25 * u[0], exchange), (0.25 * p.gradient, gradient),
-                      (0.5 * u[1], embed(SIGMA_X, 0, 2)), (0.5 * u[2], embed(SIGMA_X, 1, 2))],
+        lambda u, p: [
+            (0.25 * u[0], exchange),
+            (0.25 * p.gradient, gradient),
+            (0.5 * u[1], embed(SIGMA_X, 0, 2)),
+            (0.5 * u[2], embed(SIGMA_X, 1, 2)),
+        ],
         {"exchange": (0.0, 4 * np.pi), "x1": (-4 * np.pi, 4 * np.pi), "x2": (-4 * np.pi, 4 * np.pi)},
         {"gradient": 2 * np.pi},
-        target=target, duration=duration, steps=steps, energy=energy,
+        target=target,
+        duration=duration,
+        steps=steps,
+        energy=energy,
         description=f"The gate `{target}` on two electron spins with controlled exchange in a field gradient.",
         source="Loss and DiVincenzo, Phys. Rev. A 57 (1998) 120; Burkard, Ladd, Pan, Nichol, Petta, Rev. Mod. Phys. 95 (2023) 025003.",
-    )  # fmt: skip
+    )
 
 
 def spin_chain(*, spins: int = 5, duration: float = 4.0, steps: int = 40, energy: float = 1e-3) -> Problem:

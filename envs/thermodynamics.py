@@ -109,9 +109,14 @@ def _stiffness_step(x, kappa, p, dt):
 
 
 def stiffened_trap(
-    *, initial: float = 1.0, final: float = 4.0, duration: float = 1.0, steps: int = 50, temperature: float = 1.0,
+    *,
+    initial: float = 1.0,
+    final: float = 4.0,
+    duration: float = 1.0,
+    steps: int = 50,
+    temperature: float = 1.0,
     feedback: bool = False,
-) -> Problem:  # fmt: skip
+) -> Problem:
     """Change a trap's stiffness from `initial` to `final` in `duration` at the least mean work; control: the stiffness.
 
     ΔF = T/2 ln(κ_f/κ_i), and the work is not Gaussian. Its mean depends on the variance of x, so the optimum is that of

@@ -25,11 +25,15 @@ def pendulum_goal(*, torque: float = 12.0) -> Problem:
     strong = pendulum.swing_up(steps=100).replace(control_bounds={"torque": (-torque, torque)})
     return goal_conditioned(strong, {"theta": (-np.pi, np.pi)}).replace(
         observation=lambda x, p: [
-            ca.cos(x[0]), ca.sin(x[0]), x[1], ca.cos(p.goal_theta), ca.sin(p.goal_theta),
+            ca.cos(x[0]),
+            ca.sin(x[0]),
+            x[1],
+            ca.cos(p.goal_theta),
+            ca.sin(p.goal_theta),
         ],
         observation_names=("cos theta", "sin theta", "omega", "cos goal", "sin goal"),
         description="Turn a pendulum with a strong motor to a wanted angle, another one in each episode, and hold it there.",
-    )  # fmt: skip
+    )
 
 
 def cartpole_rail(*, rail: float = 0.4) -> Problem:

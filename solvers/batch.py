@@ -40,9 +40,7 @@ class Batched:
     def _map(self, size: int) -> ca.Function:
         if size not in self._maps:
             threaded = self.threads > 1 and size >= 2
-            self._maps[size] = (
-                self.function.map(size, "thread", self.threads) if threaded else self.function.map(size)
-            )  # fmt: skip
+            self._maps[size] = self.function.map(size, "thread", self.threads) if threaded else self.function.map(size)
         return self._maps[size]
 
     def __call__(self, *arguments: np.ndarray) -> list[np.ndarray]:
@@ -70,4 +68,4 @@ class Batched:
         return [
             a.reshape((num, rows) if columns == 1 and i not in self.sequences else (num, columns, rows))
             for i, (a, (rows, columns)) in enumerate(zip(outputs, shapes, strict=True))
-        ]  # fmt: skip
+        ]

@@ -207,9 +207,11 @@ def violation(problem: Problem, states: np.ndarray, controls: np.ndarray, p: np.
     """Largest violation of bounds, path and terminal constraints along one trajectory."""
     worst = [
         0.0,
-        float(np.max(problem.control_low - controls, initial=0.0)), float(np.max(controls - problem.control_high, initial=0.0)),
-        float(np.max(problem.state_low - states[1:], initial=0.0)), float(np.max(states[1:] - problem.state_high, initial=0.0)),
-    ]  # fmt: skip
+        float(np.max(problem.control_low - controls, initial=0.0)),
+        float(np.max(controls - problem.control_high, initial=0.0)),
+        float(np.max(problem.state_low - states[1:], initial=0.0)),
+        float(np.max(states[1:] - problem.state_high, initial=0.0)),
+    ]
     if problem.path_constraint_function is not None:
         c = problem.path_constraint_function(states[:-1].T, controls.T, p, times[None, :-1])
         worst.append(float(np.max(np.asarray(c), initial=0.0)))
@@ -278,8 +280,7 @@ def gradient_functions(problem: Problem) -> tuple[ca.Function, ca.Function]:
     after, cost = problem.interval_function(x, u, p, t, h)
     hamiltonian = cost + ca.dot(costate, after)
     inner = ca.Function(
-        "h_gradients", [x, u, p, t, h, costate],
-        [after, cost, ca.gradient(hamiltonian, x), ca.gradient(hamiltonian, u)],
-    )  # fmt: skip
+        "h_gradients", [x, u, p, t, h, costate], [after, cost, ca.gradient(hamiltonian, x), ca.gradient(hamiltonian, u)]
+    )
     end = problem.terminal_cost_function(x, p, t)
     return inner, ca.Function("terminal_gradient", [x, p, t], [ca.densify(ca.gradient(end, x))])

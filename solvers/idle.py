@@ -38,10 +38,20 @@ class Awake:
     def restored(self, problem: Problem, found: SolutionBatch) -> SolutionBatch:
         """Solutions of `problem`, its idle controls at rest."""
         return SolutionBatch(
-            problem, found.solver, self._path(found.trajectory), found.statuses, found.residuals, found.params, found.wall_time,
-            gains=self._gains(found.gains), hessians=found.hessians, iterations=found.iterations, basins=found.basins,
-            proved=found.proved, inside=(found, self._restored),
-        )  # fmt: skip
+            problem,
+            found.solver,
+            self._path(found.trajectory),
+            found.statuses,
+            found.residuals,
+            found.params,
+            found.wall_time,
+            gains=self._gains(found.gains),
+            hessians=found.hessians,
+            iterations=found.iterations,
+            basins=found.basins,
+            proved=found.proved,
+            inside=(found, self._restored),
+        )
 
     def _restored(self, found: Solution) -> Solution:
         return found.replace(trajectory=self._path(found.trajectory), gains=self._gains(found.gains))
@@ -96,7 +106,9 @@ def _without(problem: Problem, kept: np.ndarray) -> Problem:
         control={name: problem.control[name] for name in chosen},  # type: ignore[call-overload]
         control_bounds={name: pair for name, pair in problem.control_bounds.items() if name in chosen},
         control_scale={name: scale for name, scale in problem.control_scale.items() if name in chosen},
-        dynamics=of(problem.dynamics_function), stage_cost=of(problem.stage_cost_function), diffusion=None,
+        dynamics=of(problem.dynamics_function),
+        stage_cost=of(problem.stage_cost_function),
+        diffusion=None,
         transition=None if step is None else lambda x, u, q, t: step(x, u, q, t)[0],
         path_constraints=of(problem.path_constraint_function),
-    )  # fmt: skip
+    )

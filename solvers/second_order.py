@@ -68,8 +68,13 @@ def second_order(problem: Problem, trajectory: Trajectory, params: np.ndarray) -
     p = np.broadcast_to(params, (num, problem.n_p))
     inner, outer = _second_derivatives(problem)
     J, H, h_u = inner(
-        flat(x[:, :-1]), flat(u), np.repeat(p, steps, axis=0), flat(times[:, :-1]), flat(np.diff(times)), flat(costates[:, 1:])
-    )  # fmt: skip
+        flat(x[:, :-1]),
+        flat(u),
+        np.repeat(p, steps, axis=0),
+        flat(times[:, :-1]),
+        flat(np.diff(times)),
+        flat(costates[:, 1:]),
+    )
     J = np.swapaxes(J.reshape(num, steps, n_x + n_u, n_x), -1, -2)
     H, h_u = H.reshape(num, steps, n_x + n_u, n_x + n_u), h_u.reshape(num, steps, n_u)
     low, high = problem.control_low, problem.control_high

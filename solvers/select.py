@@ -65,10 +65,18 @@ def _truer(
         if not len(part) or (part[0] != lost[0] and not sure):
             break
         other = solve_list(
-            found.problem, found.trajectory.states[part, 0], p if len(p) == 1 else p[part], solve_multiple_shooting,
-            guess=guess[part] if batched else guess, num_starts=num_starts, seed=seed, tolerance=tolerance,  # type: ignore[index]
-            processes=processes, progress=None, options={},
-        )  # fmt: skip
+            found.problem,
+            found.trajectory.states[part, 0],
+            p if len(p) == 1 else p[part],
+            solve_multiple_shooting,
+            guess=guess[part] if batched else guess,  # type: ignore[index]
+            num_starts=num_starts,
+            seed=seed,
+            tolerance=tolerance,
+            processes=processes,
+            progress=None,
+            options={},
+        )
         sure |= {
             i: s for i, s in zip(part.tolist(), other, strict=True) if s.verdict in (Verdict.PROVED, Verdict.EXTREMAL)
         }
@@ -79,9 +87,15 @@ def _truer(
 
 
 def _polished(
-    problem: Problem, x0: np.ndarray, p: np.ndarray, num_starts: int | None, seed: int, tolerance: float,
-    processes: int | None, progress: Progress | None,
-) -> SolutionBatch | None:  # fmt: skip
+    problem: Problem,
+    x0: np.ndarray,
+    p: np.ndarray,
+    num_starts: int | None,
+    seed: int,
+    tolerance: float,
+    processes: int | None,
+    progress: Progress | None,
+) -> SolutionBatch | None:
     """Direct solutions of all starts, polished together by batched indirect shooting; what that loses, one by one. `None` for a problem
     that it does not take."""
     from optctl.solvers.batched import shooting  # loads warp
@@ -98,9 +112,18 @@ def _polished(
         found.wall_time = time.perf_counter() - started
         return found
     rest = solve_list(
-        problem, x0[lost], p if len(p) == 1 else p[lost], solve_pontryagin, guess=None, num_starts=num_starts, seed=seed,
-        tolerance=tolerance, processes=processes, progress=None, options={},
-    )  # fmt: skip
+        problem,
+        x0[lost],
+        p if len(p) == 1 else p[lost],
+        solve_pontryagin,
+        guess=None,
+        num_starts=num_starts,
+        seed=seed,
+        tolerance=tolerance,
+        processes=processes,
+        progress=None,
+        options={},
+    )
     members = list(found)
     for i, solution in zip(lost, rest, strict=True):
         members[i] = solution
@@ -263,9 +286,16 @@ def solve(
     check_problem(problem)
     states = check_states(problem, x0)
     batch = solve_many(
-        problem, states, method=method, params=params, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance,
+        problem,
+        states,
+        method=method,
+        params=params,
+        guess=guess,
+        num_starts=num_starts,
+        seed=seed,
+        tolerance=tolerance,
         **options,
-    )  # fmt: skip
+    )
     return batch if np.ndim(x0) > 1 else batch[0]
 
 
@@ -298,9 +328,16 @@ def solve_grape(
     from optctl.solvers.batched import bilinear as kernel  # loads warp
 
     return kernel.solve_grape(
-        problem, x0, params=params, guess=guess, num_starts=num_starts, seed=seed, tolerance=tolerance, max_iterations=max_iterations,
+        problem,
+        x0,
+        params=params,
+        guess=guess,
+        num_starts=num_starts,
+        seed=seed,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
         device=device,
-    )  # fmt: skip
+    )
 
 
 @in_turn
@@ -327,8 +364,15 @@ def solve_pontryagin(
         path = direct[0].trajectory
     left = time_limit - (time.perf_counter() - started)
     extremal = pontryagin.shoot(
-        problem, x0, path, params=params, segments=segments, tolerance=tolerance, max_iterations=max_iterations, time_limit=left
-    )  # fmt: skip
+        problem,
+        x0,
+        path,
+        params=params,
+        segments=segments,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        time_limit=left,
+    )
     return extremal.replace(wall_time=time.perf_counter() - started)
 
 
@@ -381,9 +425,15 @@ def _direct(
     if stage == "finer":
         assert before is not None
         return solve_collocation(
-            problem, x0, params=p, guess=before.trajectory, intervals=_FINER * problem.steps, tolerance=1e-9, held=True,
+            problem,
+            x0,
+            params=p,
+            guess=before.trajectory,
+            intervals=_FINER * problem.steps,
+            tolerance=1e-9,
+            held=True,
             time_limit=time_limit,
-        )  # fmt: skip
+        )
     common: dict[str, Any] = {"params": p, "tolerance": 1e-9, "processes": 1, "time_limit": time_limit}
     return solve_many(problem, x0[None], method=stage, **common)[0]
 

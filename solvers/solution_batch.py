@@ -154,7 +154,14 @@ def collect(problem: Problem, solutions: list[Solution], p: np.ndarray, wall_tim
     }
     residuals = {name: values for name, values in residuals.items() if not np.isnan(values).all()}
     return SolutionBatch(
-        problem, solutions[0].solver, Trajectory.stack([s.trajectory for s in solutions]), [s.status for s in solutions],
-        residuals, p, wall_time, gains=None if any(g is None for g in gains) else np.stack(gains),  # type: ignore[arg-type]
-        iterations=np.array([s.iterations for s in solutions]), members=solutions,
-    )  # fmt: skip
+        problem,
+        solutions[0].solver,
+        Trajectory.stack([s.trajectory for s in solutions]),
+        [s.status for s in solutions],
+        residuals,
+        p,
+        wall_time,
+        gains=None if any(g is None for g in gains) else np.stack(gains),  # type: ignore[arg-type]
+        iterations=np.array([s.iterations for s in solutions]),
+        members=solutions,
+    )

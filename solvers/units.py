@@ -58,11 +58,20 @@ class Units:
     def restored(self, problem: Problem, batch: SolutionBatch) -> SolutionBatch:
         """Solutions of `problem` from those in these units."""
         return SolutionBatch(
-            problem, batch.solver, _scaled(batch.trajectory, self.state, self.control, self.cost), batch.statuses,
-            batch.residuals, batch.params, batch.wall_time, gains=self.gains(batch.gains), hessians=self.hessians(batch.hessians),
-            iterations=batch.iterations, basins=batch.basins, proved=batch.proved,
+            problem,
+            batch.solver,
+            _scaled(batch.trajectory, self.state, self.control, self.cost),
+            batch.statuses,
+            batch.residuals,
+            batch.params,
+            batch.wall_time,
+            gains=self.gains(batch.gains),
+            hessians=self.hessians(batch.hessians),
+            iterations=batch.iterations,
+            basins=batch.basins,
+            proved=batch.proved,
             inside=(batch, lambda found: self._restored(found, problem.name)),
-        )  # fmt: skip
+        )
 
     def _restored(self, found: Solution, name: str) -> Solution:
         scale = found.certificate.cost_scale
@@ -157,29 +166,40 @@ def _stated(
         rows = zip(names, lows, highs, units, strict=True)
         return {name: (float(low / unit), float(high / unit)) for name, low, high, unit in rows if name in given}
 
-    scales = {name: problem.control_scale[name] / float(c) for name, c in zip(problem.control, control, strict=True)
-              if name in problem.control_scale}  # fmt: skip
+    scales = {
+        name: problem.control_scale[name] / float(c)
+        for name, c in zip(problem.control, control, strict=True)
+        if name in problem.control_scale
+    }
     start, whole = problem.initial_state, None
     location, spread = start.location / state, start.spread / state
     if problem.discrete:
         whole = lambda x, u, q, t: step(state * x, control * u, vector(q), t)[0] / state
     diffusion, observation = problem.diffusion_function, problem.observation_function
     return problem.replace(
-        dynamics=of(problem.dynamics_function, state), transition=whole, stage_cost=of(problem.stage_cost_function, cost),
+        dynamics=of(problem.dynamics_function, state),
+        transition=whole,
+        stage_cost=of(problem.stage_cost_function, cost),
         terminal_cost=None if problem.terminal_cost is None else at_end(problem.terminal_cost_function, cost),
         path_constraints=of(problem.path_constraint_function, path),
         terminal_constraints=at_end(problem.terminal_constraint_function, end),
         diffusion=of(diffusion, np.tile(state[:, None], (1, problem.n_w)) if diffusion is not None else 1.0),
         observation=None if problem.observation is None else at_end(observation),
-        control_bounds=limits(problem.control, problem.control_low, problem.control_high, control, problem.control_bounds),
+        control_bounds=limits(
+            problem.control, problem.control_low, problem.control_high, control, problem.control_bounds
+        ),
         state_bounds=limits(problem.state, problem.state_low, problem.state_high, state, problem.state_bounds),
         control_scale=scales,
         initial_state=Normal(location, spread) if start.kind == "normal" else Uniform(location, location + spread),
-    )  # fmt: skip
+    )
 
 
 def _scaled(path: Trajectory, state: np.ndarray, control: np.ndarray, cost: float) -> Trajectory:
     return Trajectory(
-        path.times, path.states * state, path.controls * control, path.costs * cost, path.terminal_cost * cost,
+        path.times,
+        path.states * state,
+        path.controls * control,
+        path.costs * cost,
+        path.terminal_cost * cost,
         None if path.costates is None else path.costates * cost / state,
-    )  # fmt: skip
+    )

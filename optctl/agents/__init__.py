@@ -37,10 +37,14 @@ def _load(place: str) -> Any:
 
 
 AGENTS: dict[str, Entry] = {
-    "sac": Entry("optctl.agents.off_policy.sac:SAC", "optctl.agents.off_policy.sac:SACConfig", "off_policy", cloneable=True),
-    "td3": Entry("optctl.agents.off_policy.td3:TD3", "optctl.agents.off_policy.td3:TD3Config", "off_policy", cloneable=True),
+    "sac": Entry(
+        "optctl.agents.off_policy.sac:SAC", "optctl.agents.off_policy.sac:SACConfig", "off_policy", cloneable=True
+    ),
+    "td3": Entry(
+        "optctl.agents.off_policy.td3:TD3", "optctl.agents.off_policy.td3:TD3Config", "off_policy", cloneable=True
+    ),
     "ppo": Entry("optctl.agents.on_policy.ppo:PPO", "optctl.agents.on_policy.ppo:PPOConfig", "on_policy"),
-}  # fmt: skip
+}
 """Name → entry."""
 
 __all__ = ["AGENTS", "Entry"]

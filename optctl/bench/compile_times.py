@@ -44,10 +44,16 @@ def _measure(names: Sequence[str]) -> None:
 
     seconds(
         Problem(
-            name="nothing", state=["x"], control=["u"], transition=lambda x, u, p: x, stage_cost=lambda x, u, p: 0 * x[0],
-            initial_state=Fixed([0.0]), dt=1.0, steps=1,
+            name="nothing",
+            state=["x"],
+            control=["u"],
+            transition=lambda x, u, p: x,
+            stage_cost=lambda x, u, p: 0 * x[0],
+            initial_state=Fixed([0.0]),
+            dt=1.0,
+            steps=1,
         )
-    )  # fmt: skip
+    )
     for name in names:
         print(json.dumps([name, seconds(make(name))]), flush=True)
 

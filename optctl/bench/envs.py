@@ -24,10 +24,12 @@ PEERS_OF = "pendulum-v1"
 def _problems() -> dict[str, Callable[[], Problem]]:
     """The default list: from 28 operations a step to some thousands."""
     return {
-        "pendulum-v1": lambda: make("pendulum-v1"), "cartpole": lambda: make("cartpole"),
-        "lqr-8": lambda: lqr.mass_spring(masses=4).replace(name="lqr-8"), "qubit-transfer": lambda: make("qubit-transfer"),
+        "pendulum-v1": lambda: make("pendulum-v1"),
+        "cartpole": lambda: make("cartpole"),
+        "lqr-8": lambda: lqr.mass_spring(masses=4).replace(name="lqr-8"),
+        "qubit-transfer": lambda: make("qubit-transfer"),
         "exchange-gate": lambda: make("exchange-gate"),
-    }  # fmt: skip
+    }
 
 
 def envs(
@@ -60,8 +62,11 @@ def envs(
             rates = measure(problem, size, device=device, dtype=dtype, seconds=seconds)
             measured.append((name, rates, peers))
             limits |= measure_limits(device, dtype)
-            print(f"{name}, {size:,}: " + ", ".join(f"{label} {_millions(rates.rates[k])}" for k, label in LINES.items())
-                  + f"; a step {1e6 * rates.step_seconds:.1f} µs, an addition {1e6 * rates.addition_seconds:.1f} µs")  # fmt: skip
+            print(
+                f"{name}, {size:,}: "
+                + ", ".join(f"{label} {_millions(rates.rates[k])}" for k, label in LINES.items())
+                + f"; a step {1e6 * rates.step_seconds:.1f} µs, an addition {1e6 * rates.addition_seconds:.1f} µs"
+            )
     print(
         f"memory {limits.bytes / 1e9:.1f} GB/s, arithmetic {limits.operations / 1e9:.0f} Gop/s (multiply-adds count as two)"
     )

@@ -170,9 +170,15 @@ def _examined(case: Draw, judge: Judge, solution: Any) -> list[Finding]:
         return [Finding("falling", np.inf, "the cost of this problem falls without limit")]
     t = solution.trajectory
     return judge.examine(
-        t.states, t.controls, t.times, solution.value, proved=claim == CERTIFIED[0], saddle=solution.minimum is False,
-        held=solution.solver in HELD, rng=np.random.default_rng(case.number),
-    )  # fmt: skip
+        t.states,
+        t.controls,
+        t.times,
+        solution.value,
+        proved=claim == CERTIFIED[0],
+        saddle=solution.minimum is False,
+        held=solution.solver in HELD,
+        rng=np.random.default_rng(case.number),
+    )
 
 
 # --- many, in processes of their own ------------------------------------------------------------------------------------
@@ -321,10 +327,32 @@ def _report(outcomes: list[Outcome], kinds: list[str], options: str, out: Path |
         names = [f"{sum(any(c == check for c, _ in o.violations) for o in mine)} {check}" for check in checks]
         seconds = f"{sum(o.solving for o in mine):.0f}", f"{sum(o.judging for o in mine):.0f}"
         coarse = sum(bool(o.remarks) for o in mine)
-        rows.append([kind, len(mine), *counts, sum(bool(o.refused) for o in mine), sum(bool(o.violations) for o in mine),
-                     ", ".join(names), coarse, *seconds])  # fmt: skip
-    header = ("kind", "problems", "proved", "certified", "best found", "not converged", "refused", "violations", "of which", "coarse",
-              "CPU-s solving", "judging")  # fmt: skip
+        rows.append(
+            [
+                kind,
+                len(mine),
+                *counts,
+                sum(bool(o.refused) for o in mine),
+                sum(bool(o.violations) for o in mine),
+                ", ".join(names),
+                coarse,
+                *seconds,
+            ]
+        )
+    header = (
+        "kind",
+        "problems",
+        "proved",
+        "certified",
+        "best found",
+        "not converged",
+        "refused",
+        "violations",
+        "of which",
+        "coarse",
+        "CPU-s solving",
+        "judging",
+    )
     title = f"Random problems: {len(bad)} of {len(outcomes)} with violations"
     if bad:
         print("\nviolations:")

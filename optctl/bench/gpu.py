@@ -124,17 +124,23 @@ def testing(folder: Path, limit: float) -> list[Part]:
 
 
 _BENCHES: dict[str, tuple[float, str, str]] = {
-    "envs": (150, "--problems pendulum-v1 cartpole qubit-transfer --num-envs 65536 1048576 --seconds 1",
-             "--problems pendulum-v1 --num-envs 64 --seconds 0.1"),
-    "solvers": (150, "--num-starts 16384 --ipopt-starts 5", "--num-starts 4 --ipopt-starts 1 --mpc-environments 2 "
-                "--mpc-horizon 10 --swing-up-starts 0"),
+    "envs": (
+        150,
+        "--problems pendulum-v1 cartpole qubit-transfer --num-envs 65536 1048576 --seconds 1",
+        "--problems pendulum-v1 --num-envs 64 --seconds 0.1",
+    ),
+    "solvers": (
+        150,
+        "--num-starts 16384 --ipopt-starts 5",
+        "--num-starts 4 --ipopt-starts 1 --mpc-environments 2 --mpc-horizon 10 --swing-up-starts 0",
+    ),
     "updates": (60, "--seconds 3", "--seconds 0.1"),
     "grape": (60, "--restarts 2000 --peer-restarts 3", "--gates cnot --restarts 2 --peer-restarts 1 --ensemble 2"),
     "hjb": (60, "", "--nodes 21 17 --levels 5"),
     "shooting": (90, "--alone 1", "--num-starts 2 --alone 1 --plants 2"),
     "thermodynamics": (30, "--paths 10000000", "--paths 100"),
     "quantum": (45, "--drift-steps 20000", "--members 10 --repeats 2 --drift-steps 100"),
-}  # fmt: skip
+}
 """Most valuable first: seconds, options, and those of a rehearsal."""
 
 
@@ -160,11 +166,21 @@ GOALS: list[tuple[str, str, float, Callable[[dict[str, Any]], float]]] = [
     ("fused pendulum [steps/s]", "envs", 1e10, _fastest("rollout")),
     ("step + 2×64 policy in one graph [steps/s]", "envs", 1e9, _fastest("graph")),
     ("fused pendulum + 2×64 policy [steps/s]", "envs", 1e9, _fastest("rollout_network")),
-    ("certified pendulums [solves/s]", "solvers", 1e5,
-     lambda f: next(row["rate"] for row in f["against_ipopt"] if row["problem"] == "pendulum")),
-    ("SAC in one graph [updates/s]", "updates", 5e3,
-     lambda f: next(row["updates_per_second"] for row in f["rows"] if (row["agent"], row["how"]) == ("sac", "one graph"))),
-]  # fmt: skip
+    (
+        "certified pendulums [solves/s]",
+        "solvers",
+        1e5,
+        lambda f: next(row["rate"] for row in f["against_ipopt"] if row["problem"] == "pendulum"),
+    ),
+    (
+        "SAC in one graph [updates/s]",
+        "updates",
+        5e3,
+        lambda f: next(
+            row["updates_per_second"] for row in f["rows"] if (row["agent"], row["how"]) == ("sac", "one graph")
+        ),
+    ),
+]
 """Title, benchmark, goal, and the figure in the benchmark's record."""
 
 

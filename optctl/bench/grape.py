@@ -29,9 +29,18 @@ def qutip_pulse(job: Transfer, infidelity: float) -> np.ndarray:
 
     lift = lambda matrix: qutip.Qobj(matrix, dims=[[2, 2], [2, 2]])
     result = pulseoptim.optimize_pulse_unitary(
-        lift(job.drift[0]), [lift(h) for h in job.controls[0]], lift(job.initial), lift(job.target), job.slots, job.duration,
-        fid_err_targ=0.5 * infidelity, min_grad=1e-20, max_iter=500, init_pulse_type="RND", phase_option="PSU",
-    )  # fmt: skip
+        lift(job.drift[0]),
+        [lift(h) for h in job.controls[0]],
+        lift(job.initial),
+        lift(job.target),
+        job.slots,
+        job.duration,
+        fid_err_targ=0.5 * infidelity,
+        min_grad=1e-20,
+        max_iter=500,
+        init_pulse_type="RND",
+        phase_option="PSU",
+    )
     return np.asarray(result.final_amps)
 
 
@@ -42,9 +51,15 @@ def qutip_gradient(job: Transfer, pulses: np.ndarray) -> float:
 
     lift = lambda matrix: qutip.Qobj(matrix, dims=[[2, 2], [2, 2]])
     optimizer = pulseoptim.create_pulse_optimizer(
-        lift(job.drift[0]), [lift(h) for h in job.controls[0]], lift(job.initial), lift(job.target), job.slots, job.duration,
-        dyn_type="UNIT", phase_option="PSU",
-    )  # fmt: skip
+        lift(job.drift[0]),
+        [lift(h) for h in job.controls[0]],
+        lift(job.initial),
+        lift(job.target),
+        job.slots,
+        job.duration,
+        dyn_type="UNIT",
+        phase_option="PSU",
+    )
     dynamics = optimizer.dynamics
     dynamics.initialize_controls(pulses[0])
     began = time.perf_counter()
@@ -100,11 +115,18 @@ def bench_grape(
         f"GRAPE, 50 slots, {restarts:,} restarts at once, QuTiP {peer_restarts} in a loop",
         ("gate", "", "time a restart", "least 1 − F", "median 1 − F", f"reached {infidelity:g}", "speed ÷ QuTiP"),
         [
-            (r["gate"], r["solver"], f"{1e3 * r['seconds']:.2f} ms", f"{r['least']:.1e}", f"{r['median']:.1e}",
-             f"{100 * r['reached']:.0f} %", f"{r['ratio']:.0f}×" if "ratio" in r else "")
+            (
+                r["gate"],
+                r["solver"],
+                f"{1e3 * r['seconds']:.2f} ms",
+                f"{r['least']:.1e}",
+                f"{r['median']:.1e}",
+                f"{100 * r['reached']:.0f} %",
+                f"{r['ratio']:.0f}×" if "ratio" in r else "",
+            )
             for r in rows
         ],
-    )  # fmt: skip
+    )
     words = (
         f"One CNOT pulse for {ensemble:,} drive strengths of 95 to 105 %: {robust['seconds']:.2f} s, {robust['iterations']} "
         f"iterations, mean 1 − F {robust['mean']:.1e} (the pulse of the nominal optimum: {robust['nominal']:.1e}); a gradient of all "
@@ -130,9 +152,13 @@ def _robust(members: int, device: str) -> dict[str, Any]:
         optimise(many.system, pulses, own=True, max_iterations=0, device=device)
         times.append(time.perf_counter() - began)
     row = {
-        "members": members, "seconds": found.wall_time, "iterations": int(found.iterations[0]), "gradient": min(times),
-        "mean": 1 - many.fidelity(found.pulses[0]), "nominal": 1 - many.fidelity(best.pulses[best.best]),
-    }  # fmt: skip
+        "members": members,
+        "seconds": found.wall_time,
+        "iterations": int(found.iterations[0]),
+        "gradient": min(times),
+        "mean": 1 - many.fidelity(found.pulses[0]),
+        "nominal": 1 - many.fidelity(best.pulses[best.best]),
+    }
     try:
         row["ratio"] = qutip_gradient(job, np.random.default_rng(0).uniform(-1, 1, (20, 50, 4))) * members / min(times)
     except ImportError as error:
@@ -142,5 +168,11 @@ def _robust(members: int, device: str) -> dict[str, Any]:
 
 def _row(gate: str, solver: str, seconds: float, errors: list[float], infidelity: float) -> dict[str, Any]:
     e = np.array(errors)
-    return {"gate": gate, "solver": solver, "seconds": seconds, "least": float(e.min()), "median": float(np.median(e)),
-            "reached": float((e <= 1.1 * infidelity).mean())}  # fmt: skip
+    return {
+        "gate": gate,
+        "solver": solver,
+        "seconds": seconds,
+        "least": float(e.min()),
+        "median": float(np.median(e)),
+        "reached": float((e <= 1.1 * infidelity).mean()),
+    }

@@ -238,9 +238,16 @@ class Judge(Restated):
         g = ca.vertcat(*parts)
         equalities = n * steps + rows[1]
         options: dict[str, Any] = {
-            "print_time": False, "ipopt.print_level": 0, "ipopt.sb": "yes", "ipopt.tol": 1e-10, "ipopt.max_iter": 150,
-            "ipopt.bound_relax_factor": 0.0, "ipopt.max_cpu_time": 4.0, "error_on_fail": False, "show_eval_warnings": False,
-        }  # fmt: skip
+            "print_time": False,
+            "ipopt.print_level": 0,
+            "ipopt.sb": "yes",
+            "ipopt.tol": 1e-10,
+            "ipopt.max_iter": 150,
+            "ipopt.bound_relax_factor": 0.0,
+            "ipopt.max_cpu_time": 4.0,
+            "error_on_fail": False,
+            "show_eval_warnings": False,
+        }
         if near:
             options |= {
                 "ipopt.mu_init": 1e-9,
@@ -333,9 +340,18 @@ class Judge(Restated):
         return float(np.abs(costs).sum() + abs(end))
 
     def examine(
-        self, x: np.ndarray, u: np.ndarray, t: np.ndarray, value: float, *, proved: bool, saddle: bool = False,
-        held: bool = True, rng: np.random.Generator | None = None, guesses: int = 2,
-    ) -> list[Finding]:  # fmt: skip
+        self,
+        x: np.ndarray,
+        u: np.ndarray,
+        t: np.ndarray,
+        value: float,
+        *,
+        proved: bool,
+        saddle: bool = False,
+        held: bool = True,
+        rng: np.random.Generator | None = None,
+        guesses: int = 2,
+    ) -> list[Finding]:
         """Every check that disagrees with a certified solution.
 
         `proved`: it claims a global optimum. `saddle`: it says itself that it is no minimum. `held`: its controls are held over

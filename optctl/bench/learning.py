@@ -43,9 +43,14 @@ def _train(
     agent, warm, _ = name.partition("-warm")
     s = settings(agent, problem, warm_start=bool(warm))
     run = TrainingRun(
-        agent, problem, warm_start=replace(s.warm, **warm_changes) if warm else False, agent_config=s.agent, loop_config=s.loop,
-        config=replace(s.train, evaluate_every=every, iterations=iterations or s.train.iterations), seed=seed,
-    )  # fmt: skip
+        agent,
+        problem,
+        warm_start=replace(s.warm, **warm_changes) if warm else False,
+        agent_config=s.agent,
+        loop_config=s.loop,
+        config=replace(s.train, evaluate_every=every, iterations=iterations or s.train.iterations),
+        seed=seed,
+    )
     run.starts = starts
     for _ in run.iterate():
         pass
@@ -88,21 +93,45 @@ def sac(
     for seed in range(seeds):
         run = _train("sac", problem, seed, starts, every=25)
         best = -min(point["cost"] for point in run.curve)
-        runs.append({"seed": seed, "seconds_to_target": _first_below(run.curve, -PENDULUM_TARGET), "final": -run.curve[-1]["cost"],
-                     "best": best, "seconds": run.seconds, "curve": run.curve})  # fmt: skip
+        runs.append(
+            {
+                "seed": seed,
+                "seconds_to_target": _first_below(run.curve, -PENDULUM_TARGET),
+                "final": -run.curve[-1]["cost"],
+                "best": best,
+                "seconds": run.seconds,
+                "curve": run.curve,
+            }
+        )
         r = runs[-1]
         reached, final = r["seconds_to_target"], r["final"]
         print(f"seed {seed}: {PENDULUM_TARGET:g} after {reached:.1f} s; final {final:.1f} at {r['seconds']:.1f} s")
     times = np.array([r["seconds_to_target"] for r in runs])
     finals = np.array([r["final"] for r in runs])
-    rows = [["optctl SAC", seeds, f"{np.median(times):.1f} s", f"{times.max():.1f} s", f"{finals.min():.1f}", f"{finals.mean():.1f}",
-             f"{np.mean([r['seconds'] for r in runs]):.1f} s"]]  # fmt: skip
+    rows = [
+        [
+            "optctl SAC",
+            seeds,
+            f"{np.median(times):.1f} s",
+            f"{times.max():.1f} s",
+            f"{finals.min():.1f}",
+            f"{finals.mean():.1f}",
+            f"{np.mean([r['seconds'] for r in runs]):.1f} s",
+        ]
+    ]
     if peer_times and peers:
         last = [max((p for p in peers if p["seed"] == k), key=lambda p: p["steps"]) for k in range(peer_seeds)]
-        rows.append([f"Stable-Baselines3 SAC, {peer_steps:,} steps", peer_seeds,
-                     f"{np.median(peer_times):.1f} s", f"{max(peer_times):.1f} s",
-                     f"{min(p['return'] for p in last):.1f}", f"{np.mean([p['return'] for p in last]):.1f}",
-                     f"{np.mean([p['seconds'] for p in last]):.1f} s"])  # fmt: skip
+        rows.append(
+            [
+                f"Stable-Baselines3 SAC, {peer_steps:,} steps",
+                peer_seeds,
+                f"{np.median(peer_times):.1f} s",
+                f"{max(peer_times):.1f} s",
+                f"{min(p['return'] for p in last):.1f}",
+                f"{np.mean([p['return'] for p in last]):.1f}",
+                f"{np.mean([p['seconds'] for p in last]):.1f} s",
+            ]
+        )
         print(f"slowest of ours ÷ median of the peer: {times.max() / np.median(peer_times):.2f}")
     table = markdown_table(
         "SAC from scratch on pendulum-v1 (mean return on the 80 × 25 midpoint starts)",
@@ -134,39 +163,90 @@ def warm(
     for seed in range(seeds):
         run = _train("sac-warm", problem, seed, starts, every)
         costs, teacher = np.array([point["cost"] for point in run.curve]), run.curve[0]["cost"]
-        runs.append({"seed": seed, "timings": run.timings, "seconds": run.seconds, "teacher": -teacher, "final": -costs[-1],
-                     "worst_fall": max(point["learner"] for point in run.curve) / teacher - 1,
-                     "gap": costs[-1] / best - 1, "curve": run.curve})  # fmt: skip
+        runs.append(
+            {
+                "seed": seed,
+                "timings": run.timings,
+                "seconds": run.seconds,
+                "teacher": -teacher,
+                "final": -costs[-1],
+                "worst_fall": max(point["learner"] for point in run.curve) / teacher - 1,
+                "gap": costs[-1] / best - 1,
+                "curve": run.curve,
+            }
+        )
         r = runs[-1]
-        print(f"seed {seed}: teacher {-teacher:.2f}, final {r['final']:.2f} (gap {r['gap']:.2%}), worst fall "
-              f"{r['worst_fall']:.2%}, {r['seconds']:.1f} s in all")  # fmt: skip
+        print(
+            f"seed {seed}: teacher {-teacher:.2f}, final {r['final']:.2f} (gap {r['gap']:.2%}), worst fall "
+            f"{r['worst_fall']:.2%}, {r['seconds']:.1f} s in all"
+        )
     column = lambda key: np.array([r[key] for r in runs])
     worst = -column("final").min()
     for seed in range(scratch_seeds):
         run = _train("sac", problem, seed, starts, 100, iterations=scratch_iterations)
-        scratch.append({"seed": seed, "seconds": run.seconds, "seconds_to_warm": _first_below(run.curve, worst),
-                        "final": -run.curve[-1]["cost"], "curve": run.curve})  # fmt: skip
+        scratch.append(
+            {
+                "seed": seed,
+                "seconds": run.seconds,
+                "seconds_to_warm": _first_below(run.curve, worst),
+                "final": -run.curve[-1]["cost"],
+                "curve": run.curve,
+            }
+        )
         r = scratch[-1]
         reached = f"after {r['seconds_to_warm']:.1f} s" if r["seconds_to_warm"] < np.inf else "never"
         print(f"from scratch, seed {seed}: {-worst:.1f} {reached}; final {r['final']:.2f} after {r['seconds']:.1f} s")
     parts = {part: np.mean([r["timings"].get(part, 0.0) for r in runs]) for part in ("solve", "clone", "critic")}
-    rows = [["from optimal trajectories", seeds, *(f"{v:.1f} s" for v in parts.values()), f"{column('seconds').mean():.1f} s",
-             f"{column('teacher').mean():.2f}", f"{column('worst_fall').max():.2%}", f"{column('final').mean():.2f}",
-             f"{column('gap').mean():.2%}", f"{column('gap').max():.2%}"]]  # fmt: skip
+    rows = [
+        [
+            "from optimal trajectories",
+            seeds,
+            *(f"{v:.1f} s" for v in parts.values()),
+            f"{column('seconds').mean():.1f} s",
+            f"{column('teacher').mean():.2f}",
+            f"{column('worst_fall').max():.2%}",
+            f"{column('final').mean():.2f}",
+            f"{column('gap').mean():.2%}",
+            f"{column('gap').max():.2%}",
+        ]
+    ]
     usual = settings("sac", problem).train.iterations
     for iterations in sorted({usual, scratch_iterations}) if scratch else []:
         ends = [point for r in scratch for point in r["curve"] if point["iteration"] == iterations]
         if ends:
             costs = np.array([point["cost"] for point in ends])
-            rows.append([f"from scratch, {iterations} iterations", len(ends), "", "", "",
-                         f"{np.mean([point['seconds'] for point in ends]):.1f} s", "", "", f"{-costs.mean():.2f}",
-                         f"{costs.mean() / best - 1:.2%}", f"{costs.max() / best - 1:.2%}"])  # fmt: skip
+            rows.append(
+                [
+                    f"from scratch, {iterations} iterations",
+                    len(ends),
+                    "",
+                    "",
+                    "",
+                    f"{np.mean([point['seconds'] for point in ends]):.1f} s",
+                    "",
+                    "",
+                    f"{-costs.mean():.2f}",
+                    f"{costs.mean() / best - 1:.2%}",
+                    f"{costs.max() / best - 1:.2%}",
+                ]
+            )
     table = markdown_table(
         f"SAC on pendulum-v1, warm and cold (reference {-best:.2f})",
-        ("start", "seeds", "solve", "clone", "fit critic", "everything", "teacher", "worst fall below it", "mean final",
-         "mean gap", "largest gap"),
+        (
+            "start",
+            "seeds",
+            "solve",
+            "clone",
+            "fit critic",
+            "everything",
+            "teacher",
+            "worst fall below it",
+            "mean final",
+            "mean gap",
+            "largest gap",
+        ),
         rows,
-    )  # fmt: skip
+    )
     return finish("warm", "optctl bench warm", table, {"runs": runs, "scratch": scratch, "reference": best}, out)
 
 

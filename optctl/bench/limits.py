@@ -50,10 +50,15 @@ def peak_operations(device: str | torch.device = "cpu", dtype: str | torch.dtype
     sums = [f"s{k}" for k in range(_SUMS)]
     begin = [f"vec {s} = (vec)(REAL({k}));" for k, s in enumerate(sums)]
     body = [
-        vector, "const vec a = (vec)(factors.data[0]), b = (vec)(factors.data[1]);", *begin,
-        f"for (wp::int32 k = 0; k < {_ROUNDS}; ++k) {{", *(f"{s} = muladd({s}, a, b);" for s in sums), "}",
-        f"const vec total = {' + '.join(sums)};", f"result.data[tile_index] = {'total' if lanes == 1 else 'total[0]'};",
-    ]  # fmt: skip
+        vector,
+        "const vec a = (vec)(factors.data[0]), b = (vec)(factors.data[1]);",
+        *begin,
+        f"for (wp::int32 k = 0; k < {_ROUNDS}; ++k) {{",
+        *(f"{s} = muladd({s}, a, b);" for s in sums),
+        "}",
+        f"const vec total = {' + '.join(sums)};",
+        f"result.data[tile_index] = {'total' if lanes == 1 else 'total[0]'};",
+    ]
     array = f"wp.array(dtype=wp.{kind.dtype})"
     source = module(
         "peak", "peak of arithmetic", {"factors": array, "result": array, "num": "wp.int64"}, [], body, 1, kind

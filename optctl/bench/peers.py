@@ -149,8 +149,11 @@ def quantum(members: int, times: int, repeats: int = 7) -> None:
     omega = np.sqrt(1 + w**2)[:, None]
     sine = np.sin(omega * save) / omega
     exact = np.stack([np.cos(omega * save) - 1j * w[:, None] * sine, -1j * sine], axis=-1)
-    figure = {"first_seconds": seconds[0], "seconds": float(np.median(seconds[1:])),
-              "error": float(np.abs(states[..., 0] - exact).max())}  # fmt: skip
+    figure = {
+        "first_seconds": seconds[0],
+        "seconds": float(np.median(seconds[1:])),
+        "error": float(np.abs(states[..., 0] - exact).max()),
+    }
     print(json.dumps({"peer": f"dynamiqs {dq.__version__}"} | figure))
 
 

@@ -71,10 +71,15 @@ def quantum(
     figures = [{"name": name, **_measure(call, repeats, exact)} for name, call in calls.items()]
     peers = [{"name": line.pop("peer"), **line} for line in ask_peer(peer_python, "quantum", members, times)]
     rows = [
-        [f["name"], f"{1e3 * f['seconds']:.2f} ms", f"{f['first_seconds']:.2f} s", f"{f['error']:.1e}",
-         f"{peers[0]['seconds'] / f['seconds']:.0f}×" if peers else "not measured"]
+        [
+            f["name"],
+            f"{1e3 * f['seconds']:.2f} ms",
+            f"{f['first_seconds']:.2f} s",
+            f"{f['error']:.1e}",
+            f"{peers[0]['seconds'] / f['seconds']:.0f}×" if peers else "not measured",
+        ]
         for f in figures + peers
-    ]  # fmt: skip
+    ]
     drift = norm_drift(drift_steps, device=device)
     print(f"norm of the qubit after {drift_steps:,} steps in float32: off by {drift:.1e} (law 1e-8 n + 1e-6)")
     table = markdown_table(

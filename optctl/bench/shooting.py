@@ -40,15 +40,24 @@ def against_loop(problem: Problem, num: int, num_alone: int, device: str = "cpu"
     other: Any = lambda i: alone[i].trajectory.costates
     costates = lambda i: np.abs(path[i] - other(i)).max() / (1 + np.abs(other(i)).max())
     return {
-        "problem": problem.name, "device": device, "starts": num, "converged": int(found.ok.sum()), "seconds": seconds,
-        "compile_seconds": compiled, "iterations": float(np.mean(found.iterations)), "rate": float(rate),
+        "problem": problem.name,
+        "device": device,
+        "starts": num,
+        "converged": int(found.ok.sum()),
+        "seconds": seconds,
+        "compile_seconds": compiled,
+        "iterations": float(np.mean(found.iterations)),
+        "rate": float(rate),
         "residual": float(found.residuals["defect"][found.ok].max(initial=0.0)),
         "drift": float(found.residuals["hamiltonian_drift"][found.ok].max(initial=0.0)),
-        "alone_starts": len(alone), "alone_converged": sum(s.ok for s in alone), "alone_rate": float(rate_alone),
-        "ratio": float(rate / rate_alone), "compared": len(both),
+        "alone_starts": len(alone),
+        "alone_converged": sum(s.ok for s in alone),
+        "alone_rate": float(rate_alone),
+        "ratio": float(rate / rate_alone),
+        "compared": len(both),
         "largest_cost_difference": max(map(gap, both), default=0.0),
         "largest_costate_difference": float(max(map(costates, both), default=0.0)),
-    }  # fmt: skip
+    }
 
 
 def shooting(
@@ -68,16 +77,36 @@ def shooting(
     rows = [against_loop(problem, num_starts, alone, device) for problem in problems]
     table = markdown_table(
         f"Extremals of the continuous problem from the same direct solutions, {torch.get_num_threads()} threads",
-        ("problem", "device", "batch converged", "extremals/s", "iterations", "largest residual", "drift of H", "loop converged",
-         "extremals/s", "ratio", "largest relative difference of J, of λ"),
+        (
+            "problem",
+            "device",
+            "batch converged",
+            "extremals/s",
+            "iterations",
+            "largest residual",
+            "drift of H",
+            "loop converged",
+            "extremals/s",
+            "ratio",
+            "largest relative difference of J, of λ",
+        ),
         [
-            (r["problem"], r["device"], f"{r['converged']:,} of {r['starts']:,}", f"{r['rate']:,.0f}", f"{r['iterations']:.1f}",
-             f"{r['residual']:.0e}", f"{r['drift']:.0e}", f"{r['alone_converged']} of {r['alone_starts']}",
-             f"{r['alone_rate']:.2f}", f"{r['ratio']:,.0f}×",
-             f"{r['largest_cost_difference']:.0e}, {r['largest_costate_difference']:.0e}")
+            (
+                r["problem"],
+                r["device"],
+                f"{r['converged']:,} of {r['starts']:,}",
+                f"{r['rate']:,.0f}",
+                f"{r['iterations']:.1f}",
+                f"{r['residual']:.0e}",
+                f"{r['drift']:.0e}",
+                f"{r['alone_converged']} of {r['alone_starts']}",
+                f"{r['alone_rate']:.2f}",
+                f"{r['ratio']:,.0f}×",
+                f"{r['largest_cost_difference']:.0e}, {r['largest_costate_difference']:.0e}",
+            )
             for r in rows
         ],
-    )  # fmt: skip
+    )
     equations = [
         _riccati(make(name), horizon, plants, device)
         for name in ("mass-spring", "flexible-beam")
@@ -86,9 +115,19 @@ def shooting(
     table += "\n" + markdown_table(
         f"Riccati equations of {plants:,} plants",
         ("problem", "states", "horizon", "batch", "one by one (`lqr`)", "ratio", "largest relative difference of P"),
-        [(r["problem"], r["states"], r["horizon"], f"{1e6 * r['seconds']:.0f} µs a plant", f"{1e6 * r['alone']:.0f} µs",
-          f"{r['ratio']:.0f}×", f"{r['difference']:.0e}") for r in equations],
-    )  # fmt: skip
+        [
+            (
+                r["problem"],
+                r["states"],
+                r["horizon"],
+                f"{1e6 * r['seconds']:.0f} µs a plant",
+                f"{1e6 * r['alone']:.0f} µs",
+                f"{r['ratio']:.0f}×",
+                f"{r['difference']:.0e}",
+            )
+            for r in equations
+        ],
+    )
     return finish("shooting", "optctl bench shooting", table, {"shooting": rows, "riccati": equations}, out, device)
 
 
@@ -105,5 +144,12 @@ def _riccati(problem: Problem, horizon: str, num: int, device: str) -> dict[str,
     single = [lqr(problem, horizon=horizon, params=p[i]).P for i in range(some)]
     alone = (time.perf_counter() - began) / some
     difference = max(float(np.abs(found.P[i] - P).max() / np.abs(P).max()) for i, P in enumerate(single))
-    return {"problem": problem.name, "states": problem.n_x, "horizon": horizon, "seconds": seconds, "alone": alone,
-            "ratio": alone / seconds, "difference": difference}  # fmt: skip
+    return {
+        "problem": problem.name,
+        "states": problem.n_x,
+        "horizon": horizon,
+        "seconds": seconds,
+        "alone": alone,
+        "ratio": alone / seconds,
+        "difference": difference,
+    }

@@ -57,15 +57,26 @@ def against_ipopt(problem: Problem, num: int, num_ipopt: int, device: str = "cpu
     shared = error < 1e-3
     rate, ipopt_rate = found.converged.sum() / seconds, max(certified.sum(), 1e-9) / ipopt_seconds
     return {
-        "problem": problem.name, "device": device, "starts": num, "certified": int(found.converged.sum()), "seconds": seconds,
-        "compile_seconds": compile_seconds, "rate": float(rate), "iterations": float(found.iterations.mean()),
-        "ipopt_starts": num_ipopt, "ipopt_certified": int(certified.sum()), "ipopt_seconds": ipopt_seconds,
-        "ipopt_rate": float(ipopt_rate), "ipopt_iterations": float(np.mean([s.iterations for s in solutions])),
-        "ratio": float(rate / ipopt_rate), "shared_basin": int(shared.sum()), "compared": int(both.sum()),
+        "problem": problem.name,
+        "device": device,
+        "starts": num,
+        "certified": int(found.converged.sum()),
+        "seconds": seconds,
+        "compile_seconds": compile_seconds,
+        "rate": float(rate),
+        "iterations": float(found.iterations.mean()),
+        "ipopt_starts": num_ipopt,
+        "ipopt_certified": int(certified.sum()),
+        "ipopt_seconds": ipopt_seconds,
+        "ipopt_rate": float(ipopt_rate),
+        "ipopt_iterations": float(np.mean([s.iterations for s in solutions])),
+        "ratio": float(rate / ipopt_rate),
+        "shared_basin": int(shared.sum()),
+        "compared": int(both.sum()),
         "largest_difference_in_a_basin": float(error[shared].max(initial=0.0)),
         "mean_cost": float(ours[both].mean()) if both.any() else None,
         "ipopt_mean_cost": float(theirs[both].mean()) if both.any() else None,
-    }  # fmt: skip
+    }
 
 
 def replanning(num: int, horizon: int, passes: int, device: str = "cpu", real_time: bool = False) -> dict[str, Any]:
@@ -93,9 +104,17 @@ def replanning(num: int, horizon: int, passes: int, device: str = "cpu", real_ti
         times.append(time.perf_counter() - began)
         after, _ = problem.step_function(states.T, controls.T, problem.param_values, 0.0)
         states = np.asarray(after).T + 0.01 * rng.standard_normal(states.shape)
-    return {"environments": num, "horizon": horizon, "iterations": controller.iterations, "device": device,
-            "first_plan_seconds": first, "median_seconds": float(np.median(times)), "worst_seconds": max(times),
-            "feedback_seconds": float(np.median(feedback or times)), "real_time": real_time}  # fmt: skip
+    return {
+        "environments": num,
+        "horizon": horizon,
+        "iterations": controller.iterations,
+        "device": device,
+        "first_plan_seconds": first,
+        "median_seconds": float(np.median(times)),
+        "worst_seconds": max(times),
+        "feedback_seconds": float(np.median(feedback or times)),
+        "real_time": real_time,
+    }
 
 
 def swing_ups(problem: Problem, num: int, sample: int, guesses: int) -> dict[str, Any]:
@@ -105,8 +124,13 @@ def swing_ups(problem: Problem, num: int, sample: int, guesses: int) -> dict[str
     solutions = solve_many(problem, starts)
     seconds = time.perf_counter() - began
     verdicts = [s.verdict.value for s in solutions]
-    found = {"problem": problem.name, "starts": num, "verdicts": {v: verdicts.count(v) for v in dict.fromkeys(verdicts)},
-             "mean_cost": float(solutions.values.mean()), "seconds": seconds}  # fmt: skip
+    found = {
+        "problem": problem.name,
+        "starts": num,
+        "verdicts": {v: verdicts.count(v) for v in dict.fromkeys(verdicts)},
+        "mean_cost": float(solutions.values.mean()),
+        "seconds": seconds,
+    }
     return found | ({"multistart": _multistart(problem, solutions, min(sample, num), guesses)} if sample else {})
 
 
@@ -118,9 +142,18 @@ def _multistart(problem: Problem, ours: Any, num: int, guesses: int) -> dict[str
     x0 = ours.trajectory.states[:num, 0]
     began = time.perf_counter()
     theirs = solve_list(
-        problem, x0, problem.param_values[None], solve_multiple_shooting, guess=None, num_starts=guesses, seed=1, tolerance=TOLERANCE,
-        processes=None, progress=None, options={"max_iterations": 500},
-    )  # fmt: skip
+        problem,
+        x0,
+        problem.param_values[None],
+        solve_multiple_shooting,
+        guess=None,
+        num_starts=guesses,
+        seed=1,
+        tolerance=TOLERANCE,
+        processes=None,
+        progress=None,
+        options={"max_iterations": 500},
+    )
     seconds = time.perf_counter() - began
     ok = np.array([s.ok for s in theirs])
     values = np.where(ok, [s.value for s in theirs], np.inf)
@@ -130,12 +163,19 @@ def _multistart(problem: Problem, ours: Any, num: int, guesses: int) -> dict[str
     extent = np.maximum(np.ptp(paths, axis=1), 1e-6)[:, None]
     same = (np.abs(paths - others) / extent).max(axis=(1, 2)) < 1e-2
     return {
-        "sample": num, "guesses": guesses, "ipopt_solved": int(ok.sum()), "not_worse": int((excess <= 1e-6).sum()),
-        "better": int((excess < -1e-6).sum()), "largest_excess": float(excess.max(initial=-np.inf)),
-        "worse_starts": np.flatnonzero(ok)[excess > 1e-6].tolist(), "same_basin": int(same.sum()),
-        "largest_difference_in_a_basin": float(np.abs(excess[same]).max(initial=0.0)), "mean_cost": float(mine[ok].mean()),
-        "ipopt_mean_cost": float(values[ok].mean()), "ipopt_seconds": seconds,
-    }  # fmt: skip
+        "sample": num,
+        "guesses": guesses,
+        "ipopt_solved": int(ok.sum()),
+        "not_worse": int((excess <= 1e-6).sum()),
+        "better": int((excess < -1e-6).sum()),
+        "largest_excess": float(excess.max(initial=-np.inf)),
+        "worse_starts": np.flatnonzero(ok)[excess > 1e-6].tolist(),
+        "same_basin": int(same.sum()),
+        "largest_difference_in_a_basin": float(np.abs(excess[same]).max(initial=0.0)),
+        "mean_cost": float(mine[ok].mean()),
+        "ipopt_mean_cost": float(values[ok].mean()),
+        "ipopt_seconds": seconds,
+    }
 
 
 def solvers(
@@ -162,8 +202,14 @@ def solvers(
         device: cpu, cuda or cuda:N.
         out: Folder for solvers.json.
     """
-    check_counts(out, num_starts=num_starts, ipopt_starts=ipopt_starts,
-           multistart_guesses=multistart_guesses, mpc_environments=mpc_environments, mpc_horizon=mpc_horizon)  # fmt: skip
+    check_counts(
+        out,
+        num_starts=num_starts,
+        ipopt_starts=ipopt_starts,
+        multistart_guesses=multistart_guesses,
+        mpc_environments=mpc_environments,
+        mpc_horizon=mpc_horizon,
+    )
     ratios = [
         against_ipopt(make(n), num_starts, min(ipopt_starts, num_starts), device) for n in ("pendulum", "cartpole")
     ]
@@ -184,37 +230,106 @@ def solvers(
         print(f"{name}: {verdicts}; {swings[-1]['seconds']:.1f} s for {swing_up_starts} starts")
     beside = [(s["problem"], s["multistart"]) for s in swings if "multistart" in s]
     rows = [
-        (r["problem"], r["device"], f"{r['certified']:,} of {r['starts']:,}", f"{r['rate']:,.0f}", f"{r['iterations']:.0f}",
-         f"{r['ipopt_certified']} of {r['ipopt_starts']}", f"{r['ipopt_rate']:.2f}", f"{r['ipopt_iterations']:.0f}",
-         f"{r['ratio']:,.0f}×", f"{r['shared_basin']} of {r['compared']}", f"{r['largest_difference_in_a_basin']:.0e}")
+        (
+            r["problem"],
+            r["device"],
+            f"{r['certified']:,} of {r['starts']:,}",
+            f"{r['rate']:,.0f}",
+            f"{r['iterations']:.0f}",
+            f"{r['ipopt_certified']} of {r['ipopt_starts']}",
+            f"{r['ipopt_rate']:.2f}",
+            f"{r['ipopt_iterations']:.0f}",
+            f"{r['ratio']:,.0f}×",
+            f"{r['shared_basin']} of {r['compared']}",
+            f"{r['largest_difference_in_a_basin']:.0e}",
+        )
         for r in ratios
-    ]  # fmt: skip
+    ]
     table = markdown_table(
         f"200-step swing-ups to a certified extremal from the same guesses, tolerance {TOLERANCE:g}, {torch.get_num_threads()} threads",
-        ("problem", "device", "batched DDP certified", "solves/s", "iterations", "IPOPT certified", "solves/s", "iterations",
-         "ratio", "same basin", "largest relative difference there"),
+        (
+            "problem",
+            "device",
+            "batched DDP certified",
+            "solves/s",
+            "iterations",
+            "IPOPT certified",
+            "solves/s",
+            "iterations",
+            "ratio",
+            "same basin",
+            "largest relative difference there",
+        ),
         rows,
-    )  # fmt: skip
-    table += "\n" + markdown_table(
-        "Swing-ups from random starts, basins included",
-        ("problem", "starts", "verdicts", "mean cost", "in all", "per start"),
-        [(s["problem"], s["starts"], ", ".join(f"{n} {v}" for v, n in s["verdicts"].items()), f"{s['mean_cost']:.4f}",
-          f"{s['seconds']:.1f} s", f"{1000 * s['seconds'] / s['starts']:.1f} ms") for s in swings],
-    ) if swings else ""  # fmt: skip
-    table += "\n" + markdown_table(
-        f"The first of these starts beside the best of IPOPT from {multistart_guesses} guesses each",
-        ("problem", "IPOPT solved", "not worse than IPOPT", "better", "largest relative excess", "same basin",
-         "largest relative difference there", "mean cost", "IPOPT's"),
-        [(name, f"{m['ipopt_solved']} of {m['sample']}", m["not_worse"], m["better"], f"{m['largest_excess']:.1e}",
-          m["same_basin"], f"{m['largest_difference_in_a_basin']:.0e}", f"{m['mean_cost']:.4f}", f"{m['ipopt_mean_cost']:.4f}")
-         for name, m in beside],
-    ) if beside else ""  # fmt: skip
+    )
+    table += (
+        "\n"
+        + markdown_table(
+            "Swing-ups from random starts, basins included",
+            ("problem", "starts", "verdicts", "mean cost", "in all", "per start"),
+            [
+                (
+                    s["problem"],
+                    s["starts"],
+                    ", ".join(f"{n} {v}" for v, n in s["verdicts"].items()),
+                    f"{s['mean_cost']:.4f}",
+                    f"{s['seconds']:.1f} s",
+                    f"{1000 * s['seconds'] / s['starts']:.1f} ms",
+                )
+                for s in swings
+            ],
+        )
+        if swings
+        else ""
+    )
+    table += (
+        "\n"
+        + markdown_table(
+            f"The first of these starts beside the best of IPOPT from {multistart_guesses} guesses each",
+            (
+                "problem",
+                "IPOPT solved",
+                "not worse than IPOPT",
+                "better",
+                "largest relative excess",
+                "same basin",
+                "largest relative difference there",
+                "mean cost",
+                "IPOPT's",
+            ),
+            [
+                (
+                    name,
+                    f"{m['ipopt_solved']} of {m['sample']}",
+                    m["not_worse"],
+                    m["better"],
+                    f"{m['largest_excess']:.1e}",
+                    m["same_basin"],
+                    f"{m['largest_difference_in_a_basin']:.0e}",
+                    f"{m['mean_cost']:.4f}",
+                    f"{m['ipopt_mean_cost']:.4f}",
+                )
+                for name, m in beside
+            ],
+        )
+        if beside
+        else ""
+    )
     table += "\n" + markdown_table(
         "Batched MPC: one replanning pass in closed loop",
         ("cart-poles", "window", "iterations", "device", "median pass", "slowest pass", "from state to control"),
-        [(m["environments"], m["horizon"], f"{m['iterations']}{' ahead' if m['real_time'] else ''}", m["device"],
-          f"{1000 * m['median_seconds']:.0f} ms", f"{1000 * m['worst_seconds']:.0f} ms", f"{1000 * m['feedback_seconds']:.2f} ms")
-         for m in plans],
-    )  # fmt: skip
+        [
+            (
+                m["environments"],
+                m["horizon"],
+                f"{m['iterations']}{' ahead' if m['real_time'] else ''}",
+                m["device"],
+                f"{1000 * m['median_seconds']:.0f} ms",
+                f"{1000 * m['worst_seconds']:.0f} ms",
+                f"{1000 * m['feedback_seconds']:.2f} ms",
+            )
+            for m in plans
+        ],
+    )
     figures = {"against_ipopt": ratios, "mpc": plans, "swing_ups": swings}
     return finish("solvers", "optctl bench solvers", table, figures, out, device)

@@ -98,8 +98,12 @@ def measure(
     bare = RecordedLaunch([kernel], num_envs, [*scratch, num_envs], env.device, env.operations, [source.width])
     vector = scratch[-1]
     network = nn.Sequential(
-        nn.Linear(env.obs_dim, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, env.action_dim)
-    ).to(device=env.device, dtype=env.dtype)  # fmt: skip
+        nn.Linear(env.obs_dim, HIDDEN),
+        nn.Tanh(),
+        nn.Linear(HIDDEN, HIDDEN),
+        nn.Tanh(),
+        nn.Linear(HIDDEN, env.action_dim),
+    ).to(device=env.device, dtype=env.dtype)
     adapter, array = GymVectorEnv(problem, num_envs, device=device, dtype=dtype), action.cpu().numpy()
     adapter.reset(seed=0)
     moved, work = _costs(env, source)
@@ -116,11 +120,15 @@ def measure(
             _ = adapter.step(array)  # kept until the next, as a user's loop does
 
     calls: dict[str, tuple[Callable[[], object], int]] = {
-        "bare": (bare, 1), "step": (lambda: env.step(action), 1), "step_network": (lambda: env.step(network(env.obs)), 1),
-        "gymnasium": (through_gymnasium, episode), "graph": (captured, captured.steps),
+        "bare": (bare, 1),
+        "step": (lambda: env.step(action), 1),
+        "step_network": (lambda: env.step(network(env.obs)), 1),
+        "gymnasium": (through_gymnasium, episode),
+        "graph": (captured, captured.steps),
         "rollout": (lambda: env.rollout("random", fused), fused),
-        "rollout_network": (lambda: env.rollout(network, with_network), with_network), "addition": (lambda: vector + vector, 1),
-    }  # fmt: skip
+        "rollout_network": (lambda: env.rollout(network, with_network), with_network),
+        "addition": (lambda: vector + vector, 1),
+    }
     best = dict.fromkeys(calls, float("inf"))
     with torch.no_grad():
         for call, _ in calls.values():  # compiles
@@ -131,11 +139,17 @@ def measure(
                 repeats = max(1, 20_000 // num_envs) if steps == 1 else 1
                 best[name] = min(best[name], _time(call, repeats, env.device) / steps)
     return Rates(
-        problem=problem.name, num_envs=num_envs, device=str(env.device), dtype=dtype,
-        threads=num_threads() if env.device.type == "cpu" else 0, bytes=moved, operations=work,
+        problem=problem.name,
+        num_envs=num_envs,
+        device=str(env.device),
+        dtype=dtype,
+        threads=num_threads() if env.device.type == "cpu" else 0,
+        bytes=moved,
+        operations=work,
         rates={name: num_envs / best[name] for name in LINES},
-        step_seconds=best["step"], addition_seconds=best["addition"],
-    )  # fmt: skip
+        step_seconds=best["step"],
+        addition_seconds=best["addition"],
+    )
 
 
 def _costs(env: VectorEnv, source: EnvironmentRollout) -> tuple[dict[str, int], dict[str, int]]:
@@ -159,9 +173,15 @@ def _costs(env: VectorEnv, source: EnvironmentRollout) -> tuple[dict[str, int], 
         "rollout_network": 0,
     }
     step = bare + observe
-    work = {"bare": bare, "step": step, "gymnasium": step, "step_network": bare + observe + think,
-            "graph": bare + observe + think, "rollout": bare + 20 * problem.n_u,
-            "rollout_network": bare + observe + think}  # fmt: skip
+    work = {
+        "bare": bare,
+        "step": step,
+        "gymnasium": step,
+        "step_network": bare + observe + think,
+        "graph": bare + observe + think,
+        "rollout": bare + 20 * problem.n_u,
+        "rollout_network": bare + observe + think,
+    }
     return moved, work
 
 

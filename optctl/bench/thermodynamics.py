@@ -61,9 +61,12 @@ def stiffened_work(initial: float, final: float, duration: float) -> dict[str, f
     y = np.roots([final + 2 / duration, -2 / duration * y0, -1.0]).max()
     rate = (final - initial) / duration
     ramp = solve_ivp(
-        lambda t, z: [2 - 2 * (initial + rate * t) * z[0], 0.5 * rate * z[0]], (0, duration), [1 / initial, 0.0],
-        rtol=1e-10, atol=1e-12,
-    )  # fmt: skip
+        lambda t, z: [2 - 2 * (initial + rate * t) * z[0], 0.5 * rate * z[0]],
+        (0, duration),
+        [1 / initial, 0.0],
+        rtol=1e-10,
+        atol=1e-12,
+    )
     return {
         "optimal": float(0.5 * (final * y**2 - 1) - np.log(y / y0) + (y - y0) ** 2 / duration),
         "linear": float(ramp.y[1, -1]),
@@ -97,10 +100,17 @@ def thermodynamics(
             figure = _figure(problem.name, name, work, theory[name], free_energy)
             figures.append(figure)
             rows.append(
-                [problem.name, name, f"{figure['mean_work']:.5f} ± {figure['error']:.5f}", f"{theory[name]:.5f}",
-                 f"{figure['deviation']:+.2f}", f"{figure['jarzynski']:.5f} ± {figure['jarzynski_error']:.5f}",
-                 f"{np.exp(-free_energy):.5f}", f"{figure['jarzynski_deviation']:+.2f}"]
-            )  # fmt: skip
+                [
+                    problem.name,
+                    name,
+                    f"{figure['mean_work']:.5f} ± {figure['error']:.5f}",
+                    f"{theory[name]:.5f}",
+                    f"{figure['deviation']:+.2f}",
+                    f"{figure['jarzynski']:.5f} ± {figure['jarzynski_error']:.5f}",
+                    f"{np.exp(-free_energy):.5f}",
+                    f"{figure['jarzynski_deviation']:+.2f}",
+                ]
+            )
     header = ("problem", "protocol", "⟨W⟩", "theory", "in errors", "⟨exp(−W)⟩", "exp(−ΔF)", "in errors")
     table = markdown_table(f"Work on a Brownian particle, {paths:,} paths", header, rows)
     command = f"optctl bench thermodynamics --paths {paths}"
@@ -112,8 +122,14 @@ def _figure(problem: str, protocol: str, work: np.ndarray, theory: float, free_e
     weights, root = np.exp(-work), np.sqrt(len(work))
     error, jarzynski_error = work.std() / root, weights.std() / root
     return {
-        "problem": problem, "protocol": protocol, "mean_work": float(work.mean()), "error": float(error), "theory": theory,
-        "deviation": float((work.mean() - theory) / error), "jarzynski": float(weights.mean()),
-        "jarzynski_error": float(jarzynski_error), "free_energy": float(free_energy),
+        "problem": problem,
+        "protocol": protocol,
+        "mean_work": float(work.mean()),
+        "error": float(error),
+        "theory": theory,
+        "deviation": float((work.mean() - theory) / error),
+        "jarzynski": float(weights.mean()),
+        "jarzynski_error": float(jarzynski_error),
+        "free_energy": float(free_energy),
         "jarzynski_deviation": float((weights.mean() - np.exp(-free_energy)) / jarzynski_error),
-    }  # fmt: skip
+    }

@@ -31,19 +31,31 @@ from optctl.solvers import solve_many
 def slider(**changes: Any) -> Problem:
     """A mass on a rail under a bounded force: linear and quadratic."""
     return Problem(
-        name="slider", state=["x", "v"], control=["f"], dynamics=lambda x, u, p: [x[1], u[0]], dt=0.1, steps=10,
-        stage_cost=lambda x, u, p: x[0] ** 2 + 0.1 * x[1] ** 2 + 0.1 * u[0] ** 2, control_bounds={"f": (-1, 1)},
+        name="slider",
+        state=["x", "v"],
+        control=["f"],
+        dynamics=lambda x, u, p: [x[1], u[0]],
+        dt=0.1,
+        steps=10,
+        stage_cost=lambda x, u, p: x[0] ** 2 + 0.1 * x[1] ** 2 + 0.1 * u[0] ** 2,
+        control_bounds={"f": (-1, 1)},
         initial_state=Uniform([-1, -1], [1, 1]),
-    ).replace(**changes)  # fmt: skip
+    ).replace(**changes)
 
 
 def pendulum(**changes: Any) -> Problem:
     """A damped pendulum over a second: nonlinear, so that solvers iterate."""
     return Problem(
-        name="pendulum", state=["q", "w"], control=["f"], dynamics=lambda x, u, p: [x[1], -ca.sin(x[0]) - 0.1 * x[1] + u[0]],
-        stage_cost=lambda x, u, p: 1 - ca.cos(x[0]) + 0.1 * x[1] ** 2 + 0.1 * u[0] ** 2, control_bounds={"f": (-0.5, 0.5)},
-        initial_state=Uniform([-2, -1], [2, 1]), dt=0.1, steps=10,
-    ).replace(**changes)  # fmt: skip
+        name="pendulum",
+        state=["q", "w"],
+        control=["f"],
+        dynamics=lambda x, u, p: [x[1], -ca.sin(x[0]) - 0.1 * x[1] + u[0]],
+        stage_cost=lambda x, u, p: 1 - ca.cos(x[0]) + 0.1 * x[1] ** 2 + 0.1 * u[0] ** 2,
+        control_bounds={"f": (-0.5, 0.5)},
+        initial_state=Uniform([-2, -1], [2, 1]),
+        dt=0.1,
+        steps=10,
+    ).replace(**changes)
 
 
 @dataclass(frozen=True)

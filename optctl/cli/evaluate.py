@@ -26,9 +26,13 @@ def evaluate(
     policy = optctl.load_agent(checkpoint, device=device)
     with Spinner(f"evaluating {policy.name} on {policy.problem.name}") as spinner:
         comparison = optctl.compare(
-            policy.problem, [policy], num_starts=num_starts, seed=seed,
-            reference="optimal" if reference else None, progress=spinner.tell,
-        )  # fmt: skip
+            policy.problem,
+            [policy],
+            num_starts=num_starts,
+            seed=seed,
+            reference="optimal" if reference else None,
+            progress=spinner.tell,
+        )
     say(str(comparison))
     return 0
 

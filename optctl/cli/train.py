@@ -26,8 +26,10 @@ from optctl.training.settings import Settings, settings
 def main(arguments: list[str]) -> int:
     pair, options = split(arguments)
     if pair is None:
-        say(f"usage: optctl train AGENT PROBLEM [OPTIONS]\n\nAgents: {', '.join(AGENTS)}. Problems: {', '.join(CATALOGUE)}.\n"
-            "`optctl train AGENT PROBLEM --help` shows the options with the settings for that pair.")  # fmt: skip
+        say(
+            f"usage: optctl train AGENT PROBLEM [OPTIONS]\n\nAgents: {', '.join(AGENTS)}. Problems: {', '.join(CATALOGUE)}.\n"
+            "`optctl train AGENT PROBLEM --help` shows the options with the settings for that pair."
+        )
         return 0 if {"-h", "--help"} & set(arguments) else 2
     agent, problem = pair
     known(agent, AGENTS, "agent")
@@ -37,9 +39,12 @@ def main(arguments: list[str]) -> int:
     if stored is not None:  # what is not said is as it was
         run = TrainingRun.load(stored, make(problem))
         defaults = replace(
-            defaults, agent=run.agent_config if run.name == agent else defaults.agent, loop=run.loop_config,
-            train=run.config, warm=run.warm_config or defaults.warm,
-        )  # fmt: skip
+            defaults,
+            agent=run.agent_config if run.name == agent else defaults.agent,
+            loop=run.loop_config,
+            train=run.config,
+            warm=run.warm_config or defaults.warm,
+        )
 
     def train(
         settings: Annotated[Settings, arg(name="")] = defaults,
@@ -67,13 +72,23 @@ def main(arguments: list[str]) -> int:
             start = replace(settings.warm, dataset=str(dataset))
         with TrainingBar(f"{agent} on {problem}") as bar:
             policy = run_training(
-                agent, make(problem), warm_start=start, agent_config=settings.agent,
-                loop_config=settings.loop, config=settings.train, seed=seed, device=device, out=folder, resume=resume,
+                agent,
+                make(problem),
+                warm_start=start,
+                agent_config=settings.agent,
+                loop_config=settings.loop,
+                config=settings.train,
+                seed=seed,
+                device=device,
+                out=folder,
+                resume=resume,
                 progress=bar.update,
-            )  # fmt: skip
+            )
         last = policy.run.curve[-1]
-        say(f"{policy.name} on {problem}: mean cost {last['cost']:.6g} over {len(policy.run.starts)} starts, "
-            f"after {last['steps']:,} steps and {policy.run.seconds:.1f} s")  # fmt: skip
+        say(
+            f"{policy.name} on {problem}: mean cost {last['cost']:.6g} over {len(policy.run.starts)} starts, "
+            f"after {last['steps']:,} steps and {policy.run.seconds:.1f} s"
+        )
         if folder is not None:
             say(f"written: {folder / CHECKPOINT}")
         return 0 if policy.run.finished else 130

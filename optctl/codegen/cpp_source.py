@@ -127,9 +127,12 @@ def with_numbers(text: str, numbers: Mapping[str, object]) -> str:
 def native_module(name: str, title: str, arguments: Mapping[str, str], body: str, flags: str) -> str:
     """A module with the kernel `name`, whose threads run `body` in C++. `arguments`: name -> Warp type; `thread` is added."""
     return titled(title) + _HEADER.format(
-        name=name, body=body, flags=flags, names=", ".join(arguments),
+        name=name,
+        body=body,
+        flags=flags,
+        names=", ".join(arguments),
         arguments=", ".join(f"{k}: {v}" for k, v in arguments.items()),
-    )  # fmt: skip
+    )
 
 
 def module(

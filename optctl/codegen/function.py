@@ -122,9 +122,11 @@ class CompiledFunction:
             require(len(a) in (1, size), name, f"have 1 or {size} rows", f"has {len(a)}")
         widest = max((n * m for n, m in self.shapes), default=0)
         require(
-            size * max(widest, *self.sizes) < 2**31, self.names[0], "have fewer than 2³¹ entries in each array",
+            size * max(widest, *self.sizes) < 2**31,
+            self.names[0],
+            "have fewer than 2³¹ entries in each array",
             f"the batch of {size} needs more",
-        )  # fmt: skip
+        )
         results = [torch.empty((size, n * m), dtype=self.dtype, device=self.device) for n, m in self.shapes]
         if size:
             launch(

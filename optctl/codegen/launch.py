@@ -29,8 +29,13 @@ _WORTH_A_THREAD = 1_000_000
 _ALIGNMENT = 64
 _GPU_THREADS = 32_768
 
-WARP_DTYPE = {torch.float32: wp.float32, torch.float64: wp.float64, torch.int32: wp.int32, torch.bool: wp.bool,
-              torch.int64: wp.uint64}  # fmt: skip
+WARP_DTYPE = {
+    torch.float32: wp.float32,
+    torch.float64: wp.float64,
+    torch.int32: wp.int32,
+    torch.bool: wp.bool,
+    torch.int64: wp.uint64,
+}
 """Tensors become arrays of these types (torch has no unsigned arithmetic: random keys travel as int64)."""
 
 
@@ -134,9 +139,14 @@ class RecordedLaunch:
     """
 
     def __init__(
-        self, kernels: Sequence[wp.Kernel], size: int, arguments: Sequence[Any], device: torch.device, operations: int,
+        self,
+        kernels: Sequence[wp.Kernel],
+        size: int,
+        arguments: Sequence[Any],
+        device: torch.device,
+        operations: int,
         widths: Sequence[int] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         init_warp()
         widths = widths or [1] * len(kernels)
         self.device = device
@@ -194,9 +204,9 @@ def launch(
         wp.launch(kernel, dim=size, inputs=[*converted, 0], device=str(device), stream=current_stream(device))
         return
     parts = ranges(size, operations, num_threads(), alignment)
-    run_parts([
-        functools.partial(wp.launch, kernel, dim=n, inputs=[*converted, start], device="cpu") for start, n in parts
-    ])  # fmt: skip
+    run_parts(
+        [functools.partial(wp.launch, kernel, dim=n, inputs=[*converted, start], device="cpu") for start, n in parts]
+    )
 
 
 def sharing_threads(pieces: int, device: torch.device) -> int:

@@ -46,28 +46,64 @@ class Target:
         return self.device == "cpu" and self.dtype == "float32"
 
 
-_DIRECT = {
-    "assign": "{0}", "lift": "{0}", "neg": "-{0}", "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}",
-    "div": "{0} / {1}", "sq": "{0} * {0}", "twice": "{0} + {0}", "inv": "ONE / {0}",
-    "lt": "wp.where({0} < {1}, ONE, ZERO)", "le": "wp.where({0} <= {1}, ONE, ZERO)",
-    "eq": "wp.where({0} == {1}, ONE, ZERO)", "ne": "wp.where({0} != {1}, ONE, ZERO)",
-    "not": "wp.where({0} == ZERO, ONE, ZERO)", "and": "wp.where({0} != ZERO and {1} != ZERO, ONE, ZERO)",
-    "or": "wp.where({0} != ZERO or {1} != ZERO, ONE, ZERO)", "if_else_zero": "wp.where({0} != ZERO, {1}, ZERO)",
-    "fmin": "wp.where({0} < {1}, {0}, wp.where({1} <= {0}, {1}, {0} + {1}))",
-    "fmax": "wp.where({0} > {1}, {0}, wp.where({1} >= {0}, {1}, {0} + {1}))",
-    "sign": "wp.where({0} > ZERO, ONE, wp.where({0} < ZERO, -ONE, {0}))", "fabs": "wp.abs({0})",
-    "fmod": "wp.mod({0}, {1})", "pow": "wp.pow({0}, {1})", "constpow": "wp.pow({0}, {1})",
-    "asin": "wp.where(wp.abs({0}) <= ONE, wp.asin({0}), REAL(wp.nan))",  # Warp clips the argument, which would hide a NaN
-    "acos": "wp.where(wp.abs({0}) <= ONE, wp.acos({0}), REAL(wp.nan))",
-    "log1p": "log1p({0})", "expm1": "expm1({0})", "asinh": "asinh({0})", "acosh": "acosh({0})", "atanh": "atanh({0})",
-    "hypot": "hypot({0}, {1})", "remainder": "remainder({0}, {1})",
-} | {
-    name: f"wp.{name}({{0}})"
-    for name in (
-        "exp", "log", "sqrt", "sin", "cos", "tan", "atan", "floor", "ceil", "sinh", "cosh", "tanh", "erf",
-        "erfinv",
-    )
-} | {name: f"wp.{name}({{0}}, {{1}})" for name in ("atan2", "copysign")}  # fmt: skip
+_DIRECT = (
+    {
+        "assign": "{0}",
+        "lift": "{0}",
+        "neg": "-{0}",
+        "add": "{0} + {1}",
+        "sub": "{0} - {1}",
+        "mul": "{0} * {1}",
+        "div": "{0} / {1}",
+        "sq": "{0} * {0}",
+        "twice": "{0} + {0}",
+        "inv": "ONE / {0}",
+        "lt": "wp.where({0} < {1}, ONE, ZERO)",
+        "le": "wp.where({0} <= {1}, ONE, ZERO)",
+        "eq": "wp.where({0} == {1}, ONE, ZERO)",
+        "ne": "wp.where({0} != {1}, ONE, ZERO)",
+        "not": "wp.where({0} == ZERO, ONE, ZERO)",
+        "and": "wp.where({0} != ZERO and {1} != ZERO, ONE, ZERO)",
+        "or": "wp.where({0} != ZERO or {1} != ZERO, ONE, ZERO)",
+        "if_else_zero": "wp.where({0} != ZERO, {1}, ZERO)",
+        "fmin": "wp.where({0} < {1}, {0}, wp.where({1} <= {0}, {1}, {0} + {1}))",
+        "fmax": "wp.where({0} > {1}, {0}, wp.where({1} >= {0}, {1}, {0} + {1}))",
+        "sign": "wp.where({0} > ZERO, ONE, wp.where({0} < ZERO, -ONE, {0}))",
+        "fabs": "wp.abs({0})",
+        "fmod": "wp.mod({0}, {1})",
+        "pow": "wp.pow({0}, {1})",
+        "constpow": "wp.pow({0}, {1})",
+        "asin": "wp.where(wp.abs({0}) <= ONE, wp.asin({0}), REAL(wp.nan))",  # Warp clips the argument, which would hide a NaN
+        "acos": "wp.where(wp.abs({0}) <= ONE, wp.acos({0}), REAL(wp.nan))",
+        "log1p": "log1p({0})",
+        "expm1": "expm1({0})",
+        "asinh": "asinh({0})",
+        "acosh": "acosh({0})",
+        "atanh": "atanh({0})",
+        "hypot": "hypot({0}, {1})",
+        "remainder": "remainder({0}, {1})",
+    }
+    | {
+        name: f"wp.{name}({{0}})"
+        for name in (
+            "exp",
+            "log",
+            "sqrt",
+            "sin",
+            "cos",
+            "tan",
+            "atan",
+            "floor",
+            "ceil",
+            "sinh",
+            "cosh",
+            "tanh",
+            "erf",
+            "erfinv",
+        )
+    }
+    | {name: f"wp.{name}({{0}}, {{1}})" for name in ("atan2", "copysign")}
+)
 """Operation -> source; ZERO and ONE stand for constants, REAL for the number type."""
 
 _HELPERS = {

@@ -52,9 +52,11 @@ def violations(problem: Problem, trajectory: Trajectory, params: np.ndarray) -> 
     times = np.broadcast_to(trajectory.times, (num, steps + 1))
     if problem.path_constraint_function is not None:
         c = problem.path_constraint_function(
-            x[:, :-1].reshape(-1, problem.n_x).T, u.reshape(-1, problem.n_u).T,
-            np.repeat(p, steps, axis=0).T, times[:, :-1].reshape(1, -1),
-        )  # fmt: skip
+            x[:, :-1].reshape(-1, problem.n_x).T,
+            u.reshape(-1, problem.n_u).T,
+            np.repeat(p, steps, axis=0).T,
+            times[:, :-1].reshape(1, -1),
+        )
         found["path constraints"] = np.asarray(c).reshape(-1, num, steps).max(axis=(0, 2))
     if problem.last_constraint_function is not None:
         c = problem.last_constraint_function(x[:, -1].T, p.T, times[:, -1][None])

@@ -122,9 +122,11 @@ def compare(
         built = build(entry) if isinstance(entry, str) else entry
         if _is_solved(built):
             require(
-                not noise, "controllers", "hold feedback controllers when the problem has process noise",
+                not noise,
+                "controllers",
+                "hold feedback controllers when the problem has process noise",
                 f"`{name}` is a plan",
-            )  # fmt: skip
+            )
             plans[name] = _as_reference(problem, built, p, len(x0))
         else:
             runs: list[Any] = list(built) if isinstance(built, Sequence) else [built]
@@ -150,9 +152,18 @@ def compare(
     if observers:
         notes.append(f"Through noisy sensors, the mean over {_draws(draws)}: {', '.join(observers)}.")
     return Report.assess(
-        problem=problem, starts=x0, params=p, seed=seed, noise_seeds=draws if observers else noise, reference=plan,
-        results=[found[name] for name in entries], resting=at_rest.costs[0], notes=notes, tolerance=tolerance, repetitions=repetitions,
-    )  # fmt: skip
+        problem=problem,
+        starts=x0,
+        params=p,
+        seed=seed,
+        noise_seeds=draws if observers else noise,
+        reference=plan,
+        results=[found[name] for name in entries],
+        resting=at_rest.costs[0],
+        notes=notes,
+        tolerance=tolerance,
+        repetitions=repetitions,
+    )
 
 
 def _beyond_actions(problem: Problem, plan: Reference, names: Sequence[str]) -> list[str]:
@@ -173,7 +184,7 @@ def _beyond_actions(problem: Problem, plan: Reference, names: Sequence[str]) -> 
                 f"The reference's `{control}` covers {least:.4g} … {most:.4g}, actions only {low[j]:.4g} … {high[j]:.4g}: "
                 f'part of the gap of {", ".join(names)} is that difference. `control_scale={{"{control}": {max(sides):.2g}}}` gives '
                 "actions the range."
-            )  # fmt: skip
+            )
     return notes
 
 
@@ -189,8 +200,10 @@ def _named(controllers: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
     """Entries by name, checked before anything long begins."""
     require(
         isinstance(controllers, (Mapping, Sequence)) and not isinstance(controllers, str) and len(controllers) > 0,
-        "controllers", "be a non-empty list, or map names to controllers", f"is {controllers!r}",
-    )  # fmt: skip
+        "controllers",
+        "be a non-empty list, or map names to controllers",
+        f"is {controllers!r}",
+    )
     pairs = controllers.items() if isinstance(controllers, Mapping) else [(None, entry) for entry in controllers]
     entries: dict[str, Any] = {}
     for given, entry in pairs:
@@ -200,9 +213,11 @@ def _named(controllers: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
         elif not _is_solved(entry):
             wrong = next((m for m in members if not isinstance(m, Controller)), None if members else entry)
             require(
-                bool(members) and wrong is None, "controllers",
-                f"hold controllers, lists of them, or names among {', '.join(CONTROLLERS)}", f"holds {wrong!r}",
-            )  # fmt: skip
+                bool(members) and wrong is None,
+                "controllers",
+                f"hold controllers, lists of them, or names among {', '.join(CONTROLLERS)}",
+                f"holds {wrong!r}",
+            )
         base = str(given or (entry if isinstance(entry, str) else getattr(members[0], "name", "optimal")))
         name, copies = base, 1
         while name in entries:
@@ -261,9 +276,11 @@ def _evaluate(
     for controller in runs:
         trained_on = getattr(controller, "problem", problem)
         require(
-            getattr(trained_on, "fingerprint", problem.fingerprint) == problem.fingerprint, "controllers",
-            f"belong to the problem `{problem.name}`", f"`{name}` was trained on `{getattr(trained_on, 'name', '?')}`",
-        )  # fmt: skip
+            getattr(trained_on, "fingerprint", problem.fingerprint) == problem.fingerprint,
+            "controllers",
+            f"belong to the problem `{problem.name}`",
+            f"`{name}` was trained on `{getattr(trained_on, 'name', '?')}`",
+        )
         began = time.perf_counter()
         with np.errstate(all="ignore"):  # a diverging controller is a result, not a warning
             draws = [rollout(problem, controller, x0, params=p, seed=s) for s in noise or (None,)]
@@ -274,17 +291,24 @@ def _evaluate(
         broken.append({kind: np.max([v[kind] for v in each], axis=0) for kind in each[0]})
         trajectories.append(draws[0])
     result = Result.of(
-        name=name, costs=np.array(costs), trajectories=trajectories, tolerance=tol,
+        name=name,
+        costs=np.array(costs),
+        trajectories=trajectories,
+        tolerance=tol,
         violations={kind: np.array([v[kind] for v in broken]) for kind in broken[0]},
         prepare_time=np.array([float(getattr(c, "wall_time", 0.0) or 0.0) for c in runs]),
         run_time=np.array(seconds),
-    )  # fmt: skip
+    )
     return result, paths
 
 
 def _planned(name: str, plan: Reference, tolerance: float) -> Result:
     return Result.of(
-        name=name, costs=failures_as_worst(plan.costs)[None], trajectories=[plan.trajectories],
-        violations={kind: value[None] for kind, value in plan.violations.items()}, tolerance=tolerance,
-        prepare_time=np.array([plan.wall_time]), run_time=np.zeros(1),
-    )  # fmt: skip
+        name=name,
+        costs=failures_as_worst(plan.costs)[None],
+        trajectories=[plan.trajectories],
+        violations={kind: value[None] for kind, value in plan.violations.items()},
+        tolerance=tolerance,
+        prepare_time=np.array([plan.wall_time]),
+        run_time=np.zeros(1),
+    )

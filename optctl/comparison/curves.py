@@ -103,8 +103,10 @@ def check_curve(curve: Mapping[str, Any]) -> dict[str, Any]:
         fits = [len(x) for x in rows] == [len(v) for v in values] and all(len(x) > 0 for x in rows)
         require(
             fits and all((np.diff(x) >= 0).all() for x in rows),
-            "curves", f"give rising `{field}` of `{name}`, as many as its costs", f"has {[len(x) for x in rows]} values",
-        )  # fmt: skip
+            "curves",
+            f"give rising `{field}` of `{name}`, as many as its costs",
+            f"has {[len(x) for x in rows]} values",
+        )
         checked[field] = rows
     return checked
 

@@ -229,9 +229,15 @@ def phase_portrait(comparison: Comparison, states: Sequence[str] | None = None) 
             x, y = coordinates(at(start))
             axis.plot(x, y, color=style["color"], linewidth=1.1, alpha=0.85, zorder=2)
             axis.plot(
-                x[0], y[0], marker="o", markersize=4.5, color=style["color"], markeredgecolor="white", markeredgewidth=0.6,
+                x[0],
+                y[0],
+                marker="o",
+                markersize=4.5,
+                color=style["color"],
+                markeredgecolor="white",
+                markeredgewidth=0.6,
                 zorder=3,
-            )  # fmt: skip
+            )
             if name not in poor:
                 spread.append((x, y))
         axis.set_title(next((_gap_title(r) for r in comparison.results if r.name == name), name))
@@ -309,9 +315,13 @@ def gap_summary(comparison: Comparison) -> Figure:
         left.annotate(note, (anchor, row), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8.5)
         right.barh(row, max(result.wall_time, 1e-3), height=0.55, color=color, alpha=0.85, left=0)
         right.annotate(
-            duration(result.wall_time), (max(result.wall_time, 1e-3), row), xytext=(4, 0), textcoords="offset points",
-            va="center", fontsize=8.5,
-        )  # fmt: skip
+            duration(result.wall_time),
+            (max(result.wall_time, 1e-3), row),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8.5,
+        )
     left.set_yticks(range(len(results)), [r.name for r in results])
     left.set_ylim(len(results) - 0.4, -0.6)
     _percent_axis(left, finite, ticks=5)

@@ -124,9 +124,14 @@ class _Search:
             for kind, values in kinds.items():
                 values[i] = found.violations[kind][j]
         self.plan = replace(
-            plan, costs=costs, proved=proved, trajectories=tuple(paths) or None, claims=tuple(claims),
-            violations=plan.violations | kinds, defect=max(plan.defect, found.defect),
-        )  # fmt: skip
+            plan,
+            costs=costs,
+            proved=proved,
+            trajectories=tuple(paths) or None,
+            claims=tuple(claims),
+            violations=plan.violations | kinds,
+            defect=max(plan.defect, found.defect),
+        )
         return rows
 
     def polish(self, rows: np.ndarray, states: np.ndarray, controls: np.ndarray, by: Sequence[str]) -> np.ndarray:

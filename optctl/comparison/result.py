@@ -19,7 +19,7 @@ from optctl.comparison.statistics import (
     mean_of_rest,
     paired_differences,
     probability_of_improvement,
-)  # fmt: skip
+)
 from optctl.errors import require
 from optctl.problem import Problem
 from optctl.problem.trajectory import Trajectory
@@ -110,17 +110,29 @@ class Result:
 
     @classmethod
     def of(
-        cls, *, name: str, costs: np.ndarray, violations: dict[str, np.ndarray], tolerance: float,
-        trajectories: list[Any], prepare_time: np.ndarray, run_time: np.ndarray,
-    ) -> Result:  # fmt: skip
+        cls,
+        *,
+        name: str,
+        costs: np.ndarray,
+        violations: dict[str, np.ndarray],
+        tolerance: float,
+        trajectories: list[Any],
+        prepare_time: np.ndarray,
+        run_time: np.ndarray,
+    ) -> Result:
         admissible = np.isfinite(costs)
         for value in violations.values():
             admissible &= value <= tolerance
         middle = np.argsort(costs.mean(axis=1), kind="stable")[(len(costs) - 1) // 2]
         return cls(
-            name=name, costs=costs, violations=violations, admissible=admissible, prepare_time=prepare_time,
-            run_time=run_time, trajectories=trajectories[middle],
-        )  # fmt: skip
+            name=name,
+            costs=costs,
+            violations=violations,
+            admissible=admissible,
+            prepare_time=prepare_time,
+            run_time=run_time,
+            trajectories=trajectories[middle],
+        )
 
     @property
     def runs(self) -> int:
@@ -223,11 +235,15 @@ class Comparison:
                 notes.append(
                     f"The reference was undercut on {int(beaten.sum())} of {num} starts (by {by}): it was no global optimum there, "
                     "and the best known solution was updated."
-                )  # fmt: skip
+                )
         return cls(
-            reference=reference, results=sorted(assessed, key=Result.order), best=np.where(known, best, np.nan),
-            best_by=list(best_by), notes=notes, **rest,
-        )  # fmt: skip
+            reference=reference,
+            results=sorted(assessed, key=Result.order),
+            best=np.where(known, best, np.nan),
+            best_by=list(best_by),
+            notes=notes,
+            **rest,
+        )
 
     def __getitem__(self, name: str) -> Result:
         found = {result.name: result for result in self.results}

@@ -192,7 +192,9 @@ def _runs_by_tasks(costs: object) -> np.ndarray:
     values = failures_as_worst(costs)
     values = values[None] if values.ndim == 1 else values
     require(
-        values.ndim == 2 and values.size > 0, "costs", "have shape (runs, tasks) with at least one of each",
+        values.ndim == 2 and values.size > 0,
+        "costs",
+        "have shape (runs, tasks) with at least one of each",
         f"has shape {values.shape}",
-    )  # fmt: skip
+    )
     return values

@@ -169,10 +169,17 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
     problem, reference = comparison.problem, comparison.reference
     return {
         "problem": {
-            "name": problem.name, "description": problem.description, "source": problem.source,
-            "states": units(problem.state), "controls": units(problem.control), "params": dict(problem.params),
-            "dt": problem.dt, "steps": problem.steps, "horizon": problem.horizon,
-            "integrator": problem.integrator, "substeps": problem.substeps,
+            "name": problem.name,
+            "description": problem.description,
+            "source": problem.source,
+            "states": units(problem.state),
+            "controls": units(problem.control),
+            "params": dict(problem.params),
+            "dt": problem.dt,
+            "steps": problem.steps,
+            "horizon": problem.horizon,
+            "integrator": problem.integrator,
+            "substeps": problem.substeps,
         },
         "seed": comparison.seed,
         "noise_seeds": list(comparison.noise_seeds),
@@ -182,16 +189,23 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
         "yardstick": comparison.yardstick,
         "best": {"costs": comparison.best.tolist(), "by": comparison.best_by},
         "resting_costs": comparison.resting.tolist(),
-        "reference": None if reference is None else {
-            "name": reference.name, "kind": reference.kind, "costs": reference.costs.tolist(),
-            "proved": np.asarray(reference.proved).tolist(), "wall_time_s": reference.wall_time,
-            "largest_defect": reference.defect, "verdicts": reference.verdicts,
-            "search": reference.search, "checks": list(reference.checks),
+        "reference": None
+        if reference is None
+        else {
+            "name": reference.name,
+            "kind": reference.kind,
+            "costs": reference.costs.tolist(),
+            "proved": np.asarray(reference.proved).tolist(),
+            "wall_time_s": reference.wall_time,
+            "largest_defect": reference.defect,
+            "verdicts": reference.verdicts,
+            "search": reference.search,
+            "checks": list(reference.checks),
         },
         "controllers": [_result_dict(comparison, r) for r in comparison.results],
         "notes": comparison.notes,
         "machine": machine(),
-    }  # fmt: skip
+    }
 
 
 def _result_dict(comparison: Comparison, r: Result) -> dict[str, Any]:
@@ -208,8 +222,13 @@ def _result_dict(comparison: Comparison, r: Result) -> dict[str, Any]:
         "normalised_gap_iqm": r.normalised.iqm._asdict(),
         "gap_of_episodes_that_did_not_fail": r.gap_of_rest,
         "gap_to_reference": r.gap_to_reference._asdict(),
-        "difference_to_reference": None if against is None else against.mean._asdict() | {
-            "fraction_better": against.better, "fraction_worse": against.worse, "unpaired": against.unpaired,
+        "difference_to_reference": None
+        if against is None
+        else against.mean._asdict()
+        | {
+            "fraction_better": against.better,
+            "fraction_worse": against.worse,
+            "unpaired": against.unpaired,
         },
         "runs": r.runs,
         "failed": r.failed,
@@ -222,4 +241,4 @@ def _result_dict(comparison: Comparison, r: Result) -> dict[str, Any]:
         "prepare_time_s": r.prepare_time.tolist(),
         "run_time_s": r.run_time.tolist(),
         "costs": r.costs.tolist(),
-    }  # fmt: skip
+    }

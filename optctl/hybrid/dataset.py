@@ -73,24 +73,40 @@ def _chunk(problem: Problem, seed: int, chunk: int, num: int, randomize: bool) -
     assert path.costates is not None
     basins = np.ones(num, dtype=int) if found.basins is None else found.basins
     arrays = {
-        "states": path.states, "controls": path.controls, "costs": path.costs, "terminal_cost": path.terminal_cost,
+        "states": path.states,
+        "controls": path.controls,
+        "costs": path.costs,
+        "terminal_cost": path.terminal_cost,
         "costates": path.costates,
-        "values": _cost_to_go(path.costs, path.terminal_cost), "gains": gains,
-        "params": np.broadcast_to(params, (num, problem.n_p)), "stationarity": found.residuals["stationarity"],
+        "values": _cost_to_go(path.costs, path.terminal_cost),
+        "gains": gains,
+        "params": np.broadcast_to(params, (num, problem.n_p)),
+        "stationarity": found.residuals["stationarity"],
         "basins": np.asarray(basins),
-    }  # fmt: skip
+    }
     return {name: np.ascontiguousarray(array[kept]) for name, array in arrays.items()}
 
 
 def _about(problem: Problem, num: int, seed: int, randomize: bool, chunk: int) -> dict[str, Any]:
     """What the run is; the same for every part of it."""
     return {
-        "format": FORMAT, "problem": problem.name, "fingerprint": problem.fingerprint, "task": problem.task_fingerprint,
-        "requested": num, "seed": seed,
-        "randomize": randomize, "chunk": chunk, "dt": problem.dt, "steps": problem.steps, "horizon": problem.horizon,
-        "state": list(problem.state), "control": list(problem.control), "params": list(problem.params),
-        "costate": "λ = ∂J*/∂x (minimisation)", "gains": "u = u* − K (x − x*)",
-    }  # fmt: skip
+        "format": FORMAT,
+        "problem": problem.name,
+        "fingerprint": problem.fingerprint,
+        "task": problem.task_fingerprint,
+        "requested": num,
+        "seed": seed,
+        "randomize": randomize,
+        "chunk": chunk,
+        "dt": problem.dt,
+        "steps": problem.steps,
+        "horizon": problem.horizon,
+        "state": list(problem.state),
+        "control": list(problem.control),
+        "params": list(problem.params),
+        "costate": "λ = ∂J*/∂x (minimisation)",
+        "gains": "u = u* − K (x − x*)",
+    }
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -127,9 +143,11 @@ def generate(
         require(isinstance(value, int) and value >= 1, argument, "be a positive integer", f"is {value!r}")
     require(seed >= 0, "seed", "not be negative", f"is {seed}")
     require(
-        not randomize or (p.n_p > 0 and bool((p.param_high > p.param_low).any())), "randomize",
-        "be off for a problem without parameter ranges", "is on",
-    )  # fmt: skip
+        not randomize or (p.n_p > 0 and bool((p.param_high > p.param_low).any())),
+        "randomize",
+        "be off for a problem without parameter ranges",
+        "is on",
+    )
     require(p.final_time is None, "problem", "have a fixed final time", "its final time is free")
     check_writable(folder)
     about = _about(p, num, seed, randomize, chunk)
@@ -164,9 +182,11 @@ def generate(
 def _same(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
     for key, value in wanted.items():
         require(
-            found.get(key) == value, "out", "be a folder without another run, or with this one to be continued",
+            found.get(key) == value,
+            "out",
+            "be a folder without another run, or with this one to be continued",
             f"{folder} holds one with {key} {found.get(key)!r} instead of {value!r}",
-        )  # fmt: skip
+        )
 
 
 def load(path: Path | str) -> TrajectoryDataset:
@@ -174,13 +194,22 @@ def load(path: Path | str) -> TrajectoryDataset:
     file = Path(path)
     arrays, about = _read(file / NAME if file.is_dir() else file)
     trajectory = Trajectory(
-        times=np.arange(about["steps"] + 1) * about["dt"], states=arrays["states"], controls=arrays["controls"],
-        costs=arrays["costs"], terminal_cost=arrays["terminal_cost"], costates=arrays["costates"],
-    )  # fmt: skip
+        times=np.arange(about["steps"] + 1) * about["dt"],
+        states=arrays["states"],
+        controls=arrays["controls"],
+        costs=arrays["costs"],
+        terminal_cost=arrays["terminal_cost"],
+        costates=arrays["costates"],
+    )
     return TrajectoryDataset(
-        trajectory=trajectory, values=arrays["values"], gains=arrays["gains"], params=arrays["params"],
-        stationarity=arrays["stationarity"], basins=arrays["basins"], metadata=about,
-    )  # fmt: skip
+        trajectory=trajectory,
+        values=arrays["values"],
+        gains=arrays["gains"],
+        params=arrays["params"],
+        stationarity=arrays["stationarity"],
+        basins=arrays["basins"],
+        metadata=about,
+    )
 
 
 def to_minari(
@@ -195,9 +224,11 @@ def to_minari(
     """
     p = resolve_problem(problem)
     require(
-        p.fingerprint == found.metadata["fingerprint"], "problem", f"be the one of the set ({found.metadata['problem']})",
+        p.fingerprint == found.metadata["fingerprint"],
+        "problem",
+        f"be the one of the set ({found.metadata['problem']})",
         f"is another one ({p.name})",
-    )  # fmt: skip
+    )
     minari, gymnasium = library("minari", "Minari", "minari"), library("gymnasium", "Gymnasium", "test")
     library("h5py", "h5py", "minari")
     path, finite = found.trajectory, p.horizon == "finite"
@@ -206,20 +237,28 @@ def to_minari(
     assert path.costates is not None
     episodes = [
         minari.data_collector.EpisodeBuffer(
-            id=i, observations=observe(path.states[i], found.params[i]), actions=p.to_action(path.controls[i]),
+            id=i,
+            observations=observe(path.states[i], found.params[i]),
+            actions=p.to_action(path.controls[i]),
             rewards=-path.costs[i] - np.where(ends & finite, path.terminal_cost[i], 0.0),
-            terminations=ends & finite, truncations=ends & (not finite),
+            terminations=ends & finite,
+            truncations=ends & (not finite),
             infos={"state": path.states[i], "costate": path.costates[i], "value": found.values[i]},
         )
         for i in range(len(found))
-    ]  # fmt: skip
+    ]
     box = gymnasium.spaces.Box
     return minari.create_dataset_from_buffers(
-        dataset_id or f"optctl/{p.name}/optimal-v0", episodes, env=_gym_spec(p),
-        observation_space=box(-np.inf, np.inf, (p.n_y,), np.float64), action_space=box(-1.0, 1.0, (p.n_u,), np.float64),
-        algorithm_name="certified extremals by batched DDP", author=author,
-        description=f"{len(found)} optimal trajectories. {p.description}", requirements=["optctl"],
-    )  # fmt: skip
+        dataset_id or f"optctl/{p.name}/optimal-v0",
+        episodes,
+        env=_gym_spec(p),
+        observation_space=box(-np.inf, np.inf, (p.n_y,), np.float64),
+        action_space=box(-1.0, 1.0, (p.n_u,), np.float64),
+        algorithm_name="certified extremals by batched DDP",
+        author=author,
+        description=f"{len(found)} optimal trajectories. {p.description}",
+        requirements=["optctl"],
+    )
 
 
 def from_minari(dataset: Any, problem: Problem | str) -> TrajectoryDataset:
@@ -238,9 +277,11 @@ def from_minari(dataset: Any, problem: Problem | str) -> TrajectoryDataset:
         states = infos.get("state")
         if states is None:
             require(
-                p.observation is None, "dataset", f"hold `infos['state']`, because `{p.name}` does not observe its state",
+                p.observation is None,
+                "dataset",
+                f"hold `infos['state']`, because `{p.name}` does not observe its state",
                 "holds none",
-            )  # fmt: skip
+            )
             states = np.asarray(episode.observations)[:, : p.n_x]
         states, actions = np.asarray(states, dtype=float), np.asarray(episode.actions, dtype=float)
         if actions.shape == (p.steps, p.n_u) and states.shape == (p.steps + 1, p.n_x):
@@ -248,9 +289,11 @@ def from_minari(dataset: Any, problem: Problem | str) -> TrajectoryDataset:
             costates = np.asarray(infos.get("costate", nothing), dtype=float)
             rows.append({"states": states, "controls": p.to_control(actions), "costates": costates})
     require(
-        len(rows) > 0, "dataset", f"hold episodes of {p.steps} actions of shape ({p.n_u},) and states of shape ({p.n_x},)",
+        len(rows) > 0,
+        "dataset",
+        f"hold episodes of {p.steps} actions of shape ({p.n_u},) and states of shape ({p.n_x},)",
         "holds none",
-    )  # fmt: skip
+    )
     arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     num, times = len(rows), np.arange(p.steps + 1) * p.dt
     costs = np.stack(
@@ -264,10 +307,14 @@ def from_minari(dataset: Any, problem: Problem | str) -> TrajectoryDataset:
         ends = np.asarray(p.terminal_cost_function(arrays["states"][:, -1].T, p.param_values, p.duration)).ravel()
     trajectory = Trajectory(times=times, costs=costs, terminal_cost=ends, **arrays)
     return TrajectoryDataset(
-        trajectory=trajectory, values=_cost_to_go(costs, ends), gains=np.full((num, p.steps, p.n_u, p.n_x), np.nan),
-        params=np.broadcast_to(p.param_values, (num, p.n_p)).copy(), stationarity=np.full(num, np.nan),
-        basins=np.ones(num, dtype=int), metadata=_about(p, num, 0, False, num) | {"source": "minari"},
-    )  # fmt: skip
+        trajectory=trajectory,
+        values=_cost_to_go(costs, ends),
+        gains=np.full((num, p.steps, p.n_u, p.n_x), np.nan),
+        params=np.broadcast_to(p.param_values, (num, p.n_p)).copy(),
+        stationarity=np.full(num, np.nan),
+        basins=np.ones(num, dtype=int),
+        metadata=_about(p, num, 0, False, num) | {"source": "minari"},
+    )
 
 
 def _cost_to_go(costs: np.ndarray, ends: np.ndarray) -> np.ndarray:

@@ -87,9 +87,11 @@ def _taken(function: Callable[..., Any], field: str) -> int:
     kinds = [q for q in signature(function).parameters.values() if q.default is q.empty]
     taken = vectors + 2 if any(q.kind is q.VAR_POSITIONAL for q in kinds) else len(kinds)
     require(
-        vectors <= taken <= vectors + 2, field,
-        f"take {vectors} to {vectors + 2} arguments: {'x' if vectors == 1 else 'x, u'}, then perhaps p, then perhaps t", f"takes {taken}",
-    )  # fmt: skip
+        vectors <= taken <= vectors + 2,
+        field,
+        f"take {vectors} to {vectors + 2} arguments: {'x' if vectors == 1 else 'x, u'}, then perhaps p, then perhaps t",
+        f"takes {taken}",
+    )
     return taken
 
 
@@ -117,10 +119,12 @@ def _compare(problem: Problem, field: str, function: Callable[..., Any]) -> None
             -1 if expected.ndim < 2 else expected.shape
         )
         require(
-            expected.size == found.size and np.allclose(found, expected.reshape(found.shape), rtol=1e-9, atol=1e-9, equal_nan=True),
-            field, "give the same with symbols as with numbers (`math`, float() and arrays of floats lose symbols)",
+            expected.size == found.size
+            and np.allclose(found, expected.reshape(found.shape), rtol=1e-9, atol=1e-9, equal_nan=True),
+            field,
+            "give the same with symbols as with numbers (`math`, float() and arrays of floats lose symbols)",
             f"gives {found.tolist()} instead of {expected.tolist()} at x = {x.tolist()}",
-        )  # fmt: skip
+        )
 
 
 class _Symbols(np.ndarray):

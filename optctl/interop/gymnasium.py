@@ -165,9 +165,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray
     `copy=False` the arrays returned are overwritten by the next step. Actions: as in `GymEnv`.
     """
 
-    metadata = {
-        "autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["rgb_array"], "render_fps": 20,
-    }  # fmt: skip
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["rgb_array"], "render_fps": 20}
 
     def __init__(
         self,
@@ -191,8 +189,10 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray
         )
         self.render_mode, self.copy = render_mode, copy
         self.metadata = {
-            **type(self).metadata, "autoreset_mode": self._mode, "render_fps": _frames_per_second(self.problem)
-        }  # fmt: skip
+            **type(self).metadata,
+            "autoreset_mode": self._mode,
+            "render_fps": _frames_per_second(self.problem),
+        }
         self.num_envs = num_envs
         self.single_observation_space, self.single_action_space = _spaces(self.problem)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -206,17 +206,21 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin episodes everywhere, or where `options["reset_mask"]` is set."""
         require(
-            seed is None or isinstance(seed, (int, np.integer)), "seed", "be an integer: each environment's stream comes from it",
+            seed is None or isinstance(seed, (int, np.integer)),
+            "seed",
+            "be an integer: each environment's stream comes from it",
             f"is {seed!r}",
-        )  # fmt: skip
+        )
         super().reset(seed=seed)
         given, mask = dict(options or {}), np.ones(self.num_envs, dtype=bool)
         if "reset_mask" in given:
             given["mask"] = mask = np.asarray(given.pop("reset_mask"))
             require(
-                mask.dtype == bool and mask.shape == (self.num_envs,), "options['reset_mask']",
-                f"be boolean with shape ({self.num_envs},)", f"is {mask.dtype} with shape {mask.shape}",
-            )  # fmt: skip
+                mask.dtype == bool and mask.shape == (self.num_envs,),
+                "options['reset_mask']",
+                f"be boolean with shape ({self.num_envs},)",
+                f"is {mask.dtype} with shape {mask.shape}",
+            )
         obs, info = self._env.reset(seed=seed, options=given)
         self._over = self._over & ~mask
         return self._array(obs), self._costs(info)

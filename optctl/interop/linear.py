@@ -86,9 +86,13 @@ def to_control(problem: Problem) -> Any:
     control = library("control", "python-control", "control")
     outputs = list(problem.state) if problem.observation is None else list(problem.y_names)
     return control.StateSpace(
-        *matrices(problem), problem.dt if problem.discrete else 0, states=list(problem.state),
-        inputs=list(problem.control), outputs=outputs, name=problem.name,
-    )  # fmt: skip
+        *matrices(problem),
+        problem.dt if problem.discrete else 0,
+        states=list(problem.state),
+        inputs=list(problem.control),
+        outputs=outputs,
+        name=problem.name,
+    )
 
 
 # --- reading ------------------------------------------------------------------------------------------------------------

@@ -72,9 +72,11 @@ def from_qutip(
     if open_system:
         goal = quantum.check_ket(goal.ravel(), "target") if goal.size == n else goal
         require(
-            goal.shape == (n,), "target", "be a ket or a pure density matrix where the motion is Lindblad's",
+            goal.shape == (n,),
+            "target",
+            "be a ket or a pure density matrix where the motion is Lindblad's",
             f"has shape {goal.shape}",
-        )  # fmt: skip
+        )
         rho = np.outer(start, start.conj()) if start.shape == (n, 1) else start
         x0 = quantum.to_bloch(quantum.check_density(rho, "initial"))
         state = [f"r{k + 1}" for k in range(n * n - 1)]
@@ -96,11 +98,19 @@ def from_qutip(
         "description": f"A quantum system of {n} levels, imported from QuTiP.",
     }
     return Problem(
-        state=dict.fromkeys(state, "1"), control=dict.fromkeys(named, "rad/s"), dynamics=motion,
-        stage_cost=lambda x, u, p: energy * ca.sumsqr(u), terminal_cost=lambda x, p: 1 - fidelity(x),
-        control_bounds=dict(control_bounds or {}), control_scale=dict(control_scale or {}), initial_state=Fixed(x0), dt=dt, steps=steps,
-        integrator="exponential", **(given | fields),
-    )  # fmt: skip
+        state=dict.fromkeys(state, "1"),
+        control=dict.fromkeys(named, "rad/s"),
+        dynamics=motion,
+        stage_cost=lambda x, u, p: energy * ca.sumsqr(u),
+        terminal_cost=lambda x, p: 1 - fidelity(x),
+        control_bounds=dict(control_bounds or {}),
+        control_scale=dict(control_scale or {}),
+        initial_state=Fixed(x0),
+        dt=dt,
+        steps=steps,
+        integrator="exponential",
+        **(given | fields),
+    )
 
 
 def to_qutip(problem: Problem, controls: Any) -> Any:
@@ -114,8 +124,10 @@ def to_qutip(problem: Problem, controls: Any) -> Any:
     values = np.asarray(controls, dtype=float)
     require(
         values.ndim == 2 and values.shape[1] == problem.n_u,
-        "controls", f"have shape (T, {problem.n_u})", f"has shape {values.shape}",
-    )  # fmt: skip
+        "controls",
+        f"have shape (T, {problem.n_u})",
+        f"has shape {values.shape}",
+    )
     drift, *terms = generators(problem)
     times = problem.dt * np.arange(len(values) + 1)
     held = np.vstack([values, values[-1:]])
@@ -204,16 +216,20 @@ def _is_ket(problem: Problem, matrices: list[np.ndarray]) -> bool:
     """Whether the real matrices are those of −iH on [Re, Im]; else they must be affine maps of Bloch vectors."""
     half, odd = divmod(problem.n_x, 2)
     stacked = not odd and all(
-        np.allclose(m[:half, :half], m[half:, half:2 * half]) and np.allclose(m[:half, half:2 * half], -m[half:, :half])
-        and np.allclose(m[:half, half:2 * half], m[:half, half:2 * half].T) and np.allclose(m[:, -1], 0)
+        np.allclose(m[:half, :half], m[half:, half : 2 * half])
+        and np.allclose(m[:half, half : 2 * half], -m[half:, :half])
+        and np.allclose(m[:half, half : 2 * half], m[:half, half : 2 * half].T)
+        and np.allclose(m[:, -1], 0)
         and np.allclose(m[:half, :half], -m[:half, :half].T)
         for m in matrices
-    )  # fmt: skip
+    )
     n = round(math.sqrt(problem.n_x + 1))
     require(
-        stacked or (n >= 2 and n * n - 1 == problem.n_x), "problem",
-        "have a real-stacked ket, a gate or a Bloch vector as its state", f"`{problem.name}` has not",
-    )  # fmt: skip
+        stacked or (n >= 2 and n * n - 1 == problem.n_x),
+        "problem",
+        "have a real-stacked ket, a gate or a Bloch vector as its state",
+        f"`{problem.name}` has not",
+    )
     return stacked
 
 

@@ -14,21 +14,56 @@ from optctl.optional import library
 from optctl.problem import Problem
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "sin": ca.sin, "cos": ca.cos, "tan": ca.tan, "asin": ca.asin, "acos": ca.acos, "atan": ca.atan, "atan2": ca.atan2,
-    "sinh": ca.sinh, "cosh": ca.cosh, "tanh": ca.tanh, "asinh": ca.asinh, "acosh": ca.acosh, "atanh": ca.atanh,
-    "sec": lambda v: 1 / ca.cos(v), "csc": lambda v: 1 / ca.sin(v), "cot": lambda v: 1 / ca.tan(v),
-    "asec": lambda v: ca.acos(1 / v), "acsc": lambda v: ca.asin(1 / v), "acot": lambda v: ca.atan(1 / v),
-    "sech": lambda v: 1 / ca.cosh(v), "csch": lambda v: 1 / ca.sinh(v), "coth": lambda v: 1 / ca.tanh(v),
-    "sinc": lambda v: _sinc(v), "Mod": lambda a, b: a - b * ca.floor(a / b), "frac": lambda v: v - ca.floor(v),
-    "re": lambda v: v, "im": lambda v: 0.0 * v, "conjugate": lambda v: v,  # everything is real
-    "exp": ca.exp, "log": ca.log, "Abs": ca.fabs, "sign": ca.sign, "floor": ca.floor, "ceiling": ca.ceil, "erf": ca.erf,
-    "StrictGreaterThan": lambda a, b: a > b, "GreaterThan": lambda a, b: a >= b, "StrictLessThan": lambda a, b: a < b,
-    "LessThan": lambda a, b: a <= b, "Equality": ca.eq, "Unequality": ca.ne, "ITE": ca.if_else, "Not": ca.logic_not,
-    "And": lambda *parts: reduce(ca.logic_and, parts), "Or": lambda *parts: reduce(ca.logic_or, parts),
-    "Xor": lambda *parts: reduce(ca.ne, parts), "Max": lambda *parts: reduce(ca.fmax, parts),
+    "sin": ca.sin,
+    "cos": ca.cos,
+    "tan": ca.tan,
+    "asin": ca.asin,
+    "acos": ca.acos,
+    "atan": ca.atan,
+    "atan2": ca.atan2,
+    "sinh": ca.sinh,
+    "cosh": ca.cosh,
+    "tanh": ca.tanh,
+    "asinh": ca.asinh,
+    "acosh": ca.acosh,
+    "atanh": ca.atanh,
+    "sec": lambda v: 1 / ca.cos(v),
+    "csc": lambda v: 1 / ca.sin(v),
+    "cot": lambda v: 1 / ca.tan(v),
+    "asec": lambda v: ca.acos(1 / v),
+    "acsc": lambda v: ca.asin(1 / v),
+    "acot": lambda v: ca.atan(1 / v),
+    "sech": lambda v: 1 / ca.cosh(v),
+    "csch": lambda v: 1 / ca.sinh(v),
+    "coth": lambda v: 1 / ca.tanh(v),
+    "sinc": lambda v: _sinc(v),
+    "Mod": lambda a, b: a - b * ca.floor(a / b),
+    "frac": lambda v: v - ca.floor(v),
+    "re": lambda v: v,
+    "im": lambda v: 0.0 * v,
+    "conjugate": lambda v: v,  # everything is real
+    "exp": ca.exp,
+    "log": ca.log,
+    "Abs": ca.fabs,
+    "sign": ca.sign,
+    "floor": ca.floor,
+    "ceiling": ca.ceil,
+    "erf": ca.erf,
+    "StrictGreaterThan": lambda a, b: a > b,
+    "GreaterThan": lambda a, b: a >= b,
+    "StrictLessThan": lambda a, b: a < b,
+    "LessThan": lambda a, b: a <= b,
+    "Equality": ca.eq,
+    "Unequality": ca.ne,
+    "ITE": ca.if_else,
+    "Not": ca.logic_not,
+    "And": lambda *parts: reduce(ca.logic_and, parts),
+    "Or": lambda *parts: reduce(ca.logic_or, parts),
+    "Xor": lambda *parts: reduce(ca.ne, parts),
+    "Max": lambda *parts: reduce(ca.fmax, parts),
     "Min": lambda *parts: reduce(ca.fmin, parts),
     "Heaviside": lambda a, at_zero=0.5: ca.if_else(a > 0, 1, ca.if_else(a < 0, 0, at_zero)),
-}  # fmt: skip
+}
 
 
 def from_sympy(
@@ -77,12 +112,13 @@ def from_sympy(
 
     stated: dict[str, Any] = {"transition" if discrete else "dynamics": motion, **fields}
     return Problem(
-        state=_units(states, "states"), control=_units(controls, "controls"),
+        state=_units(states, "states"),
+        control=_units(controls, "controls"),
         params={name: p[symbol] for name, symbol in zip(_units(p, "params"), p, strict=True)},
         stage_cost=lambda xs, us, ps, t: _casadi(stage, point(xs, us, ps, t), sympy),
         terminal_cost=None if terminal_cost is None else at_the_end,
         **stated,
-    )  # fmt: skip
+    )
 
 
 def _units(symbols: Mapping[Any, str] | Sequence[Any], argument: str) -> dict[str, str]:
@@ -115,8 +151,10 @@ def _casadi(expression: Any, values: dict[Any, Any], sympy: Any) -> Any:
         return values[expression]
     require(
         not expression.is_symbol and not isinstance(expression, (sympy.core.function.AppliedUndef, sympy.Derivative)),
-        "rhs", f"use only its states, controls, params and time ({', '.join(map(str, values))})", f"uses {expression}",
-    )  # fmt: skip
+        "rhs",
+        f"use only its states, controls, params and time ({', '.join(map(str, values))})",
+        f"uses {expression}",
+    )
     if expression.is_number:
         value = complex(expression)
         require(value.imag == 0, "rhs", "be real", f"contains {expression}")

@@ -26,9 +26,20 @@ class Adam:
     def step(self, gradient: Tensor) -> None:
         self.count.add_(1)
         torch._fused_adam_(
-            [self.parameters], [gradient], [self.first], [self.second], [], [self.count],
-            lr=self.lr, beta1=self.betas[0], beta2=self.betas[1], weight_decay=0.0, eps=self.eps, amsgrad=False, maximize=False,
-        )  # fmt: skip
+            [self.parameters],
+            [gradient],
+            [self.first],
+            [self.second],
+            [],
+            [self.count],
+            lr=self.lr,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=0.0,
+            eps=self.eps,
+            amsgrad=False,
+            maximize=False,
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"first": self.first, "second": self.second, "count": self.count, "lr": self.lr}

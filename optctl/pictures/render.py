@@ -49,9 +49,11 @@ def draw(problem: Problem, states: Any, controls: Any = None, params: Any = None
     given = np.zeros((0, problem.n_u)) if controls is None else np.asarray(controls, dtype=np.float64)
     given = given.reshape(-1, problem.n_u)
     require(
-        path.ndim == 2 and path.shape[1] == problem.n_x, "states", f"have shape ({problem.n_x},) or (K, {problem.n_x})",
+        path.ndim == 2 and path.shape[1] == problem.n_x,
+        "states",
+        f"have shape ({problem.n_x},) or (K, {problem.n_x})",
         f"has shape {np.shape(states)}",
-    )  # fmt: skip
+    )
     values = problem.param_values if params is None else np.asarray(params, dtype=np.float64)
     scene = Scene(problem, np.nan_to_num(path, nan=0.0, posinf=1e6, neginf=-1e6), given, values)
     canvas = Canvas()

@@ -81,9 +81,11 @@ class PlanController:
     def reset(self, states: np.ndarray, params: np.ndarray) -> None:
         start = self.trajectory.states[..., 0, :]
         require(
-            start.shape == states.shape, "states", f"have shape {start.shape} like the plan's starts",
+            start.shape == states.shape,
+            "states",
+            f"have shape {start.shape} like the plan's starts",
             f"has shape {states.shape}",
-        )  # fmt: skip
+        )
 
     def __call__(self, states: np.ndarray, time: float) -> np.ndarray:
         k = min(round(time / self.dt), self.trajectory.controls.shape[-2] - 1)
@@ -104,8 +106,10 @@ def check_states(problem: Problem, x0: Any, argument: str = "x0") -> np.ndarray:
     states = states[None] if states.ndim == 1 else states
     require(
         states.ndim == 2 and states.shape[1] == problem.n_x,
-        argument, f"have shape ({problem.n_x},) or (B, {problem.n_x})", f"has shape {shape}",
-    )  # fmt: skip
+        argument,
+        f"have shape ({problem.n_x},) or (B, {problem.n_x})",
+        f"has shape {shape}",
+    )
     require(bool(np.isfinite(states).all()), argument, "be finite", "holds NaN or infinity")
     return states
 
@@ -121,8 +125,10 @@ def check_params(problem: Problem, params: Any, num: int) -> np.ndarray:
     values = values[None] if values.ndim == 1 else values
     require(
         values.ndim == 2 and values.shape[0] in (1, num) and values.shape[1] == problem.n_p,
-        "params", f"have shape (1, {problem.n_p}) or ({num}, {problem.n_p})", f"has shape {np.shape(params)}",
-    )  # fmt: skip
+        "params",
+        f"have shape (1, {problem.n_p}) or ({num}, {problem.n_p})",
+        f"has shape {np.shape(params)}",
+    )
     require(bool(np.isfinite(values).all()), "params", "be finite", "holds NaN or infinity")
     return values
 
@@ -176,9 +182,11 @@ def rollout(
             controller.reset(seen, p)
         raw = np.asarray(controller(seen, t), dtype=np.float64)
         require(
-            raw.shape == (num, problem.n_u), "controller", f"return shape ({num}, {problem.n_u})",
+            raw.shape == (num, problem.n_u),
+            "controller",
+            f"return shape ({num}, {problem.n_u})",
             f"`{controller.name}` returned shape {raw.shape}",
-        )  # fmt: skip
+        )
         u = np.clip(raw, problem.control_low, problem.control_high)
         after, cost = step(states.T, u.T, p.T, t)
         after = np.asarray(after).T

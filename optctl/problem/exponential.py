@@ -380,8 +380,12 @@ def _product(m: ca.SX) -> Product:
 
 
 def _doubled(
-    motion: Matrix, weight: Matrix | None, squarings: int, small: Callable[[Matrix], Matrix], times: Product = operator.matmul
-) -> tuple[Matrix, Matrix | None]:  # fmt: skip
+    motion: Matrix,
+    weight: Matrix | None,
+    squarings: int,
+    small: Callable[[Matrix], Matrix],
+    times: Product = operator.matmul,
+) -> tuple[Matrix, Matrix | None]:
     """exp(F) − 1 and ∫₀¹ exp(sF)' Q exp(sF) ds, F = `motion` and Q = `weight`, from those of F / 2^`squarings`.
 
     Over the first four pieces the integral is Boole's rule, whose weights are positive. Then the interval is doubled:

@@ -35,8 +35,10 @@ class Held:
             numbers = np.array(np.nan)
         require(
             numbers.ndim == 1 and numbers.size > 0 and bool(np.isfinite(numbers).all()),
-            "data", f"be sequences of finite numbers, one for each interval (`{name}`)", f"is {values!r}",
-        )  # fmt: skip
+            "data",
+            f"be sequences of finite numbers, one for each interval (`{name}`)",
+            f"is {values!r}",
+        )
         return cls(tuple(numbers.tolist()), float(interval))
 
     @property
@@ -66,8 +68,10 @@ def hold(function: ca.Function) -> ca.Function:
     entries: dict[tuple[int, int], ca.SX] = {}
     for k in range(function.n_instructions()):
         operation, sources, targets = (
-            function.instruction_id(k), function.instruction_input(k), function.instruction_output(k),
-        )  # fmt: skip
+            function.instruction_id(k),
+            function.instruction_input(k),
+            function.instruction_output(k),
+        )
         if operation == ca.OP_OUTPUT:
             entries[targets[0], targets[1]] = slots[sources[0]][0]
             continue

@@ -94,8 +94,10 @@ def check_hermitian(operator: Any, argument: str = "hamiltonian") -> np.ndarray:
     deviation = np.abs(matrix - matrix.swapaxes(-1, -2).conj()).max(initial=0.0)
     require(
         deviation <= _TOLERANCE * (1 + np.abs(matrix).max(initial=0.0)),
-        argument, "be Hermitian", f"differs from its adjoint by {deviation:.3g}",
-    )  # fmt: skip
+        argument,
+        "be Hermitian",
+        f"differs from its adjoint by {deviation:.3g}",
+    )
     return matrix
 
 
@@ -130,8 +132,10 @@ def _square(operator: Any, argument: str) -> np.ndarray:
     matrix = np.asarray(operator, dtype=complex)
     require(
         matrix.ndim >= 2 and matrix.shape[-1] == matrix.shape[-2] >= 2,
-        argument, "be a square matrix", f"has shape {matrix.shape}",
-    )  # fmt: skip
+        argument,
+        "be a square matrix",
+        f"has shape {matrix.shape}",
+    )
     require(bool(np.isfinite(matrix).all()), argument, "be finite", "holds NaN or infinity")
     return matrix
 
@@ -388,8 +392,10 @@ def ensemble(problem: Problem, params: Any) -> Problem:
     values = np.asarray(params, dtype=float)
     require(
         values.ndim == 2 and values.shape[1] == problem.n_p and len(values) > 0,
-        "params", f"have shape (M, {problem.n_p})", f"has shape {values.shape}",
-    )  # fmt: skip
+        "params",
+        f"have shape (M, {problem.n_p})",
+        f"has shape {values.shape}",
+    )
     certain = not problem.initial_state.spread.any() and problem.n_w == 0
     require(certain, "problem", "have one initial state and no noise", "has several or some")
     n, members = problem.n_x, range(len(values))
@@ -407,8 +413,11 @@ def ensemble(problem: Problem, params: Any) -> Problem:
         return lambda x, p, t: ca.vertcat(*each(function, x, p, t))
 
     rate, cost, end, step = (
-        problem.dynamics_function, problem.stage_cost_function, problem.terminal_cost_function, problem.step_function
-    )  # fmt: skip
+        problem.dynamics_function,
+        problem.stage_cost_function,
+        problem.terminal_cost_function,
+        problem.step_function,
+    )
     motion = rate or ca.Function("next", step.sx_in(), [step(*step.sx_in())[0]])
     mean = lambda parts: sum(parts) / len(values)
     units: dict[str, str] = dict(problem.state)  # type: ignore[arg-type]

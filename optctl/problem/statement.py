@@ -283,8 +283,10 @@ class Problem:
             taken = len(values)
         require(
             taken in (len(values) - 1, len(values)),
-            field, f"take {len(values) - 1} arguments, or one more for the time", f"takes {taken}",
-        )  # fmt: skip
+            field,
+            f"take {len(values) - 1} arguments, or one more for the time",
+            f"takes {taken}",
+        )
         try:
             result = function(*values[:taken])
             if isinstance(result, (list, tuple)):

@@ -49,8 +49,10 @@ class Trajectory:
             require(actual == shape, field, f"have shape {shape}", f"has shape {actual}")
         require(
             self.times.shape in ((length,), (*batch, length)),
-            "times", f"have shape ({length},)", f"has shape {self.times.shape}",
-        )  # fmt: skip
+            "times",
+            f"have shape ({length},)",
+            f"has shape {self.times.shape}",
+        )
 
     @property
     def total_cost(self) -> np.ndarray:

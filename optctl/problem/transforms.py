@@ -48,9 +48,11 @@ def _by_control(problem: Problem, value: Any, argument: str) -> np.ndarray:
     """One positive number for every control, or a mapping that names each of them; (n_u,)."""
     if isinstance(value, Mapping):
         require(
-            set(value) == set(problem.control), argument, f"name every control ({', '.join(problem.control)})",
+            set(value) == set(problem.control),
+            argument,
+            f"name every control ({', '.join(problem.control)})",
             f"names {', '.join(map(str, value)) or 'none'}",
-        )  # fmt: skip
+        )
         value = [value[name] for name in problem.control]
     try:
         numbers = np.broadcast_to(np.asarray(value, dtype=float), (problem.n_u,))
@@ -194,13 +196,17 @@ def with_actuator_lag(problem: Problem, time_constant: float | Mapping[str, floa
     else:
         h = problem.dt / problem.substeps
         require(
-            problem.integrator != "symplectic_euler", "problem", "have another integrator than symplectic_euler",
+            problem.integrator != "symplectic_euler",
+            "problem",
+            "have another integrator than symplectic_euler",
             "its state is no longer (positions, velocities)",
-        )  # fmt: skip
+        )
         require(
-            bool((tau >= h).all()), "time_constant", f"be at least dt / substeps = {h:g} s (raise `substeps`)",
+            bool((tau >= h).all()),
+            "time_constant",
+            f"be at least dt / substeps = {h:g} s (raise `substeps`)",
             f"is {tau.min():g}",
-        )  # fmt: skip
+        )
         rate = problem.dynamics_function
         assert rate is not None  # not discrete
         fields["dynamics"] = lambda x, u, p, t: ca.vertcat(
@@ -254,15 +260,11 @@ def slew_limited(problem: Problem, rates: float | Mapping[str, float], *, weight
         control={name: f"{unit}/s" for name, unit in zip(names, units.values(), strict=True)},
         control_bounds={name: (-r, r) for name, r in zip(names, limit.tolist(), strict=True)},
         control_scale={},
-        transition=lambda x, u, p, t: ca.vertcat(
-            step(x[:n], applied(x, u), _vector(plant, p), t)[0], applied(x, u)
-        ),
-        stage_cost=lambda x, u, p, t: (
-            step(x[:n], applied(x, u), _vector(plant, p), t)[1] + weight * dt * ca.sumsqr(u)
-        ),
+        transition=lambda x, u, p, t: ca.vertcat(step(x[:n], applied(x, u), _vector(plant, p), t)[0], applied(x, u)),
+        stage_cost=lambda x, u, p, t: step(x[:n], applied(x, u), _vector(plant, p), t)[1] + weight * dt * ca.sumsqr(u),
         **_augmented(plant, added, plant.resting_control),
         **_noise(plant, applied, plant.n_u),
-    )  # fmt: skip
+    )
 
 
 def action_repeat(problem: Problem, repeats: int) -> Problem:

@@ -88,8 +88,19 @@ class _Rollout(torch.autograd.Function):
         scratch = kept.new_empty(tiles * ctx.kernels.stored_width * ctx.segment * n_x)
         grad_x, grad_p, grad_t = kept.new_empty(num, n_x), kept.new_empty(num, p.shape[1]), kept.new_empty(num)
         grads = [torch.empty_like(sequence) for sequence in sequences]
-        inside = [kept, *sequences, p.contiguous(), t.contiguous(), adj_states.contiguous(), adj_costs.contiguous(), scratch,
-                  grad_x, *grads, grad_p, grad_t]  # fmt: skip
+        inside = [
+            kept,
+            *sequences,
+            p.contiguous(),
+            t.contiguous(),
+            adj_states.contiguous(),
+            adj_costs.contiguous(),
+            scratch,
+            grad_x,
+            *grads,
+            grad_p,
+            grad_t,
+        ]
         ctx.kernels.launch("backward", inside, num, steps, ctx.every, ctx.segment, int(len(t) > 1))
         if len(p) < num:
             grad_p = grad_p.sum(0, keepdim=True)

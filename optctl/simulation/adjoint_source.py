@@ -37,24 +37,46 @@ class AdjointSource:
     def forward(self) -> str:
         """Arguments: x0, u[, w], param, time → states, costs, checkpoints; num, steps, every, segment (0: keep no checkpoints)."""
         save = [
-            *(f"states.data[((done / every - 1) * num + i) * {self.n_x} + {j}] = x[{j}][lane];" for j in range(self.n_x)),
+            *(
+                f"states.data[((done / every - 1) * num + i) * {self.n_x} + {j}] = x[{j}][lane];"
+                for j in range(self.n_x)
+            ),
             "costs.data[(done / every - 1) * num + i] = total[lane]; total[lane] = 0;",
-        ]  # fmt: skip
+        ]
         keep = [
             f"checkpoints.data[((done / segment) * num + i) * {self.n_x} + {j}] = x[{j}][lane];"
             for j in range(self.n_x)
         ]
         lines, out = emit(self.step, self._arguments(), "d", self.target)
         body = [
-            f"REAL x[{self.n_x}][{self.width}], total[{self.width}];", *self._begin("start"), *each(["total[lane] = 0;"]),
-            "wp::int64 done = 0;", "while (done < steps) {", "wp::int64 run = every - done % every;",
-            "if (segment > 0) {", "if (done % segment == 0) {", *each(keep), "}",
-            "if (segment - done % segment < run) run = segment - done % segment;", "}",
+            f"REAL x[{self.n_x}][{self.width}], total[{self.width}];",
+            *self._begin("start"),
+            *each(["total[lane] = 0;"]),
+            "wp::int64 done = 0;",
+            "while (done < steps) {",
+            "wp::int64 run = every - done % every;",
+            "if (segment > 0) {",
+            "if (done % segment == 0) {",
+            *each(keep),
+            "}",
+            "if (segment - done % segment < run) run = segment - done % segment;",
+            "}",
             "for (wp::int64 step = done; step < done + run; ++step) {",
-            *loop([*self._read("x[{j}][lane]"), *statements(lines), *self._advance(out["x_next"]),
-                   f"total[lane] += {expression(out['cost'][0])};"]),
-            "}", "done += run;", "if (done % every == 0) {", *each(save), "}", "}",
-        ]  # fmt: skip
+            *loop(
+                [
+                    *self._read("x[{j}][lane]"),
+                    *statements(lines),
+                    *self._advance(out["x_next"]),
+                    f"total[lane] += {expression(out['cost'][0])};",
+                ]
+            ),
+            "}",
+            "done += run;",
+            "if (done % every == 0) {",
+            *each(save),
+            "}",
+            "}",
+        ]
         arrays = ("start", *self.inputs, "param", "time", "states", "costs", "checkpoints")
         return self._module("forward", arrays, body)
 
@@ -75,26 +97,53 @@ class AdjointSource:
             *(f"adjoint[{j}][lane] = {expression(v)};" for j, v in enumerate(grads["grad_x"])),
             *(f"grad_params[{j}][lane] += {expression(v)};" for j, v in enumerate(grads["grad_p"])),
             f"grad_time[lane] += {expression(grads['grad_t'][0])};",
-            *(f"grad_{name}.data[(step * num + i) * {size} + {j}] = {expression(v)};"
-              for name, size in self.inputs.items() for j, v in enumerate(grads[f"grad_{name}"])),
-        ]  # fmt: skip
+            *(
+                f"grad_{name}.data[(step * num + i) * {size} + {j}] = {expression(v)};"
+                for name, size in self.inputs.items()
+                for j, v in enumerate(grads[f"grad_{name}"])
+            ),
+        ]
         body = [
             f"REAL x[{n_x}][{width}], adjoint[{n_x}][{width}] = {{}}, weight[{width}] = {{}}, grad_time[{width}] = {{}};",
-            *([f"REAL grad_params[{n_p}][{width}] = {{}};"] if n_p else []), *self._begin(),
+            *([f"REAL grad_params[{n_p}][{width}] = {{}};"] if n_p else []),
+            *self._begin(),
             "for (wp::int64 from = (steps - 1) / segment * segment; from >= 0; from -= segment) {",
             "const wp::int64 to = steps - from < segment ? steps : from + segment;",
             *each(f"x[{j}][lane] = checkpoints.data[((from / segment) * num + i) * {n_x} + {j}];" for j in range(n_x)),
             "for (wp::int64 step = from; step < to; ++step) {",
-            *each(f"{self._stored(j)} = x[{j}][lane];" for j in range(n_x)), "if (step + 1 < to) {",
-            *loop([*self._read("x[{j}][lane]"), *statements(again), *self._advance(out["x_next"])]), "}", "}",
-            "for (wp::int64 step = to - 1; step >= from; --step) {", "if ((step + 1) % every == 0) {", *each(pass_saved), "}",
-            *loop([*self._read(None), *cotangents, *statements(lines), *accumulate]), "}", "}",
-            *each([*(f"grad_x.data[i * {n_x} + {j}] = adjoint[{j}][lane];" for j in range(n_x)),
-                   *(f"grad_p.data[i * {n_p} + {j}] = grad_params[{j}][lane];" for j in range(n_p)),
-                   "grad_t.data[i] = grad_time[lane];"]),
-        ]  # fmt: skip
-        arrays = ("checkpoints", *self.inputs, "param", "time", "adj_states", "adj_costs", "trajectory", "grad_x",
-                  *(f"grad_{name}" for name in self.inputs), "grad_p", "grad_t")  # fmt: skip
+            *each(f"{self._stored(j)} = x[{j}][lane];" for j in range(n_x)),
+            "if (step + 1 < to) {",
+            *loop([*self._read("x[{j}][lane]"), *statements(again), *self._advance(out["x_next"])]),
+            "}",
+            "}",
+            "for (wp::int64 step = to - 1; step >= from; --step) {",
+            "if ((step + 1) % every == 0) {",
+            *each(pass_saved),
+            "}",
+            *loop([*self._read(None), *cotangents, *statements(lines), *accumulate]),
+            "}",
+            "}",
+            *each(
+                [
+                    *(f"grad_x.data[i * {n_x} + {j}] = adjoint[{j}][lane];" for j in range(n_x)),
+                    *(f"grad_p.data[i * {n_p} + {j}] = grad_params[{j}][lane];" for j in range(n_p)),
+                    "grad_t.data[i] = grad_time[lane];",
+                ]
+            ),
+        ]
+        arrays = (
+            "checkpoints",
+            *self.inputs,
+            "param",
+            "time",
+            "adj_states",
+            "adj_costs",
+            "trajectory",
+            "grad_x",
+            *(f"grad_{name}" for name in self.inputs),
+            "grad_p",
+            "grad_t",
+        )
         return self._module("backward", arrays, body)
 
     # --- pieces ---

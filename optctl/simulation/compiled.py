@@ -193,8 +193,10 @@ class CompiledProblem:
         rows = {1, batch}
         require(
             p.dim() == 2 and p.shape[1] == self.problem.n_p and len(p) in rows,
-            "p", f"have shape (1, {self.problem.n_p}) or ({batch}, {self.problem.n_p})", f"has shape {tuple(p.shape)}",
-        )  # fmt: skip
+            "p",
+            f"have shape (1, {self.problem.n_p}) or ({batch}, {self.problem.n_p})",
+            f"has shape {tuple(p.shape)}",
+        )
         if not isinstance(t, Tensor):
             t = torch.full((1,), float(t), dtype=self.dtype, device=self.device)
         self._tensor("t", t)

@@ -265,21 +265,29 @@ class EnvironmentSource:
             lines += more
         more, y = self._observe(x, p, self._number(0.0), "o", "new_episode", "wp.int32(0)")
         return [
-            *lines, *more, "put_int(episode, i, new_episode)", "put_int(clock, i, wp.int32(0))",
-            *self._store("state", x), *self._store("obs", y),
-        ]  # fmt: skip
+            *lines,
+            *more,
+            "put_int(episode, i, new_episode)",
+            "put_int(clock, i, wp.int32(0))",
+            *self._store("state", x),
+            *self._store("obs", y),
+        ]
 
     # --- kernels ---
 
     def _step_arguments(self) -> list[str]:
         flag = "terminated" if self.problem.horizon == "finite" else "truncated"
         return [
-            *self._arrays("action", "state", "param"), "clock: wp.array(dtype=wp.int32)",
-            "episode: wp.array(dtype=wp.int32)", "keys: wp.array(dtype=wp.uint64)",
+            *self._arrays("action", "state", "param"),
+            "clock: wp.array(dtype=wp.int32)",
+            "episode: wp.array(dtype=wp.int32)",
+            "keys: wp.array(dtype=wp.uint64)",
             *self._arrays("obs", "final_obs", "reward", *(["cost"] if self.violation else [])),
-            f"{flag}: wp.array(dtype=wp.bool)", "steps: wp.int64", "num: wp.int64",
+            f"{flag}: wp.array(dtype=wp.bool)",
+            "steps: wp.int64",
+            "num: wp.int64",
             "offset: wp.int64",
-        ]  # fmt: skip
+        ]
 
     def _advancing(self) -> list[str]:
         """One interval for environment i, as if no episode ended; free of branches, so that it is vectorised."""
@@ -298,13 +306,23 @@ class EnvironmentSource:
             violated, out = emit(self.violation, arguments, "v", self.target)
             violated += self._store("cost", out["violation"])
         return [
-            "clock_i = get_int(clock, i)", f"t = {real}(clock_i) * {dt}",
+            "clock_i = get_int(clock, i)",
+            f"t = {real}(clock_i) * {dt}",
             *(["episode_i = get_int(episode, i)", "key = keys[0]"] if noisy else []),
-            *load_x, *load_p, *scale_u, *advance, "clock_next = clock_i + wp.int32(1)",
-            f"t_next = {real}(clock_next) * {dt}", *observe, *self._store("state", after), *self._store("obs", y),
-            *self._store("reward", [f"-{cost}"]), *violated, "put_int(clock, i, clock_next)",
+            *load_x,
+            *load_p,
+            *scale_u,
+            *advance,
+            "clock_next = clock_i + wp.int32(1)",
+            f"t_next = {real}(clock_next) * {dt}",
+            *observe,
+            *self._store("state", after),
+            *self._store("obs", y),
+            *self._store("reward", [f"-{cost}"]),
+            *violated,
+            "put_int(clock, i, clock_next)",
             f"put_flag({flag}, i, clock_next >= wp.int32(steps))",
-        ]  # fmt: skip
+        ]
 
     def _finishing(self) -> list[str]:
         """The final observation; and where the episode has ended, the terminal cost and the beginning of the next one."""
@@ -337,11 +355,17 @@ class EnvironmentSource:
         """Where `mask` is set: the next episode, from the given state where there is one. Everywhere: the observation."""
         problem = self.problem
         arguments = [
-            "mask: wp.array(dtype=wp.bool)", *self._arrays("given_state"), "use_given_state: wp.int64",
-            "redraw_params: wp.int64", *self._arrays("state", "param"),
-            "clock: wp.array(dtype=wp.int32)", "episode: wp.array(dtype=wp.int32)", "keys: wp.array(dtype=wp.uint64)",
-            *self._arrays("obs"), "offset: wp.int64",
-        ]  # fmt: skip
+            "mask: wp.array(dtype=wp.bool)",
+            *self._arrays("given_state"),
+            "use_given_state: wp.int64",
+            "redraw_params: wp.int64",
+            *self._arrays("state", "param"),
+            "clock: wp.array(dtype=wp.int32)",
+            "episode: wp.array(dtype=wp.int32)",
+            "keys: wp.array(dtype=wp.uint64)",
+            *self._arrays("obs"),
+            "offset: wp.int64",
+        ]
         draw, fresh = self._draw_state("new_episode")
         load_given, given = self._load("given", "given_state", problem.n_x)
         load_p, p = self._parameters("p")
@@ -350,15 +374,24 @@ class EnvironmentSource:
             draw_p, _ = self._draw_parameters("new_episode")
             chosen += ["if redraw_params != wp.int64(0):", *(f"    {line}" for line in draw_p)]
         chosen += [
-            "if use_given_state != wp.int64(0):", *(f"    {line}" for line in [*load_given, *self._store("state", given)]),
-            "put_int(episode, i, new_episode)", "put_int(clock, i, wp.int32(0))",
-        ]  # fmt: skip
+            "if use_given_state != wp.int64(0):",
+            *(f"    {line}" for line in [*load_given, *self._store("state", given)]),
+            "put_int(episode, i, new_episode)",
+            "put_int(clock, i, wp.int32(0))",
+        ]
         load_x, x = self._load("x", "state", problem.n_x)
         observe, y = self._observe(x, p, "t", "y", "episode_i", "clock_i")
         body = [
-            "i = index(wp.tid(), offset)", "key = keys[0]", "if get_flag(mask, i):",
-            *(f"    {line}" for line in chosen), "episode_i = get_int(episode, i)", "clock_i = get_int(clock, i)",
-            f"t = wp.{self.target.dtype}(clock_i) * {self._number(problem.dt)}", *load_x, *load_p, *observe,
+            "i = index(wp.tid(), offset)",
+            "key = keys[0]",
+            "if get_flag(mask, i):",
+            *(f"    {line}" for line in chosen),
+            "episode_i = get_int(episode, i)",
+            "clock_i = get_int(clock, i)",
+            f"t = wp.{self.target.dtype}(clock_i) * {self._number(problem.dt)}",
+            *load_x,
+            *load_p,
+            *observe,
             *self._store("obs", y),
-        ]  # fmt: skip
+        ]
         return kernel("reset", arguments, body)

@@ -60,19 +60,25 @@ def propagate(
     h = h[None] if h.dim() == 2 else h
     require(
         h.dim() == 3 and h.shape[1] == h.shape[2] >= 2,
-        "hamiltonian", "have shape (B, n, n)", f"has shape {tuple(np.shape(hamiltonian))}",
-    )  # fmt: skip
+        "hamiltonian",
+        "have shape (B, n, n)",
+        f"has shape {tuple(np.shape(hamiltonian))}",
+    )
     num, n = h.shape[:2]
     psi = torch.as_tensor(initial, device=where).to(torch.complex128)
     require(
-        psi.shape in ((n,), (1, n), (num, n)), "initial", f"have shape ({n},) or ({num}, {n})",
+        psi.shape in ((n,), (1, n), (num, n)),
+        "initial",
+        f"have shape ({n},) or ({num}, {n})",
         f"has shape {tuple(psi.shape)}",
-    )  # fmt: skip
+    )
     t = np.asarray(times, dtype=np.float64)
     require(
         t.ndim == 1 and t.size > 0 and np.isfinite(t).all(),
-        "times", "be a vector of finite numbers", f"has shape {t.shape}",
-    )  # fmt: skip
+        "times",
+        "be a vector of finite numbers",
+        f"has shape {t.shape}",
+    )
     _check_hermitian(h)
     psi = psi.reshape(-1, n)
     return (_two_levels if n == 2 else _diagonalised)(h, psi, t, torch.promote_types(real, torch.complex32))
@@ -106,20 +112,26 @@ def propagate_pulses(
     drift, controls = check_hermitian(h_drift, "h_drift"), check_hermitian(h_controls, "h_controls")
     n = len(drift)
     require(
-        drift.ndim == 2 and controls.shape[1:] == (n, n), "h_controls", f"have shape (K, {n}, {n})",
+        drift.ndim == 2 and controls.shape[1:] == (n, n),
+        "h_controls",
+        f"have shape (K, {n}, {n})",
         f"has shape {controls.shape}",
-    )  # fmt: skip
+    )
     operators = np.concatenate([drift[None], controls])
     start = torch.as_tensor(initial, device=where).to(kind)
     u = torch.as_tensor(amplitudes, device=where).to(real)
     require(
         u.dim() == 3 and u.shape[2] == len(operators) - 1,
-        "amplitudes", f"have shape (B, T, {len(operators) - 1})", f"has shape {tuple(u.shape)}",
-    )  # fmt: skip
+        "amplitudes",
+        f"have shape (B, T, {len(operators) - 1})",
+        f"has shape {tuple(u.shape)}",
+    )
     require(
-        start.dim() in (1, 2) and len(start) == n, "initial", f"have shape ({n},) or ({n}, m)",
+        start.dim() in (1, 2) and len(start) == n,
+        "initial",
+        f"have shape ({n},) or ({n}, m)",
         f"has shape {tuple(start.shape)}",
-    )  # fmt: skip
+    )
     require(np.isfinite(dt) and dt > 0, "dt", "be positive", f"is {dt!r}")
     weights = torch.cat([torch.ones_like(u[..., :1]), u], dim=2)
     norms = torch.as_tensor(np.linalg.norm(operators, 2, axis=(1, 2)), dtype=real, device=where)
@@ -151,8 +163,10 @@ def _check_hermitian(h: Tensor) -> None:
     deviation = float((h - h.mH).abs().max())
     require(
         deviation <= 1e-6 * (1.0 + float(h.abs().max())),
-        "hamiltonian", "be Hermitian", f"differs from its adjoint by {deviation:.3g}",
-    )  # fmt: skip
+        "hamiltonian",
+        "be Hermitian",
+        f"differs from its adjoint by {deviation:.3g}",
+    )
 
 
 def _diagonalised(h: Tensor, psi: Tensor, t: np.ndarray, dtype: torch.dtype) -> Tensor:

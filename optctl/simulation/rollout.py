@@ -75,10 +75,22 @@ class Rollouts:
         taken, none = empty(steps, n, problem.n_u) if record else empty(1), empty(1)
         kernel, width, operations = self._kernel(actions, record, shared_params=len(buffers.params) == 1)
         arguments = [
-            none if given is None else given, none if weights is None else weights, buffers.state, buffers.params,
-            buffers.clock, buffers.episode, buffers.key, buffers.obs, states, rewards, taken, n, steps,
-            self.max_episode_steps, every,
-        ]  # fmt: skip
+            none if given is None else given,
+            none if weights is None else weights,
+            buffers.state,
+            buffers.params,
+            buffers.clock,
+            buffers.episode,
+            buffers.key,
+            buffers.obs,
+            states,
+            rewards,
+            taken,
+            n,
+            steps,
+            self.max_episode_steps,
+            every,
+        ]
         launch(kernel, -(-n // width), arguments, self.device, operations * width * steps, alignment=1)
         kept = given if given is not None and record_actions else taken if record else None
         return Rollout(states.transpose(0, 1), rewards.T, None if kept is None else kept.transpose(0, 1))
@@ -104,9 +116,11 @@ class Rollouts:
         if isinstance(policy, Tensor):
             return ActionSource("given"), self._given(policy), None
         require(
-            isinstance(policy, nn.Module), "policy", "be 'random', a tensor of actions or a network",
+            isinstance(policy, nn.Module),
+            "policy",
+            "be 'random', a tensor of actions or a network",
             f"is {type(policy).__name__}",
-        )  # fmt: skip
+        )
         actions, weights = self._network(policy)
         return actions, None, weights
 
@@ -128,17 +142,22 @@ class Rollouts:
         inner = others[:-1] if squash else others
         kinds = {type(layer) for layer in inner} or {nn.Tanh}
         require(
-            all(type(layer) is nn.Linear for layer in linear) and len(kinds) == 1 and kinds <= {nn.Tanh, nn.ReLU}
+            all(type(layer) is nn.Linear for layer in linear)
+            and len(kinds) == 1
+            and kinds <= {nn.Tanh, nn.ReLU}
             and (not squash or type(others[-1]) is nn.Tanh),
-            "policy", "be Linear layers with Tanh, or with ReLU, between them, and perhaps Tanh at the end",
+            "policy",
+            "be Linear layers with Tanh, or with ReLU, between them, and perhaps Tanh at the end",
             f"has the layers {', '.join(type(layer).__name__ for layer in layers)}",
-        )  # fmt: skip
+        )
         widths = (linear[0].in_features, *(layer.out_features for layer in linear))
         n_y, n_u = self.problem.n_y, self.problem.n_u
         require(
             widths[0] == n_y and widths[-1] == n_u,
-            "policy", f"take {n_y} observations and give {n_u} actions", f"takes {widths[0]} and gives {widths[-1]}",
-        )  # fmt: skip
+            "policy",
+            f"take {n_y} observations and give {n_u} actions",
+            f"takes {widths[0]} and gives {widths[-1]}",
+        )
         parts = []
         for layer in linear:
             bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias.detach()

@@ -79,18 +79,28 @@ class EnvironmentRollout(EnvironmentSource):
         ]
         fill = [f"actions[{j}][lane] = action.data[i * {n_u} + {j}];" for j in range(n_u)]
         body = [
-            *functions(random_functions(target)), "const wp::uint64 key = keys.data[0];", *self._parameter_rows(),
+            *functions(random_functions(target)),
+            "const wp::uint64 key = keys.data[0];",
+            *self._parameter_rows(),
             f"REAL actions[{n_u}][{self.width}], {', '.join(f'{row}[{len(values)}][{self.width}]' for row, values in results.items())};",
             f"wp::int32 begun[{self.width}], episodes[{self.width}];",
             *each([*self._load_lane(), *fill, "begun[lane] = clock.data[i]; episodes[lane] = episode.data[i];"]),
-            *loop([
-                "const wp::int32 clock_i = begun[lane], episode_i = episodes[lane], clock_next = clock_i + 1;", *self._time(),
-                f"const REAL t_next = REAL(clock_next) * {self._cpp(problem.dt)};", *self._read_rows(),
-                *statements([*control, *advance, *observe, *violated]),
-                *(f"{row}[{j}][lane] = {expression(v)};" for row, values in results.items() for j, v in enumerate(values)),
-            ]),
+            *loop(
+                [
+                    "const wp::int32 clock_i = begun[lane], episode_i = episodes[lane], clock_next = clock_i + 1;",
+                    *self._time(),
+                    f"const REAL t_next = REAL(clock_next) * {self._cpp(problem.dt)};",
+                    *self._read_rows(),
+                    *statements([*control, *advance, *observe, *violated]),
+                    *(
+                        f"{row}[{j}][lane] = {expression(v)};"
+                        for row, values in results.items()
+                        for j, v in enumerate(values)
+                    ),
+                ]
+            ),
             *each([*write, f"clock.data[i] = begun[lane] + 1; {flag}.data[i] = begun[lane] + 1 >= steps;"]),
-        ]  # fmt: skip
+        ]
         programs = [p for p in (self.dynamics, self.observation, self.diffusion, self.violation) if p is not None]
         return module("step", f"step of {problem.name}, {target.dtype}", arguments, programs, body, self.width, target)
 
@@ -104,13 +114,22 @@ class EnvironmentRollout(EnvironmentSource):
         point = {"x": self._states(), "u": u, "p": self._params(), "t": [constant(0.0, self.target)]}
         lines, out = emit(self.dynamics, point, "d", self.target)
         body = [
-            *self._parameter_rows(), f"REAL x[{n_x}][{self.width}], u[{n_u}][{self.width}], paid[{self.width}];",
+            *self._parameter_rows(),
+            f"REAL x[{n_x}][{self.width}], u[{n_u}][{self.width}], paid[{self.width}];",
             *each([*self._load_lane(), *(f"u[{j}][lane] = control.data[i * {n_u} + {j}];" for j in range(n_u))]),
-            *loop([*self._read_rows(), *(f"const REAL u{j} = u[{j}][lane];" for j in range(n_u)), *statements(lines),
-                   *(f"x[{j}][lane] = {expression(v)};" for j, v in enumerate(out["x_next"])),
-                   f"paid[lane] = -{expression(out['cost'][0])};"]),
-            *each([*(f"state.data[i * {n_x} + {j}] = x[{j}][lane];" for j in range(n_x)), "reward.data[i] = paid[lane];"]),
-        ]  # fmt: skip
+            *loop(
+                [
+                    *self._read_rows(),
+                    *(f"const REAL u{j} = u[{j}][lane];" for j in range(n_u)),
+                    *statements(lines),
+                    *(f"x[{j}][lane] = {expression(v)};" for j, v in enumerate(out["x_next"])),
+                    f"paid[lane] = -{expression(out['cost'][0])};",
+                ]
+            ),
+            *each(
+                [*(f"state.data[i * {n_x} + {j}] = x[{j}][lane];" for j in range(n_x)), "reward.data[i] = paid[lane];"]
+            ),
+        ]
         title = f"bare step of {self.problem.name}, {self.target.dtype}"
         return module("bare", title, arguments, [self.dynamics], body, self.width, self.target)
 
@@ -122,19 +141,30 @@ class EnvironmentRollout(EnvironmentSource):
         array = f"wp.array(dtype=wp.{target.dtype})"
         arguments = {
             **dict.fromkeys(("action", "weights", "state", "param"), array),
-            "clock": "wp.array(dtype=wp.int32)", "episode": "wp.array(dtype=wp.int32)", "keys": "wp.array(dtype=wp.uint64)",
+            "clock": "wp.array(dtype=wp.int32)",
+            "episode": "wp.array(dtype=wp.int32)",
+            "keys": "wp.array(dtype=wp.uint64)",
             **dict.fromkeys(("obs", "states", "rewards", "taken"), array),
             **dict.fromkeys(("num", "steps", "limit", "every"), "wp.int64"),
-        }  # fmt: skip
+        }
         programs = [self.dynamics, self.observation, self.terminal, *([self.diffusion] if self.diffusion else [])]
         body = [
-            *functions(random_functions(target)), *_scramble(), *self._begin_tile(actions),
-            "wp::int64 done = 0;", "while (done < steps) {",
+            *functions(random_functions(target)),
+            *_scramble(),
+            *self._begin_tile(actions),
+            "wp::int64 done = 0;",
+            "while (done < steps) {",
             "wp::int64 run = steps - done < every - done % every ? steps - done : every - done % every;",
             *each(["if (limit - begun[lane] < run) run = limit - begun[lane];"]),
-            "for (wp::int32 k = 0; k < run; ++k) {", *self._network_lines(actions), *self._step_lines(actions, record), "}",
-            "done += run;", *self._finish_lines(actions), "}", *self._end_tile(),
-        ]  # fmt: skip
+            "for (wp::int32 k = 0; k < run; ++k) {",
+            *self._network_lines(actions),
+            *self._step_lines(actions, record),
+            "}",
+            "done += run;",
+            *self._finish_lines(actions),
+            "}",
+            *self._end_tile(),
+        ]
         also = ["vector_tanh"] if target.vectorised else []
         title = f"rollout of {problem.name}, actions {actions.kind}, {target.dtype}"
         return module("rollout", title, arguments, programs, body, self.width, target, also)
@@ -144,9 +174,10 @@ class EnvironmentRollout(EnvironmentSource):
     def _begin_tile(self, actions: ActionSource) -> list[str]:
         n_x, width = self.problem.n_x, self.width
         lines = [
-            f"alignas(64) REAL x[{n_x}][{width}], total[{width}];", f"wp::int32 begun[{width}], episodes[{width}];",
+            f"alignas(64) REAL x[{n_x}][{width}], total[{width}];",
+            f"wp::int32 begun[{width}], episodes[{width}];",
             "const wp::uint64 key = keys.data[0];",
-        ]  # fmt: skip
+        ]
         lines += self._parameter_rows()
         if actions.kind == "random":
             lines.append(f"wp::uint32 high[{width}], low[{width}];")
@@ -180,10 +211,14 @@ class EnvironmentRollout(EnvironmentSource):
         n_x = self.problem.n_x
         observe, y = self._observe(self._states(), self._params(), "t", "y", "episode_i", "clock_i")
         lines = [
-            "const wp::int32 clock_i = begun[lane], episode_i = episodes[lane];", *self._time(), *self._read_rows(),
-            *statements(observe), *(f"obs.data[i * {len(y)} + {j}] = {expression(value)};" for j, value in enumerate(y)),
-            *(f"state.data[i * {n_x} + {j}] = x{j};" for j in range(n_x)), "clock.data[i] = clock_i;",
-        ]  # fmt: skip
+            "const wp::int32 clock_i = begun[lane], episode_i = episodes[lane];",
+            *self._time(),
+            *self._read_rows(),
+            *statements(observe),
+            *(f"obs.data[i * {len(y)} + {j}] = {expression(value)};" for j, value in enumerate(y)),
+            *(f"state.data[i * {n_x} + {j}] = x{j};" for j in range(n_x)),
+            "clock.data[i] = clock_i;",
+        ]
         return each(lines)
 
     def _finish_lines(self, actions: ActionSource) -> list[str]:
@@ -201,13 +236,20 @@ class EnvironmentRollout(EnvironmentSource):
         row = "(done / every - 1) * num + i"
         save = [
             *(f"states.data[({row}) * {n_x} + {j}] = x[{j}][lane];" for j in range(n_x)),
-            f"rewards.data[{row}] = total[lane];", "total[lane] = 0;",
-        ]  # fmt: skip
+            f"rewards.data[{row}] = total[lane];",
+            "total[lane] = 0;",
+        ]
         params = [] if self.shared_params else [f"const REAL p{j} = p[{j}][lane];" for j in range(self.problem.n_p)]
         begin = [
-            ended, "const wp::int32 new_episode = episodes[lane] + 1;", *params, *statements(self._begin(self._params())),
-            "begun[lane] = 0;", *self._load_lane(), "enter(i, lane);", "}",
-        ]  # fmt: skip
+            ended,
+            "const wp::int32 new_episode = episodes[lane] + 1;",
+            *params,
+            *statements(self._begin(self._params())),
+            "begun[lane] = 0;",
+            *self._load_lane(),
+            "enter(i, lane);",
+            "}",
+        ]
         return [*each(["begun[lane] += run;", *pay]), "if (done % every == 0) {", *each(save), "}", *each(begin)]
 
     # --- one step ---
@@ -251,8 +293,11 @@ class EnvironmentRollout(EnvironmentSource):
                 if self.target.dtype == "float32"
                 else "h * 4.656612873077393e-10"
             )
-            draw = ["auto draw = [&](wp::int32 n) {", "const wp::uint32 h = scramble(scramble(high[lane] + n * 0x9E3779B9u) ^ low[lane]);",
-                    f"return {scaled} - REAL(1.0); }};"]  # fmt: skip
+            draw = [
+                "auto draw = [&](wp::int32 n) {",
+                "const wp::uint32 h = scramble(scramble(high[lane] + n * 0x9E3779B9u) ^ low[lane]);",
+                f"return {scaled} - REAL(1.0); }};",
+            ]
         control, u = self._control(read)
         advance, after, cost = self._advance(self._states(), u, self._params())
         keep = [f"taken.data[((done + k) * num + i) * {n_u} + {j}] = a{j};" for j in range(n_u)] if record else []
@@ -292,15 +337,21 @@ class EnvironmentRollout(EnvironmentSource):
         sums = [(g, c) for g in range(group) for c in range(columns)]
         at = lambda layer, row, c: f"*(vec*)&layers[{layer}][{row}][start + {c * lanes}]"
         return [
-            "{", kind, f"for (wp::int32 unit = 0; unit < {m}; unit += {group})",
+            "{",
+            kind,
+            f"for (wp::int32 unit = 0; unit < {m}; unit += {group})",
             f"for (wp::int32 start = 0; start < {self.width}; start += {columns * lanes}) {{",
             *(f"vec s{g}_{c} = (vec)(weights.data[{offset + n * m} + unit + {g}]);" for g, c in sums),
-            *(["#pragma unroll"] if lanes == 1 else []), f"for (wp::int32 j = 0; j < {n}; ++j) {{",
+            *(["#pragma unroll"] if lanes == 1 else []),
+            f"for (wp::int32 j = 0; j < {n}; ++j) {{",
             *(f"const vec v{c} = {at(source, 'j', c)};" for c in range(columns)),
             *(f"const vec w{g} = (vec)(weights.data[{offset} + j * {m} + unit + {g}]);" for g in range(group)),
-            *(f"s{g}_{c} = muladd(w{g}, v{c}, s{g}_{c});" for g, c in sums), "}",
-            *(f"{at(1 - source, f'unit + {g}', c)} = s{g}_{c};" for g, c in sums), "}", "}",
-        ]  # fmt: skip
+            *(f"s{g}_{c} = muladd(w{g}, v{c}, s{g}_{c});" for g, c in sums),
+            "}",
+            *(f"{at(1 - source, f'unit + {g}', c)} = s{g}_{c};" for g, c in sums),
+            "}",
+            "}",
+        ]
 
     def _activate(self, layer: int, units: int, activation: str) -> list[str]:
         value = f"layers[{layer}][unit][lane]"
@@ -309,8 +360,9 @@ class EnvironmentRollout(EnvironmentSource):
             called = "wp::where({0} > REAL(0.0), {0}, REAL(0.0))"
         return [
             f"for (wp::int32 unit = 0; unit < {units}; ++unit) {{",
-            *loop([f"{value} = {called.format(value)};"], bound=str(self.width)), "}",
-        ]  # fmt: skip
+            *loop([f"{value} = {called.format(value)};"], bound=str(self.width)),
+            "}",
+        ]
 
 
 # --- rollouts of the bare step, and their adjoint --------------------------------------------------------------------------

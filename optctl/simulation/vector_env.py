@@ -64,9 +64,11 @@ class VectorEnv:
             whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
             require(whole and 0 < value <= LONGEST_EPISODE, name, "be a positive integer below 2²⁹", f"is {value!r}")
         require(
-            problem.final_time is None, "problem", "have a fixed final time to be stepped",
+            problem.final_time is None,
+            "problem",
+            "have a fixed final time to be stepped",
             "its final time is free (`problem.replace(final_time=None)` lasts `steps` · `dt`)",
-        )  # fmt: skip
+        )
         self.problem = problem
         self.num_envs = int(num_envs)
         self.obs_dim, self.action_dim = problem.n_y, problem.n_u
@@ -76,9 +78,11 @@ class VectorEnv:
         self.max_episode_steps = int(max_episode_steps or problem.steps)
         if problem.horizon == "finite":
             require(
-                self.max_episode_steps == problem.steps, "max_episode_steps",
-                f"be {problem.steps} or absent, for the horizon is finite", f"is {max_episode_steps}",
-            )  # fmt: skip
+                self.max_episode_steps == problem.steps,
+                "max_episode_steps",
+                f"be {problem.steps} or absent, for the horizon is finite",
+                f"is {max_episode_steps}",
+            )
         widest = max(problem.n_x, problem.n_u, problem.n_p, problem.n_y)
         require(
             self.num_envs * widest < 2**31, "num_envs", f"be below 2³¹ / {widest} for this problem", f"is {num_envs}"
@@ -90,10 +94,13 @@ class VectorEnv:
         n = self.num_envs
         rows = self._parameter_rows(problem.param_values[None] if params is None else params)
         self.buffers = Buffers(
-            state=zeros(n, problem.n_x), params=rows.repeat(n, 1) if self.randomize and len(rows) != n else rows,
-            clock=zeros(n, dtype=torch.int32), episode=torch.full((n,), -1, dtype=torch.int32, device=self.device),
-            key=zeros(1, dtype=torch.int64), obs=zeros(n, problem.n_y),
-        )  # fmt: skip
+            state=zeros(n, problem.n_x),
+            params=rows.repeat(n, 1) if self.randomize and len(rows) != n else rows,
+            clock=zeros(n, dtype=torch.int32),
+            episode=torch.full((n,), -1, dtype=torch.int32, device=self.device),
+            key=zeros(1, dtype=torch.int64),
+            obs=zeros(n, problem.n_y),
+        )
         self._final_obs, self._reward = zeros(n, problem.n_y), zeros(n)
         self._terminated, self._truncated = zeros(n, dtype=torch.bool), zeros(n, dtype=torch.bool)
         self._mask = torch.ones(n, dtype=torch.bool, device=self.device)
@@ -153,9 +160,12 @@ class VectorEnv:
         constrained problems also {"cost": (num_envs,)}.
         """
         if (
-            action.__class__ is not Tensor or action.shape != self._action_shape or action.dtype is not self.dtype
-            or action.device != self.device or not action.is_contiguous()
-        ):  # fmt: skip
+            action.__class__ is not Tensor
+            or action.shape != self._action_shape
+            or action.dtype is not self.dtype
+            or action.device != self.device
+            or not action.is_contiguous()
+        ):
             action = self._checked_action(action)
         if not self.seeded:
             self.reset()
@@ -228,18 +238,23 @@ class VectorEnv:
                 own = self.buffers.params = own[:1].repeat(len(value), 1)
                 self._record()
             require(
-                value.shape == own.shape and value.dtype == own.dtype, f"saved[{name!r}]",
-                f"have shape {tuple(own.shape)} and dtype {own.dtype}", f"has {tuple(value.shape)} and {value.dtype}",
-            )  # fmt: skip
+                value.shape == own.shape and value.dtype == own.dtype,
+                f"saved[{name!r}]",
+                f"have shape {tuple(own.shape)} and dtype {own.dtype}",
+                f"has {tuple(value.shape)} and {value.dtype}",
+            )
             own.copy_(value)
         self.seeded = bool(saved["seeded"])
         self._count_quiet_steps()
 
     def __reduce__(self) -> tuple[Any, ...]:
         options = {
-            "device": str(self.device), "dtype": str(self.dtype), "params": self.buffers.params.cpu(), "randomize": self.randomize,
+            "device": str(self.device),
+            "dtype": str(self.dtype),
+            "params": self.buffers.params.cpu(),
+            "randomize": self.randomize,
             "max_episode_steps": self.max_episode_steps,
-        }  # fmt: skip
+        }
         state = {name: value.cpu() for name, value in self.state_dict().items()}
         return _restored, (type(self), self.problem, self.num_envs, options, state)
 
@@ -249,18 +264,30 @@ class VectorEnv:
         """Compile and fix the arguments of the launches; again whenever the parameter buffer changes its size."""
         finite = self.problem.horizon == "finite"
         generator = EnvironmentRollout(
-            self.problem, self.target, shared_params=len(self.buffers.params) == 1 and not self.randomize,
+            self.problem,
+            self.target,
+            shared_params=len(self.buffers.params) == 1 and not self.randomize,
             randomize=self.randomize,
-        )  # fmt: skip
+        )
         self.kernels = load_module(generator.source(), self.device)
         self._action_shape = torch.Size((self.num_envs, self.action_dim))
         self._blank_action = torch.zeros(self._action_shape, dtype=self.dtype, device=self.device)
         now = self.buffers
         arguments = [
-            self._blank_action, now.state, now.params, now.clock, now.episode, now.key, now.obs, self._final_obs,
-            self._reward, *([] if self._cost is None else [self._cost]),
-            self._terminated if finite else self._truncated, self.max_episode_steps, self.num_envs,
-        ]  # fmt: skip
+            self._blank_action,
+            now.state,
+            now.params,
+            now.clock,
+            now.episode,
+            now.key,
+            now.obs,
+            self._final_obs,
+            self._reward,
+            *([] if self._cost is None else [self._cost]),
+            self._terminated if finite else self._truncated,
+            self.max_episode_steps,
+            self.num_envs,
+        ]
         self.operations = generator.operations
         if self.device.type == "cuda":
             kernels, widths = [self.kernels.step], [1]
@@ -280,9 +307,17 @@ class VectorEnv:
         if (given, redraw) not in self._resets:
             now = self.buffers
             arguments = [
-                self._mask, self._given_state, int(given), int(redraw), now.state, now.params, now.clock, now.episode,
-                now.key, now.obs,
-            ]  # fmt: skip
+                self._mask,
+                self._given_state,
+                int(given),
+                int(redraw),
+                now.state,
+                now.params,
+                now.clock,
+                now.episode,
+                now.key,
+                now.obs,
+            ]
             kernels = [self.kernels.reset]
             self._resets[given, redraw] = RecordedLaunch(kernels, self.num_envs, arguments, self.device, 100)
         self._resets[given, redraw]()
@@ -300,17 +335,21 @@ class VectorEnv:
     def _boolean(self, mask: Any) -> Tensor:
         mask = torch.as_tensor(mask)
         require(
-            mask.dtype == torch.bool and mask.shape == (self.num_envs,), "options['mask']",
-            f"be boolean with shape ({self.num_envs},)", f"is {mask.dtype} with shape {tuple(mask.shape)}",
-        )  # fmt: skip
+            mask.dtype == torch.bool and mask.shape == (self.num_envs,),
+            "options['mask']",
+            f"be boolean with shape ({self.num_envs},)",
+            f"is {mask.dtype} with shape {tuple(mask.shape)}",
+        )
         return mask
 
     def _rows(self, name: str, value: Any, size: int) -> Tensor:
         rows = torch.as_tensor(value, dtype=self.dtype).to(self.device)
         require(
             rows.dim() == 2 and rows.shape[1] == size and len(rows) in (1, self.num_envs),
-            name, f"have shape (1, {size}) or ({self.num_envs}, {size})", f"has shape {tuple(rows.shape)}",
-        )  # fmt: skip
+            name,
+            f"have shape (1, {size}) or ({self.num_envs}, {size})",
+            f"has shape {tuple(rows.shape)}",
+        )
         return rows
 
     def _parameter_rows(self, value: Any) -> Tensor:
@@ -370,6 +409,11 @@ def make_vec(
         ArgumentError: An argument is not what it must be; the sentence names it.
     """
     return VectorEnv(
-        resolve_problem(problem), num_envs, device=device, dtype=dtype, params=params, randomize=randomize,
+        resolve_problem(problem),
+        num_envs,
+        device=device,
+        dtype=dtype,
+        params=params,
+        randomize=randomize,
         max_episode_steps=max_episode_steps,
-    )  # fmt: skip
+    )

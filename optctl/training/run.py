@@ -66,9 +66,11 @@ class TrainingRun:
         self.config = dataclasses.replace(config, reward_scale=scale)
         self.warm_config = WarmStartConfig() if warm_start is True else (warm_start or None)
         require(
-            self.warm_config is None or entry.cloneable, "warm_start",
-            f"be off for `{agent}`, which has no actor and action-value critic to prepare", "is on",
-        )  # fmt: skip
+            self.warm_config is None or entry.cloneable,
+            "warm_start",
+            f"be off for `{agent}`, which has no actor and action-value critic to prepare",
+            "is on",
+        )
         agent_class, config_class = entry.load()
         loop_class = LOOPS[entry.loop]
         self.agent_config = agent_config or config_class()
@@ -171,19 +173,23 @@ class TrainingRun:
 
     def save(self, path: str | Path) -> None:
         """Write everything that the continuation depends on into one file, atomically."""
-        checkpoint.save(Path(path), {"loop": self.loop.state_dict(), "warm": self.warm.state_dict() if self.warm else {}}, {
-            "agent": self.name,
-            "problem": self.problem.name,
-            "fingerprint": self.problem.fingerprint,
-            "seed": self.seed,
-            "seconds": self.seconds,
-            "timings": self.timings,
-            "curve": self.curve,
-            "agent_config": dataclasses.asdict(self.agent_config),
-            "loop_config": dataclasses.asdict(self.loop_config),
-            "config": dataclasses.asdict(self.config),
-            "warm_config": dataclasses.asdict(self.warm_config) if self.warm_config else None,
-        })  # fmt: skip
+        checkpoint.save(
+            Path(path),
+            {"loop": self.loop.state_dict(), "warm": self.warm.state_dict() if self.warm else {}},
+            {
+                "agent": self.name,
+                "problem": self.problem.name,
+                "fingerprint": self.problem.fingerprint,
+                "seed": self.seed,
+                "seconds": self.seconds,
+                "timings": self.timings,
+                "curve": self.curve,
+                "agent_config": dataclasses.asdict(self.agent_config),
+                "loop_config": dataclasses.asdict(self.loop_config),
+                "config": dataclasses.asdict(self.config),
+                "warm_config": dataclasses.asdict(self.warm_config) if self.warm_config else None,
+            },
+        )
 
     @classmethod
     def load(
@@ -197,14 +203,17 @@ class TrainingRun:
         state, meta = checkpoint.load(path / CHECKPOINT if path.is_dir() else path)
         require(
             problem is not None or meta["problem"] in CATALOGUE,
-            "problem", "be given, because the checkpoint's is not in the catalogue", f"is None for `{meta['problem']}`",
-        )  # fmt: skip
+            "problem",
+            "be given, because the checkpoint's is not in the catalogue",
+            f"is None for `{meta['problem']}`",
+        )
         problem = resolve_problem(meta["problem"] if problem is None else problem)
         require(
             problem.fingerprint == meta["fingerprint"],
-            "problem", f"be the problem `{meta['problem']}` that the checkpoint was trained on",
+            "problem",
+            f"be the problem `{meta['problem']}` that the checkpoint was trained on",
             f"`{problem.name}` has other dynamics, cost, bounds or horizon",
-        )  # fmt: skip
+        )
         entry = AGENTS[meta["agent"]]
         _, config_class = entry.load()
         run = cls(
@@ -333,10 +342,13 @@ def train(
             config = dataclasses.replace(config, **same)
         own_warm = run.warm_config or False
         asked = {
-            "agent": (agent, run.name), "seed": (seed, run.seed), "agent_config": (agent_config, run.agent_config),
-            "loop_config": (loop_config, run.loop_config), "config": (config, run.config),
+            "agent": (agent, run.name),
+            "seed": (seed, run.seed),
+            "agent_config": (agent_config, run.agent_config),
+            "loop_config": (loop_config, run.loop_config),
+            "config": (config, run.config),
             "warm_start": (warm_start, bool(own_warm) if isinstance(warm_start, bool) else own_warm),
-        }  # fmt: skip
+        }
         for name, (given, own) in asked.items():
             if given is not None:
                 _check_same(name, given, own)

@@ -58,12 +58,29 @@ _LARGEST_ARRAY = 2**28
 _STATUSES = (Status.CONVERGED, Status.STALLED, Status.MAX_ITERATIONS, Status.DIVERGED)
 _NODES, _WEIGHTS = (0.5 * (np.polynomial.legendre.leggauss(5)[i] + (1 - i)) for i in (0, 1))
 
-_ARGUMENTS = dict.fromkeys(
-    ("guess", "reach", "box", "scale", "start", "coefficients", "norms", "final", "running", "effort", "work", "found", "slopes",
-     "summary"), "wp.array(dtype=wp.float64)",
-) | dict.fromkeys(("duration", "constant", "target", "tolerance", "max_iterations"), "wp.float64") | dict.fromkeys(
-    ("num", "slots", "systems", "own", "starts", "splits", "rows", "threads", "offset"), "wp.int64"
-)  # fmt: skip
+_ARGUMENTS = (
+    dict.fromkeys(
+        (
+            "guess",
+            "reach",
+            "box",
+            "scale",
+            "start",
+            "coefficients",
+            "norms",
+            "final",
+            "running",
+            "effort",
+            "work",
+            "found",
+            "slopes",
+            "summary",
+        ),
+        "wp.array(dtype=wp.float64)",
+    )
+    | dict.fromkeys(("duration", "constant", "target", "tolerance", "max_iterations"), "wp.float64")
+    | dict.fromkeys(("num", "slots", "systems", "own", "starts", "splits", "rows", "threads", "offset"), "wp.int64")
+)
 _FLAGS = "-march=native -mprefer-vector-width=512"
 
 
@@ -123,10 +140,17 @@ class Pattern:
         cpu = device == "cpu"
         lanes = LANES if cpu else 1
         numbers = {
-            "N": self.states, "K": self.controls, "NE": 1 + max(e for e, _ in self.parts), "NC": len(self.parts), "LANES": lanes,
-            "MEMORY": _MEMORY, "TERMS": _TERMS, "OWN": self._own(lanes), "RUNNING": str(bool(self.charged)).lower(),
+            "N": self.states,
+            "K": self.controls,
+            "NE": 1 + max(e for e, _ in self.parts),
+            "NC": len(self.parts),
+            "LANES": lanes,
+            "MEMORY": _MEMORY,
+            "TERMS": _TERMS,
+            "OWN": self._own(lanes),
+            "RUNNING": str(bool(self.charged)).lower(),
             "CHARGED": max(1, len(self.charged)),
-        } | {name: i for i, name in enumerate(_OWN)}  # fmt: skip
+        } | {name: i for i, name in enumerate(_OWN)}
         numbers |= {name: len(_OWN) + i * _MEMORY for i, name in enumerate(("RHO", "NOW", "ALPHA"))}
         body = text("bilinear_cpu.cpp" if cpu else "bilinear_gpu.cpp") + text("bilinear.cpp")
         blocks = {
@@ -154,9 +178,11 @@ class Pattern:
         for i, j, sign, e in self.places:
             rows[i].append(f"{'-' if sign < 0 else '+'} a[{e}] * W(p + {j})")
         return [
-            f"W(q + {i}) = f * ({' '.join(row).removeprefix('+ ')}); W(to + {i}) += W(q + {i});" if row else f"W(q + {i}) = 0.0;"
+            f"W(q + {i}) = f * ({' '.join(row).removeprefix('+ ')}); W(to + {i}) += W(q + {i});"
+            if row
+            else f"W(q + {i}) = 0.0;"
             for i, row in enumerate(rows)
-        ]  # fmt: skip
+        ]
 
     def _adjoint(self) -> list[str]:
         driven = {e for e, k in self.parts if k}
@@ -169,7 +195,7 @@ class Pattern:
         return [
             f"{{ const V q = W(p + {j}); V s = W(from + {j}); {' '.join(column)} W(before + {j}) = s; }}"
             for j, column in enumerate(columns)
-        ]  # fmt: skip
+        ]
 
     def _slopes(self) -> list[str]:
         return [f"W(u + {k - 1}) += W(c + {at}) * d[{e}];" for at, (e, k) in enumerate(self.parts) if k]
@@ -244,9 +270,17 @@ def optimise(
         threads = min(groups, threads) if threads else sharing_threads(groups, where)
     tensor = lambda a: torch.tensor(np.ascontiguousarray(a, dtype=np.float64), device=where)
     inputs = [
-        z, reach, box, np.stack([middle, half], axis=1), np.atleast_2d(system.start), numbers, system.norms, system.final, system.running,
+        z,
+        reach,
+        box,
+        np.stack([middle, half], axis=1),
+        np.atleast_2d(system.start),
+        numbers,
+        system.norms,
+        system.final,
+        system.running,
         system.effort,
-    ]  # fmt: skip
+    ]
     outputs = [torch.empty(shape, dtype=torch.float64, device=where) for shape in (z.shape, z.shape, (num, 4))]
     work = torch.empty(threads * rows * lanes, dtype=torch.float64, device=where)
     settings = [system.duration, system.constant, target, gradient, float(max_iterations)]
@@ -255,9 +289,13 @@ def optimise(
     z, slopes, summary = (a.cpu().numpy() for a in outputs)
     pulses = np.where(z <= box[:, 0], system.low, np.where(z >= box[:, 1], system.high, middle + half * z))
     return Found(
-        pulses=pulses, cost=summary[:, 0].copy(), gradient=slopes / half, residual=summary[:, 1].copy(),
-        iterations=summary[:, 2].astype(int), statuses=[_STATUSES[int(i)] for i in summary[:, 3]],
-    )  # fmt: skip
+        pulses=pulses,
+        cost=summary[:, 0].copy(),
+        gradient=slopes / half,
+        residual=summary[:, 1].copy(),
+        iterations=summary[:, 2].astype(int),
+        statuses=[_STATUSES[int(i)] for i in summary[:, 3]],
+    )
 
 
 # --- one problem --------------------------------------------------------------------------------------------------------
@@ -265,7 +303,7 @@ def optimise(
 
 def newton(
     system: Bilinear, pulse: np.ndarray, *, tolerance: float = 1e-10, max_iterations: int = 60, device: str = "cpu"
-) -> tuple[np.ndarray, float, float]:  # fmt: skip
+) -> tuple[np.ndarray, float, float]:
     """Projected Newton steps from `pulse` (S, K): pulse, cost and |z − clip(z − ∂J/∂z)|, z the controls relative to their bounds.
 
     The Hessian of the free controls is a difference of exact gradients; its eigenvalues enter by their modulus, so that a saddle is
@@ -331,15 +369,22 @@ def solve_grape(
     p = check_params(problem, params, 1)[0]
     system = bilinear(problem, p[None], x0)
     require(
-        system is not None, "problem", "be bilinear with quadratic costs, bounds on controls only and the integrator `exponential` "
-        "for GRAPE", f"`{problem.name}` is not",
-    )  # fmt: skip
+        system is not None,
+        "problem",
+        "be bilinear with quadratic costs, bounds on controls only and the integrator `exponential` for GRAPE",
+        f"`{problem.name}` is not",
+    )
     assert system is not None
     require(num_starts is None or num_starts > 0, "num_starts", "be a positive integer", f"is {num_starts!r}")
     pulses = random_pulses(system, num_starts or _STARTS, seed) if guess is None else guess.controls[None]
     first = optimise(system, pulses, gradient=1e-8, max_iterations=max_iterations, device=device)
-    found = optimise(system, first.pulses[np.argsort(np.nan_to_num(first.cost, nan=np.inf), kind="stable")[:_PROMISING]],
-                     gradient=1e-8, max_iterations=5 * max_iterations, device=device)  # fmt: skip
+    found = optimise(
+        system,
+        first.pulses[np.argsort(np.nan_to_num(first.cost, nan=np.inf), kind="stable")[:_PROMISING]],
+        gradient=1e-8,
+        max_iterations=5 * max_iterations,
+        device=device,
+    )
     cost = np.nan_to_num(found.cost, nan=np.inf)
     order = np.argsort(cost, kind="stable")
     distinct = [i for j, i in enumerate(order) if j == 0 or cost[i] > cost[order[j - 1]] + 1e-6 * (1 + abs(cost[i]))]
@@ -352,5 +397,7 @@ def solve_grape(
     values = {round(v, 4) for v, status in zip(first.cost, first.statuses, strict=True) if status.ok}
     solution = certified(problem, x0, best[0], p)
     return solution.replace(
-        wall_time=time.perf_counter() - began, iterations=int(first.iterations.sum() + found.iterations.sum()), basins=max(1, len(values)),
-    )  # fmt: skip
+        wall_time=time.perf_counter() - began,
+        iterations=int(first.iterations.sum() + found.iterations.sum()),
+        basins=max(1, len(values)),
+    )

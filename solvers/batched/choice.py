@@ -48,8 +48,14 @@ def solve_on_host(
 
 
 def solve_by_kernel(
-    problem: Problem, states: np.ndarray, controls: np.ndarray, params: np.ndarray, *, follow: bool = False, **options: Any
-) -> DdpResult:  # fmt: skip
+    problem: Problem,
+    states: np.ndarray,
+    controls: np.ndarray,
+    params: np.ndarray,
+    *,
+    follow: bool = False,
+    **options: Any,
+) -> DdpResult:
     """`batched.ddp.solve_ddp`. The host solves the members that are left with gaps or without numbers, problems without a kernel, and
     systems of more than `UNROLLED` states."""
     solve = kernel_of(problem) if problem.n_x <= UNROLLED else None

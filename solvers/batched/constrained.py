@@ -181,9 +181,16 @@ def solve_constrained(
     i = np.arange(num)
     for n in range(rounds):
         found = solve_ddp(
-            problem, x[i], u[i], p[i], start_times=times[i], multipliers=m.take(i), tolerance=tolerance,
-            barrier=barrier if n == 0 else min(barrier, 1e-4), **options,
-        )  # fmt: skip
+            problem,
+            x[i],
+            u[i],
+            p[i],
+            start_times=times[i],
+            multipliers=m.take(i),
+            tolerance=tolerance,
+            barrier=barrier if n == 0 else min(barrier, 1e-4),
+            **options,
+        )
         sound = np.isfinite(found.gradient) & np.isfinite(found.value)
         x[i], u[i] = found.states, found.controls
         c, e, _ = f.evaluate(found.states, found.controls, p[i], times[i])
@@ -201,9 +208,11 @@ def solve_constrained(
         done = sound & found.converged & met
         failures[i] = np.where(found.converged, 0, failures[i] + 1)
         new = ConstrainedResult(
-            **found.__dict__ | {"converged": done}, multipliers=m.stage[i], end_multipliers=m.end[i],
+            **found.__dict__ | {"converged": done},
+            multipliers=m.stage[i],
+            end_multipliers=m.end[i],
             violation=np.where(sound, broken, np.inf),
-        )  # fmt: skip
+        )
         if result is None:
             result = new
         else:
@@ -212,8 +221,9 @@ def solve_constrained(
                 array[i] = new.__dict__[name]
         hopeless = failures[i] >= 5
         for weight, gaps, old, most in (
-            (m.stage_weight, gap, before[0], largest[0]), (m.end_weight, end_gap, before[1], largest[1]),
-        ):  # fmt: skip
+            (m.stage_weight, gap, before[0], largest[0]),
+            (m.end_weight, end_gap, before[1], largest[1]),
+        ):
             slow = sound[:, None] & (gaps > feasibility) & (gaps > 0.25 * old[i])
             hopeless |= (slow & (weight[i] >= most[i])).any(axis=1)
             weight[i] = np.where(slow, np.minimum(10 * weight[i], most[i]), weight[i])
@@ -332,15 +342,28 @@ def softened(problem: Problem, p: np.ndarray) -> Problem:
 
     end = {"terminal_cost": terminal_cost} if problem.horizon == "finite" else {}
     return problem.replace(
-        name=f"{problem.name}-softened", stage_cost=stage_cost, state_bounds={}, path_constraints=None,
-        terminal_constraints=None, **end,
-    )  # fmt: skip
+        name=f"{problem.name}-softened",
+        stage_cost=stage_cost,
+        state_bounds={},
+        path_constraints=None,
+        terminal_constraints=None,
+        **end,
+    )
 
 
 def solve_many_constrained(
-    problem: Problem, x0: np.ndarray, p: np.ndarray, *, guess: Trajectory | None, num_starts: int | None, seed: int,
-    tolerance: float, rounds: int | None, processes: int | None, progress: Callable[[int, int], None] | None,
-) -> SolutionBatch | None:  # fmt: skip
+    problem: Problem,
+    x0: np.ndarray,
+    p: np.ndarray,
+    *,
+    guess: Trajectory | None,
+    num_starts: int | None,
+    seed: int,
+    tolerance: float,
+    rounds: int | None,
+    processes: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> SolutionBatch | None:
     """Every start (B, n_x): guesses are those of the softened problem, then come neighbours, and IPOPT for what is left.
     `None` where the problem has no kernel."""
     try:
@@ -356,9 +379,18 @@ def solve_many_constrained(
 
     def direct(index: np.ndarray) -> None:
         found = solve_list(
-            problem, x0[index], p if len(p) == 1 else p[index], solve_multiple_shooting, guess=None, num_starts=num_starts,
-            seed=seed, tolerance=1e-9, processes=processes, progress=None, options={"max_iterations": 250},
-        )  # fmt: skip
+            problem,
+            x0[index],
+            p if len(p) == 1 else p[index],
+            solve_multiple_shooting,
+            guess=None,
+            num_starts=num_starts,
+            seed=seed,
+            tolerance=1e-9,
+            processes=processes,
+            progress=None,
+            options={"max_iterations": 250},
+        )
         ipopt.update({int(i): s for i, s in zip(index, found, strict=True) if s.ok})
         states, controls = (np.stack([getattr(s.trajectory, name) for s in found]) for name in ("states", "controls"))
         best.run(index, states, controls, follow=True, barrier=1e-5, tolerance=tolerance)
@@ -425,10 +457,24 @@ def _batch(
             statuses.append((Status.CONVERGED, Status.STALLED, Status.INFEASIBLE, Status.DIVERGED)[rank])
     r.costates[[not status.ok for status in statuses]] = np.nan  # no extremal, no gradient of the optimal cost
     trajectory = Trajectory(
-        times=np.arange(problem.steps + 1) * problem.dt, states=r.states, controls=r.controls, costs=r.costs,
-        terminal_cost=r.terminal_cost, costates=r.costates,
-    )  # fmt: skip
+        times=np.arange(problem.steps + 1) * problem.dt,
+        states=r.states,
+        controls=r.controls,
+        costs=r.costs,
+        terminal_cost=r.terminal_cost,
+        costates=r.costates,
+    )
     return SolutionBatch(
-        problem, "ddp", trajectory, statuses, residuals, best.p, wall_time, gains=r.gains, hessians=r.hessians,
-        iterations=r.iterations, basins=np.array([max(1, len(values)) for values in best.seen]), proved=proved,
-    )  # fmt: skip
+        problem,
+        "ddp",
+        trajectory,
+        statuses,
+        residuals,
+        best.p,
+        wall_time,
+        gains=r.gains,
+        hessians=r.hessians,
+        iterations=r.iterations,
+        basins=np.array([max(1, len(values)) for values in best.seen]),
+        proved=proved,
+    )

@@ -97,8 +97,10 @@ def solve_ddp(
     )
     p = _rows("params", params, num, problem.n_p)
     times = _rows("start_times", np.reshape(start_times, (-1, 1)), num, 1)
-    sides = [_rows(name, np.clip(default if side is None else side, -NO_BOUND, NO_BOUND), num, n_u)
-             for name, side, default in (("low", low, problem.control_low), ("high", high, problem.control_high))]  # fmt: skip
+    sides = [
+        _rows(name, np.clip(default if side is None else side, -NO_BOUND, NO_BOUND), num, n_u)
+        for name, side, default in (("low", low, problem.control_low), ("high", high, problem.control_high))
+    ]
     per_launch = max(1, _LARGEST_ARRAY // ((steps + 1) * n_x**2))
     if num > per_launch:
         parts = []
@@ -128,9 +130,11 @@ def _check(problem: Problem, states: np.ndarray, controls: np.ndarray) -> tuple[
     """B, N, n_u."""
     shape = np.shape(controls)
     require(
-        len(shape) == 3 and shape[2] == problem.n_u and min(shape) > 0, "controls", f"have shape (B, N, {problem.n_u})",
+        len(shape) == 3 and shape[2] == problem.n_u and min(shape) > 0,
+        "controls",
+        f"have shape (B, N, {problem.n_u})",
         f"has shape {shape}",
-    )  # fmt: skip
+    )
     num, steps, n_u = shape
     wanted = (num, steps + 1, problem.n_x)
     require(np.shape(states) == wanted, "states", f"have shape {wanted}", f"has shape {np.shape(states)}")
@@ -146,10 +150,21 @@ def _rows(name: str, values: np.ndarray, num: int, width: int) -> np.ndarray:
 
 
 def _solve(
-    problem: Problem, states: np.ndarray, controls: np.ndarray, params: np.ndarray, sides: list[np.ndarray], times: np.ndarray,
-    multipliers: Multipliers | None, *, follow: bool, tolerance: float, max_iterations: int, barrier: float, polish: int,
+    problem: Problem,
+    states: np.ndarray,
+    controls: np.ndarray,
+    params: np.ndarray,
+    sides: list[np.ndarray],
+    times: np.ndarray,
+    multipliers: Multipliers | None,
+    *,
+    follow: bool,
+    tolerance: float,
+    max_iterations: int,
+    barrier: float,
+    polish: int,
     device: str | torch.device,
-) -> DdpResult:  # fmt: skip
+) -> DdpResult:
     """One launch."""
     (num, steps, n_u), n_x = controls.shape, problem.n_x
     compiled = kernel(problem, device)
@@ -179,9 +194,17 @@ def _solve(
     ]
     outputs = [torch.empty((num, *shape), dtype=torch.float64, device=where) for shape in shapes]
     settings = [
-        num, steps, problem.dt, float(follow), float(barrier), float(len(finite) > 0), width, float(tolerance),
-        float(max_iterations), float(polish),
-    ]  # fmt: skip
+        num,
+        steps,
+        problem.dt,
+        float(follow),
+        float(barrier),
+        float(len(finite) > 0),
+        width,
+        float(tolerance),
+        float(max_iterations),
+        float(polish),
+    ]
     lanes = compiled.source.lanes
     threads = sharing_threads(-(-num // lanes), where)
     work = torch.zeros(threads * lanes * compiled.source.work_rows(steps), dtype=torch.float64, device=where)
@@ -194,10 +217,17 @@ def _solve(
     if limits.n_p and problem.horizon == "finite":  # the total holds the penalties too
         end = _end_cost(problem, x[:, -1], params[:, : problem.n_p], times + steps * problem.dt)
     return DdpResult(
-        states=x, controls=u, costs=c, terminal_cost=end, gradient=summary[:, 1].copy(),
-        converged=summary[:, 2] > 0, iterations=summary[:, 3].astype(int), gains=np.swapaxes(gains, -1, -2),
-        costates=costates, hessians=hessians,
-    )  # fmt: skip
+        states=x,
+        controls=u,
+        costs=c,
+        terminal_cost=end,
+        gradient=summary[:, 1].copy(),
+        converged=summary[:, 2] > 0,
+        iterations=summary[:, 3].astype(int),
+        gains=np.swapaxes(gains, -1, -2),
+        costates=costates,
+        hessians=hessians,
+    )
 
 
 def _end_cost(problem: Problem, x: np.ndarray, params: np.ndarray, times: np.ndarray) -> np.ndarray:

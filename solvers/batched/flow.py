@@ -33,9 +33,14 @@ _RTOL, _ATOL, _MAX_STEPS = 1e-12, 1e-13, 5000
 _WIDE, LARGEST = 24, 64
 """States up to which eight arcs, and up to which one arc fits a thread's stack."""
 _ARGUMENTS = dict.fromkeys(("start", "span", "params", "finish"), "wp.array(dtype=wp.float64)") | {
-    "num": "wp.int64", "rows": "wp.int64", "rtol": "wp.float64", "atol": "wp.float64", "most": "wp.int64", "threads": "wp.int64",
+    "num": "wp.int64",
+    "rows": "wp.int64",
+    "rtol": "wp.float64",
+    "atol": "wp.float64",
+    "most": "wp.int64",
+    "threads": "wp.int64",
     "offset": "wp.int64",
-}  # fmt: skip
+}
 
 
 def _lanes(problem: Problem, device: str) -> int:

@@ -60,9 +60,11 @@ class Transfer:
         d = drift.shape[-1]
         require(drift.ndim in (2, 3), "drift", "have shape (d, d) or (E, d, d)", f"has shape {drift.shape}")
         require(
-            controls.ndim in (3, 4) and controls.shape[-1] == d, "controls", f"have shape (K, {d}, {d}) or (E, K, {d}, {d})",
+            controls.ndim in (3, 4) and controls.shape[-1] == d,
+            "controls",
+            f"have shape (K, {d}, {d}) or (E, K, {d}, {d})",
             f"has shape {controls.shape}",
-        )  # fmt: skip
+        )
         drift, controls = drift.reshape(-1, d, d), controls.reshape(-1, *controls.shape[-3:])
         sizes = {len(drift), len(controls)} - {1}
         require(len(sizes) <= 1, "controls", f"have an ensemble of {len(drift)} like `drift`", f"has {len(controls)}")
@@ -83,13 +85,17 @@ class Transfer:
         require(0 < self.duration < np.inf, "duration", "be positive", f"is {self.duration!r}")
         require(isinstance(self.slots, int) and self.slots > 0, "slots", "be a positive integer", f"is {self.slots!r}")
         require(
-            self.bounds is None or -np.inf < self.bounds[0] < self.bounds[1] < np.inf, "bounds", "be (low, high) with low < high",
+            self.bounds is None or -np.inf < self.bounds[0] < self.bounds[1] < np.inf,
+            "bounds",
+            "be (low, high) with low < high",
             f"is {self.bounds!r}",
-        )  # fmt: skip
+        )
         for field, value in (
-            ("drift", np.broadcast_to(drift, (members, d, d))), ("target", target), ("initial", initial),
+            ("drift", np.broadcast_to(drift, (members, d, d))),
+            ("target", target),
+            ("initial", initial),
             ("controls", np.broadcast_to(controls, (members, *controls.shape[1:]))),
-        ):  # fmt: skip
+        ):
             object.__setattr__(self, field, value)
 
     @property
@@ -111,10 +117,18 @@ class Transfer:
         )  # Re and Im of the overlap
         low, high = self.bounds or (-np.inf, np.inf)
         return Bilinear(
-            generators=np.block([[imaginary, real], [-real, imaginary]]), start=stack_gate(self.initial), final=-2 / m**2 * parts.T @ parts,
-            running=np.zeros((len(goal), len(goal))), effort=np.zeros((k + 1, k)), constant=1.0, duration=self.duration, slots=self.slots,
-            low=np.full(k, low), high=np.full(k, high), scale=np.ones(k),
-        )  # fmt: skip
+            generators=np.block([[imaginary, real], [-real, imaginary]]),
+            start=stack_gate(self.initial),
+            final=-2 / m**2 * parts.T @ parts,
+            running=np.zeros((len(goal), len(goal))),
+            effort=np.zeros((k + 1, k)),
+            constant=1.0,
+            duration=self.duration,
+            slots=self.slots,
+            low=np.full(k, low),
+            high=np.full(k, high),
+            scale=np.ones(k),
+        )
 
     def propagate(self, pulse: np.ndarray) -> np.ndarray:
         """X (E, d, m) at the end, by diagonalisation of every slot: what results are checked with. pulse (S, K)."""
@@ -204,9 +218,11 @@ def grape(
     else:
         u = np.asarray(guess, dtype=float)
         require(
-            u.ndim in (2, 3) and u.shape[-2:] == shape, "guess", f"have shape {shape} or (B, {shape[0]}, {shape[1]})",
+            u.ndim in (2, 3) and u.shape[-2:] == shape,
+            "guess",
+            f"have shape {shape} or (B, {shape[0]}, {shape[1]})",
             f"has {np.shape(guess)}",
-        )  # fmt: skip
+        )
         require(bool(np.isfinite(u).all()), "guess", "be finite", "holds NaN or infinity")
         u = u.reshape(-1, *shape)
     if len(system.generators) >= _ENSEMBLE:
@@ -224,9 +240,14 @@ def grape(
         )
         pulses, cost, residual, iterations, statuses = f.pulses, f.cost, f.residual, f.iterations, f.statuses  # type: ignore[assignment]
     return Pulses(
-        pulses=np.asarray(pulses), infidelity=np.asarray(cost), gradient=np.asarray(residual), iterations=np.asarray(iterations),
-        statuses=list(statuses), duration=system.duration, wall_time=time.perf_counter() - began,
-    )  # fmt: skip
+        pulses=np.asarray(pulses),
+        infidelity=np.asarray(cost),
+        gradient=np.asarray(residual),
+        iterations=np.asarray(iterations),
+        statuses=list(statuses),
+        duration=system.duration,
+        wall_time=time.perf_counter() - began,
+    )
 
 
 def _system(task: Transfer | Problem, params: np.ndarray | None = None) -> Bilinear:
@@ -235,16 +256,25 @@ def _system(task: Transfer | Problem, params: np.ndarray | None = None) -> Bilin
         return task.system
     system = bilinear(task, params) if isinstance(task, Problem) else None
     require(
-        system is not None, "task", "be a `Transfer`, or a bilinear problem with quadratic costs, bounds on controls only and the "
-        "integrator `exponential`", f"is {task!r}",
-    )  # fmt: skip
+        system is not None,
+        "task",
+        "be a `Transfer`, or a bilinear problem with quadratic costs, bounds on controls only and the "
+        "integrator `exponential`",
+        f"is {task!r}",
+    )
     assert system is not None
     return system
 
 
 def _side_by_side(
-    system: Bilinear, guess: np.ndarray, target: float, gradient: float, max_iterations: int, threads: int | None, device: str
-) -> tuple[np.ndarray, float, float, int, Status]:  # fmt: skip
+    system: Bilinear,
+    guess: np.ndarray,
+    target: float,
+    gradient: float,
+    max_iterations: int,
+    threads: int | None,
+    device: str,
+) -> tuple[np.ndarray, float, float, int, Status]:
     """One pulse for many systems, each of them a member of the kernel; scipy's L-BFGS-B on the mean."""
     free, half = system.unbounded, np.broadcast_to(system.half, guess.shape).ravel()
     low, high = (np.broadcast_to(side, guess.shape).ravel() / half for side in (system.low, system.high))
@@ -267,9 +297,19 @@ def _side_by_side(
     iterations, status = 0, Status.CONVERGED
     try:
         result = minimize(
-            function, guess.ravel() / half, jac=True, method="L-BFGS-B", bounds=np.stack([low, high], axis=1),
-            options={"maxiter": max_iterations, "maxfun": 10 * max_iterations, "maxcor": 20, "ftol": 0.0, "gtol": gradient},
-        )  # fmt: skip
+            function,
+            guess.ravel() / half,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=np.stack([low, high], axis=1),
+            options={
+                "maxiter": max_iterations,
+                "maxfun": 10 * max_iterations,
+                "maxcor": 20,
+                "ftol": 0.0,
+                "gtol": gradient,
+            },
+        )
         iterations = result.nit
         status = Status.MAX_ITERATIONS if result.status == 1 else Status.CONVERGED if result.success else Status.STALLED
     except Reached:
@@ -340,9 +380,16 @@ _CONFIDENCE = 0.95
 
 @in_turn
 def least_time(
-    task: Transfer | Problem, low: float, high: float, *, infidelity: float = 1e-8, accuracy: float = 1e-3, restarts: int = 4,
-    max_iterations: int = 200, seed: int = 0,
-) -> Pulses:  # fmt: skip
+    task: Transfer | Problem,
+    low: float,
+    high: float,
+    *,
+    infidelity: float = 1e-8,
+    accuracy: float = 1e-3,
+    restarts: int = 4,
+    max_iterations: int = 200,
+    seed: int = 0,
+) -> Pulses:
     """The pulse of the least duration between `low` and `high` that still reaches 1 − F (or a cost) ≤ `infidelity`, by bisection.
 
     Each duration is tried from the best pulses so far, then from `restarts` random guesses. That the next shorter one failed proves

@@ -31,13 +31,26 @@ _WIDTH = 8
 _REALS, _INTEGERS = "wp.array(dtype=wp.float64)", "wp.array(dtype=wp.int32)"
 _ARGUMENTS = {
     "place": {
-        "axes": _REALS, "counts": _INTEGERS, "wrapped": _INTEGERS, "nodes": _REALS, "states": _REALS, "costs": _REALS, "table": _REALS,
-        "control": "wp.int64", "controls": "wp.int64", "num": "wp.int64",
+        "axes": _REALS,
+        "counts": _INTEGERS,
+        "wrapped": _INTEGERS,
+        "nodes": _REALS,
+        "states": _REALS,
+        "costs": _REALS,
+        "table": _REALS,
+        "control": "wp.int64",
+        "controls": "wp.int64",
+        "num": "wp.int64",
     },
     "stage": {
-        "counts": _INTEGERS, "table": _REALS, "before": _REALS, "after": _REALS, "controls": "wp.int64", "num": "wp.int64",
+        "counts": _INTEGERS,
+        "table": _REALS,
+        "before": _REALS,
+        "after": _REALS,
+        "controls": "wp.int64",
+        "num": "wp.int64",
     },
-}  # fmt: skip
+}
 # `axes`: where each begins, then its spacings
 
 
@@ -61,9 +74,16 @@ def _kernel(name: str, n: int, device: torch.device) -> wp.Kernel:
 
 
 def sweep(
-    problem: Problem, params: np.ndarray, controls: np.ndarray, low: np.ndarray, spacing: np.ndarray, counts: np.ndarray,
-    wrapped: np.ndarray, hold: int, device: str | torch.device = "cpu",
-) -> np.ndarray:  # fmt: skip
+    problem: Problem,
+    params: np.ndarray,
+    controls: np.ndarray,
+    low: np.ndarray,
+    spacing: np.ndarray,
+    counts: np.ndarray,
+    wrapped: np.ndarray,
+    hold: int,
+    device: str | torch.device = "cpu",
+) -> np.ndarray:
     """V (stages + 1, ∏ counts), by stages to go, each of them `hold` intervals with one of the `controls` held.
 
     Args:

@@ -236,10 +236,20 @@ def matrices(
     H = (H + np.swapaxes(H, -1, -2)) / 4
     last = lambda a, *shape: np.broadcast_to(a.reshape(num, 1, *shape), (num, m, *shape))
     return LinearQuadratic(
-        A=J[..., :n], B=J[..., n:], c=(motion - (rows[0] if discretised else 0.0)).reshape(*lead, n),
-        Q=H[..., :n, :n], N=H[..., :n, n:], R=H[..., n:, n:], q=g[..., :n] / 2, r=g[..., n:] / 2, s=cost.reshape(lead),
-        Q_end=last(end_hessian / 2, n, n), q_end=last(end_gradient / 2, n), s_end=last(end[:, 0]), discrete=discretised,
-    )  # fmt: skip
+        A=J[..., :n],
+        B=J[..., n:],
+        c=(motion - (rows[0] if discretised else 0.0)).reshape(*lead, n),
+        Q=H[..., :n, :n],
+        N=H[..., :n, n:],
+        R=H[..., n:, n:],
+        q=g[..., :n] / 2,
+        r=g[..., n:] / 2,
+        s=cost.reshape(lead),
+        Q_end=last(end_hessian / 2, n, n),
+        q_end=last(end_gradient / 2, n),
+        s_end=last(end[:, 0]),
+        discrete=discretised,
+    )
 
 
 def _references(
@@ -290,8 +300,10 @@ def lqr(
     affine = any(np.any(a) for a in (m.c, m.q, m.r))
     require(
         steady or (linear and horizon == "finite" and discretised),
-        "problem", "be free of time, or linear, discretised and over a finite horizon", "depends on time",
-    )  # fmt: skip
+        "problem",
+        "be free of time, or linear, discretised and over a finite horizon",
+        "depends on time",
+    )
     if not linear or (horizon == "infinite" and affine):
         x, u = _references(problem, linearize_at, p, messages)
         m = matrices(problem, x, u, p, discretised, np.zeros(1))

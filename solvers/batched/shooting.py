@@ -92,8 +92,17 @@ def _solve(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return both[:, :, a.shape[1] :]
 
 
-def sweep(S: np.ndarray, Z: np.ndarray, gaps: np.ndarray, P: np.ndarray, W: np.ndarray, q: np.ndarray,
-          Y: np.ndarray, G: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, ...]:  # fmt: skip
+def sweep(
+    S: np.ndarray,
+    Z: np.ndarray,
+    gaps: np.ndarray,
+    P: np.ndarray,
+    W: np.ndarray,
+    q: np.ndarray,
+    Y: np.ndarray,
+    G: np.ndarray,
+    c: np.ndarray,
+) -> tuple[np.ndarray, ...]:
     """Backward from Δλ = P Δx + W Δθ + q and 0 = Y Δx + G Δθ + c at the end: [P W q] at the beginning of every segment
     (B, M, n, …), and G, c there."""
     n, found = P.shape[-1], []
@@ -210,9 +219,10 @@ def solve_pontryagin(
     check_suitable(problem)
     require(
         guess.costates is not None and len(guess.batch_shape) == 1 and guess.states.shape[-1] == problem.n_x,
-        "guess", f"hold costates and states of shape (B, N + 1, {problem.n_x})",
+        "guess",
+        f"hold costates and states of shape (B, N + 1, {problem.n_x})",
         "holds no costates" if guess.costates is None else f"has states of shape {guess.states.shape}",
-    )  # fmt: skip
+    )
     steps, num = problem.steps, len(guess.states)
     final = np.broadcast_to(guess.times[..., -1] - guess.times[..., 0], (num,))
     wanted = max(5, steps // 4)
@@ -240,9 +250,17 @@ def solve_pontryagin(
     iterations = joined.pop("iterations")
     gains, hessians = joined.pop("gains", None), joined.pop("hessians", None)
     return SolutionBatch(
-        problem, "pontryagin", Trajectory(**paths), statuses, joined, p, time.perf_counter() - began,
-        gains=gains, hessians=hessians, iterations=iterations,
-    )  # fmt: skip
+        problem,
+        "pontryagin",
+        Trajectory(**paths),
+        statuses,
+        joined,
+        p,
+        time.perf_counter() - began,
+        gains=gains,
+        hessians=hessians,
+        iterations=iterations,
+    )
 
 
 def check_suitable(problem: Problem) -> None:
@@ -250,8 +268,10 @@ def check_suitable(problem: Problem) -> None:
     require(not problem.discrete, "problem", "have continuous dynamics", "is discrete")
     require(
         not path_constrained(problem),
-        "problem", "have neither state bounds nor path constraints for indirect shooting", "has them",
-    )  # fmt: skip
+        "problem",
+        "have neither state bounds nor path constraints for indirect shooting",
+        "has them",
+    )
     require(
         problem.n_x <= LARGEST, "problem", f"have at most {LARGEST} states for batched shooting", f"has {problem.n_x}"
     )
@@ -263,8 +283,10 @@ def check_suitable(problem: Problem) -> None:
     convex = lambda v: not v.is_zero() and not (v.is_constant() and float(v) < 0)
     require(
         not ca.depends_on(ca.vec(curvature), u) and all(convex(curvature[j, j]) for j in range(problem.n_u)),
-        "problem", "have a Hamiltonian that is quadratic and convex in every control (else: solve(…, method='pontryagin'))", "has another",
-    )  # fmt: skip
+        "problem",
+        "have a Hamiltonian that is quadratic and convex in every control (else: solve(…, method='pontryagin'))",
+        "has another",
+    )
     steady = problem.final_time is None or extremals(problem).autonomous
     require(steady, "problem", "be autonomous when the final time is free", "depends on time")
 
@@ -300,13 +322,23 @@ def _polished(f: _Shooting, guess: Trajectory, m: int, tolerance: float, max_ite
     size, missed = (v.reshape(num, -1).max(axis=1) for v in (size, missed))
     phi = Batched(problem.terminal_cost_function)(x[:, -1], f.params, times[:, -1:])[0][:, 0]
     found = {
-        "states": x, "costates": costates, "controls": u[0].reshape(num, steps, -1), "costs": costs, "times": times,
-        "terminal_cost": phi if problem.horizon == "finite" else np.zeros(num), "iterations": iterations,
-        "ok": (worst <= max(tolerance, 1e-10) * scale) & np.isfinite(costs).all(axis=1) & (missed <= EXCESS * (1 + size)),
-        "defect": worst, "costate_defect": worst, "resimulation": np.abs(again - ends).max(axis=(1, 2)),
-        "stationarity": np.maximum(left.reshape(num, -1).max(axis=1), missed), "complementarity": products.reshape(num, -1).max(axis=1),
+        "states": x,
+        "costates": costates,
+        "controls": u[0].reshape(num, steps, -1),
+        "costs": costs,
+        "times": times,
+        "terminal_cost": phi if problem.horizon == "finite" else np.zeros(num),
+        "iterations": iterations,
+        "ok": (worst <= max(tolerance, 1e-10) * scale)
+        & np.isfinite(costs).all(axis=1)
+        & (missed <= EXCESS * (1 + size)),
+        "defect": worst,
+        "costate_defect": worst,
+        "resimulation": np.abs(again - ends).max(axis=(1, 2)),
+        "stationarity": np.maximum(left.reshape(num, -1).max(axis=1), missed),
+        "complementarity": products.reshape(num, -1).max(axis=1),
         "transversality": np.abs(np.delete(point.conditions, np.arange(n, n + f.n_nu), axis=1)).max(axis=1),
-    }  # fmt: skip
+    }
     if f.functions.autonomous:
         found["hamiltonian_drift"], found["hamiltonian_size"] = np.ptp(h.reshape(num, -1), axis=1), size
     costates[~found["ok"]] = np.nan  # not the gradient of anything
@@ -314,9 +346,16 @@ def _polished(f: _Shooting, guess: Trajectory, m: int, tolerance: float, max_ite
         none = np.zeros
         start = -point.slopes[:, :n, :n]
         field, _, _ = sweep(
-            S, none((num, steps, 2 * n, 0)), none((num, steps, 2 * n)), start, none((num, n, 0)), none((num, n, 1)),
-            none((num, 0, n)), none((num, 0, 0)), none((num, 0, 1)),
-        )  # fmt: skip
+            S,
+            none((num, steps, 2 * n, 0)),
+            none((num, steps, 2 * n)),
+            start,
+            none((num, n, 0)),
+            none((num, n, 1)),
+            none((num, 0, n)),
+            none((num, 0, 0)),
+            none((num, 0, 1)),
+        )
         P = np.concatenate([field[..., :n], start[:, None]], axis=1)
         found["hessians"] = (P + np.swapaxes(P, -1, -2)) / 2
         by_x, by_costate = (np.swapaxes(a.reshape(num, steps, n, problem.n_u), -1, -2) for a in u[1:])

@@ -30,11 +30,43 @@ LANES = 8
 """Problems per thread of a CPU: one 512-bit vector of float64, or two of 256 bits."""
 
 _SCALARS = (
-    "member", "phase", "ending", "converged", "iterations", "rounds", "trial", "idle", "hold", "mu", "factor", "theta",
-    "barrier", "unit", "alpha", "margin", "evaluate", "follow", "accepted", "cost", "logs", "gaps", "penalty", "change0",
-    "change1", "change2", "residual", "complement", "pivot", "cost_new", "logs_new", "gaps_new", "distance", "step_low",
-    "step_high", "start_time",
-)  # fmt: skip
+    "member",
+    "phase",
+    "ending",
+    "converged",
+    "iterations",
+    "rounds",
+    "trial",
+    "idle",
+    "hold",
+    "mu",
+    "factor",
+    "theta",
+    "barrier",
+    "unit",
+    "alpha",
+    "margin",
+    "evaluate",
+    "follow",
+    "accepted",
+    "cost",
+    "logs",
+    "gaps",
+    "penalty",
+    "change0",
+    "change1",
+    "change2",
+    "residual",
+    "complement",
+    "pivot",
+    "cost_new",
+    "logs_new",
+    "gaps_new",
+    "distance",
+    "step_low",
+    "step_high",
+    "start_time",
+)
 
 
 _EXTREMES = [
@@ -94,9 +126,21 @@ class DdpSource:
             name: build_program(getattr(stages, name)(problem)) for name in ("backward", "forward", "accept", "end")
         }
         fields = {
-            "x": n_x, "x_new": n_x, "u": n_u, "u_new": n_u, "cost": 1, "cost_new": 1, "gap": n_x, "k": n_u, "gain": n_u * n_x,
-            "costate": n_x, "hessian": n_x * n_x, "z_low": n_u, "z_high": n_u, "data": n_d,
-        }  # fmt: skip
+            "x": n_x,
+            "x_new": n_x,
+            "u": n_u,
+            "u_new": n_u,
+            "cost": 1,
+            "cost_new": 1,
+            "gap": n_x,
+            "k": n_u,
+            "gain": n_u * n_x,
+            "costate": n_x,
+            "hessian": n_x * n_x,
+            "z_low": n_u,
+            "z_high": n_u,
+            "data": n_d,
+        }
         self.rows, self.record = _places(fields)
         scalars = {"p": n_p, "low": n_u, "high": n_u} | dict.fromkeys((f"scalar_{name}" for name in _SCALARS), 1)
         self.scalar_rows, self.tail = _places(scalars)
@@ -236,10 +280,13 @@ class DdpSource:
         lines += self._store("x_new", after, out["x_next"]) + self._store("u_new", "row", out["applied"])
         lines += self._store("cost_new", "row", out["cost"]) + self._store("gap", "row", out["gap_new"])
         return [
-            *lines, f"$cost_new += {out['cost'][0]} + {out['penalty'][0]};", f"$gaps_new += {out['gap_size'][0]};",
-            f"$distance *= {out['distance'][0]};", f"$step_low = smallest($step_low, {out['step_low'][0]});",
+            *lines,
+            f"$cost_new += {out['cost'][0]} + {out['penalty'][0]};",
+            f"$gaps_new += {out['gap_size'][0]};",
+            f"$distance *= {out['distance'][0]};",
+            f"$step_low = smallest($step_low, {out['step_low'][0]});",
             f"$step_high = smallest($step_high, {out['step_high'][0]});",
-        ]  # fmt: skip
+        ]
 
     def _accept(self) -> list[str]:
         where = {name: (name, "row") for name in ("u", "z_low", "z_high")} | {"new": ("u_new", "row")} | self._limits()

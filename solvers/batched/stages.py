@@ -63,16 +63,21 @@ def constraints(problem: Problem) -> Constraints:
     above = [x[i] - high for i, high in enumerate(problem.state_high) if np.isfinite(high)]
     bounds = ca.vertcat(*above, *(low - x[i] for i, low in enumerate(problem.state_low) if np.isfinite(low)))
     path, last, end = (
-        problem.path_constraint_function, problem.last_constraint_function, problem.terminal_constraint_function
-    )  # fmt: skip
+        problem.path_constraint_function,
+        problem.last_constraint_function,
+        problem.terminal_constraint_function,
+    )
     c = ca.SX(0, 1) if path is None else ca.vec(ca.densify(path(x, u, p, t)))
     at_end = bounds if last is None else ca.vertcat(bounds, last(x, p, t))
     e = ca.SX(0, 1) if end is None else ca.vec(ca.densify(end(x, p, t)))
     return Constraints(
         ca.Function("stage_constraints", [x, u, p, t], [ca.densify(ca.vertcat(c, bounds))]),
         ca.Function("end_constraints", [x, p, t], [ca.densify(ca.vertcat(at_end, e))]),
-        c.numel(), bounds.numel(), at_end.numel(), e.numel(),
-    )  # fmt: skip
+        c.numel(),
+        bounds.numel(),
+        at_end.numel(),
+        e.numel(),
+    )
 
 
 @dataclass(frozen=True)
@@ -164,12 +169,35 @@ def backward(problem: Problem) -> ca.Function:
     return ca.Function(
         "backward",
         [costate, hessian, gap, x, u, p, t, low, high, z_low, z_high, mu, theta, barrier, stage.data],
-        [costate_new, (p_new + p_new.T) / 2, k, gain,
-         ca.vertcat(ca.dot(k, b_u), ca.dot(k, b_uu @ k) / 2, ca.dot(gap, costate + v) / 2),
-         ca.if_else(interior, dual, projected), ca.mmax(ca.fabs(products - barrier)), signed_pivots(b_uu)[2]],
-        ["costate", "hessian", "gap", "x", "u", "p", "t", "low", "high", "z_low", "z_high", "mu", "theta", "barrier", "data"],
+        [
+            costate_new,
+            (p_new + p_new.T) / 2,
+            k,
+            gain,
+            ca.vertcat(ca.dot(k, b_u), ca.dot(k, b_uu @ k) / 2, ca.dot(gap, costate + v) / 2),
+            ca.if_else(interior, dual, projected),
+            ca.mmax(ca.fabs(products - barrier)),
+            signed_pivots(b_uu)[2],
+        ],
+        [
+            "costate",
+            "hessian",
+            "gap",
+            "x",
+            "u",
+            "p",
+            "t",
+            "low",
+            "high",
+            "z_low",
+            "z_high",
+            "mu",
+            "theta",
+            "barrier",
+            "data",
+        ],
         ["costate_new", "hessian_new", "k", "gain", "change", "residual", "complement", "pivot"],
-    )  # fmt: skip
+    )
 
 
 def _nearness(u: ca.SX, low: ca.SX, high: ca.SX) -> tuple[ca.SX, ca.SX]:
@@ -189,8 +217,13 @@ def forward(problem: Problem) -> ca.Function:
     x, p, t = stage.x, stage.p, stage.t
     sym = ca.SX.sym
     x_old, x_old_next, u, k, gain, gap = (
-        sym("x_old", n_x), sym("x_old_next", n_x), sym("u", n_u), sym("k", n_u), sym("gain", n_u, n_x), sym("gap", n_x),
-    )  # fmt: skip
+        sym("x_old", n_x),
+        sym("x_old_next", n_x),
+        sym("u", n_u),
+        sym("k", n_u),
+        sym("gain", n_u, n_x),
+        sym("gap", n_x),
+    )
     low, high, z_low, z_high = (sym(name, n_u) for name in ("low", "high", "z_low", "z_high"))
     alpha, margin, barrier, evaluate, follow = (sym(n) for n in ("alpha", "margin", "barrier", "evaluate", "follow"))
     wanted = ca.if_else(evaluate, u, u + alpha * k - gain @ (x - x_old))
@@ -212,13 +245,51 @@ def forward(problem: Problem) -> ca.Function:
         steps.append(ca.mmin(ca.if_else(ca.logic_and(dz < 0, barrier > 0), -0.995 * z / dz, 1.0)))
     return ca.Function(
         "forward",
-        [x, x_old, x_old_next, u, k, gain, gap, p, t, low, high, z_low, z_high, alpha, margin, barrier, evaluate, follow,
-         stage.data],
+        [
+            x,
+            x_old,
+            x_old_next,
+            u,
+            k,
+            gain,
+            gap,
+            p,
+            t,
+            low,
+            high,
+            z_low,
+            z_high,
+            alpha,
+            margin,
+            barrier,
+            evaluate,
+            follow,
+            stage.data,
+        ],
         [x_next, applied, cost, gap_new, distance, *steps, ca.sum1(ca.fabs(gap_new)), penalty],
-        ["x", "x_old", "x_old_next", "u", "k", "gain", "gap", "p", "t", "low", "high", "z_low", "z_high", "alpha", "margin",
-         "barrier", "evaluate", "follow", "data"],
+        [
+            "x",
+            "x_old",
+            "x_old_next",
+            "u",
+            "k",
+            "gain",
+            "gap",
+            "p",
+            "t",
+            "low",
+            "high",
+            "z_low",
+            "z_high",
+            "alpha",
+            "margin",
+            "barrier",
+            "evaluate",
+            "follow",
+            "data",
+        ],
         ["x_next", "applied", "cost", "gap_new", "distance", "step_low", "step_high", "gap_size", "penalty"],
-    )  # fmt: skip
+    )
 
 
 def accept(problem: Problem) -> ca.Function:
@@ -234,9 +305,12 @@ def accept(problem: Problem) -> ca.Function:
         moved = z + step * ((barrier - sign * z * (new - u)) * s - z)
         updated.append(ca.fmin(ca.fmax(moved, 1e-3 * barrier * after), 1e3 * barrier * after))
     return ca.Function(
-        "accept", [u, new, low, high, z_low, z_high, step_low, step_high, barrier], updated,
-        ["u", "new", "low", "high", "z_low", "z_high", "step_low", "step_high", "barrier"], ["z_low_new", "z_high_new"],
-    )  # fmt: skip
+        "accept",
+        [u, new, low, high, z_low, z_high, step_low, step_high, barrier],
+        updated,
+        ["u", "new", "low", "high", "z_low", "z_high", "step_low", "step_high", "barrier"],
+        ["z_low_new", "z_high_new"],
+    )
 
 
 def end(problem: Problem) -> ca.Function:
@@ -257,6 +331,9 @@ def end(problem: Problem) -> ca.Function:
         hessian = theta * hessian + (1 - theta) * convex + normals.T @ ca.diag(added.stiffness) @ normals
         phi = phi + added.penalty
     return ca.Function(
-        "end", [x, p, t, theta], [ca.densify(phi), ca.densify(gradient), ca.densify(hessian)], ["x", "p", "t", "theta"],
+        "end",
+        [x, p, t, theta],
+        [ca.densify(phi), ca.densify(gradient), ca.densify(hessian)],
+        ["x", "p", "t", "theta"],
         ["cost", "gradient", "hessian"],
-    )  # fmt: skip
+    )

@@ -255,9 +255,13 @@ class _Tiles:
         found = self._backward(x, u, p, mu, low, high, theta, zero, zero, np.zeros((1, 1)), min(self.n_u, 3) + 1)
         num = len(x)
         return [
-            found["costates"], found["hessians"].reshape(num, self.steps + 1, -1), found["feed"], self._gains(found),
-            self._change(found), found["residuals"].reshape(num, -1).max(axis=1, keepdims=True),
-        ]  # fmt: skip
+            found["costates"],
+            found["hessians"].reshape(num, self.steps + 1, -1),
+            found["feed"],
+            self._gains(found),
+            self._change(found),
+            found["residuals"].reshape(num, -1).max(axis=1, keepdims=True),
+        ]
 
     def _interior(self, x, u, p, mu, low, high, theta, z_low, z_high, b) -> list[np.ndarray]:
         found = self._backward(x, u, p, mu, low, high, theta, z_low, z_high, b, 1)
@@ -298,19 +302,29 @@ class _Tiles:
         settings = self._settings(u, mu, low, high, z_low, z_high, b)
         values = torch.zeros_like(model[:, 0]) if exact else model
         run, found = self._prepare(
-            jacobian, _Model(values, 1, 0) if exact else _Model(values, self.steps, 1), slope, settings,
-            (end_slope, end_hessian), rounds,
-        )  # fmt: skip
+            jacobian,
+            _Model(values, 1, 0) if exact else _Model(values, self.steps, 1),
+            slope,
+            settings,
+            (end_slope, end_hessian),
+            rounds,
+        )
         if exact is None:
             run(0, self.steps)
             return self._numbers(found)
         n_x, n_u, length = self.n_x, self.n_u, (self.steps + 1) * self.n_x
         p, shared = self._tensor(p), len(p) == 1
-        curve = exact.staged(num, [
-            _Input(found["costates"], length, n_x, n_x), _Input(self._tensor(x), length, n_x),
-            _Input(self._tensor(u), self.steps * n_u, n_u), _Input(p, 0 if shared else p.shape[1]),
-            _Input(self._tensor(self.times), 0, 1),
-        ], [values])  # fmt: skip
+        curve = exact.staged(
+            num,
+            [
+                _Input(found["costates"], length, n_x, n_x),
+                _Input(self._tensor(x), length, n_x),
+                _Input(self._tensor(u), self.steps * n_u, n_u),
+                _Input(p, 0 if shared else p.shape[1]),
+                _Input(self._tensor(self.times), 0, 1),
+            ],
+            [values],
+        )
         for k in range(self.steps)[::-1]:
             curve(k)
             if convex:
@@ -319,28 +333,43 @@ class _Tiles:
         return self._numbers(found)
 
     def _prepare(
-        self, jacobian: torch.Tensor, model: _Model, slope: torch.Tensor, settings: list[np.ndarray], end: tuple[np.ndarray, np.ndarray],
+        self,
+        jacobian: torch.Tensor,
+        model: _Model,
+        slope: torch.Tensor,
+        settings: list[np.ndarray],
+        end: tuple[np.ndarray, np.ndarray],
         rounds: int,
-    ) -> tuple[Callable[[int, int], None], dict[str, torch.Tensor]]:  # fmt: skip
+    ) -> tuple[Callable[[int, int], None], dict[str, torch.Tensor]]:
         """A call that makes the stages `first` … `last` − 1, and what it fills."""
         num, n_x, n_u, steps = len(end[0]), self.n_x, self.n_u, self.steps
         shapes = {
-            "costates": (steps + 1, n_x), "hessians": (steps + 1, n_x, n_x), "feed": (steps, n_u), "gains": (steps, n_u, n_x),
-            "pull": (steps, n_u), "bend": (steps, n_u), "residuals": (steps, n_u), "products": (steps, n_u), "pivots": (steps,),
-        }  # fmt: skip
+            "costates": (steps + 1, n_x),
+            "hessians": (steps + 1, n_x, n_x),
+            "feed": (steps, n_u),
+            "gains": (steps, n_u, n_x),
+            "pull": (steps, n_u),
+            "bend": (steps, n_u),
+            "residuals": (steps, n_u),
+            "products": (steps, n_u),
+            "pivots": (steps,),
+        }
         found = {
             name: torch.empty((num, *shape), dtype=torch.float64, device=self.device) for name, shape in shapes.items()
         }
         found["costates"][:, -1], found["hessians"][:, -1] = self._tensor(end[0]), self._tensor(end[1])
         *vectors, mu, b = (self._tensor(a) for a in settings)
-        columns = [(jacobian, n_x), (model.values, self.n_z), (slope, 1), *((a, 1) for a in vectors),
-                   (mu, 0), (b, 0)]  # fmt: skip
+        columns = [(jacobian, n_x), (model.values, self.n_z), (slope, 1), *((a, 1) for a in vectors), (mu, 0), (b, 0)]
         columns += [(found[name], {"hessians": n_x, "gains": n_x, "pivots": 0}.get(name, 1)) for name in shapes]
         inputs = [_array(tensor, width) for tensor, width in columns]
         command = wp.launch_tiled(
-            kernels(n_x, n_u, self.device).backward, dim=[num], inputs=[*inputs, steps, 0, steps, rounds, model.member, model.stage],
-            device=str(self.device), block_dim=_THREADS, record_cmd=True,
-        )  # fmt: skip
+            kernels(n_x, n_u, self.device).backward,
+            dim=[num],
+            inputs=[*inputs, steps, 0, steps, rounds, model.member, model.stage],
+            device=str(self.device),
+            block_dim=_THREADS,
+            record_cmd=True,
+        )
         place = len(inputs) + 1
 
         def run(first: int, last: int, keep: object = inputs) -> None:  # a recorded launch knows addresses only
@@ -360,10 +389,16 @@ class _Tiles:
     def _convex(self, curvature: torch.Tensor) -> torch.Tensor:
         """L|D|L' of every matrix."""
         values = curvature.clone()
-        self._run(functools.partial(
-            wp.launch_tiled, kernels(self.n_x, self.n_u, self.device).convex, dim=[values.numel() // self.n_z**2],
-            inputs=[_array(values, self.n_z)], device=str(self.device), block_dim=_THREADS,
-        ))  # fmt: skip
+        self._run(
+            functools.partial(
+                wp.launch_tiled,
+                kernels(self.n_x, self.n_u, self.device).convex,
+                dim=[values.numel() // self.n_z**2],
+                inputs=[_array(values, self.n_z)],
+                device=str(self.device),
+                block_dim=_THREADS,
+            )
+        )
         return values
 
     # --- arrays ---

@@ -50,9 +50,18 @@ _JUMP = 1e-3
 
 
 def solve_many_unconstrained(
-    problem: Problem, x0: np.ndarray, p: np.ndarray, *, guess: Trajectory | None, num_starts: int | None, seed: int,
-    tolerance: float, rounds: int | None, processes: int | None, progress: Progress | None,
-) -> SolutionBatch:  # fmt: skip
+    problem: Problem,
+    x0: np.ndarray,
+    p: np.ndarray,
+    *,
+    guess: Trajectory | None,
+    num_starts: int | None,
+    seed: int,
+    tolerance: float,
+    rounds: int | None,
+    processes: int | None,
+    progress: Progress | None,
+) -> SolutionBatch:
     """Every start (B, n_x) of a problem with bounds on controls only and a fixed final time, by differential dynamic programming."""
     started = time.perf_counter()
     total = len(x0)
@@ -173,13 +182,25 @@ def _batch_solution(best: Best, proved: bool, wall_time: float) -> SolutionBatch
         _expanded(best)
         residuals, costates = _first_order(best, statuses)
     trajectory = Trajectory(
-        times=np.arange(problem.steps + 1) * problem.dt, states=r.states, controls=r.controls, costs=r.costs,
-        terminal_cost=r.terminal_cost, costates=costates,
-    )  # fmt: skip
+        times=np.arange(problem.steps + 1) * problem.dt,
+        states=r.states,
+        controls=r.controls,
+        costs=r.costs,
+        terminal_cost=r.terminal_cost,
+        costates=costates,
+    )
     num = len(r.states)
     return SolutionBatch(
-        problem, "ddp", trajectory, statuses,
+        problem,
+        "ddp",
+        trajectory,
+        statuses,
         {"stationarity": r.gradient, **residuals, "transversality": np.zeros(num)},
-        best.p, wall_time, gains=r.gains, hessians=r.hessians, iterations=r.iterations,
-        basins=np.array([max(1, len(values)) for values in best.seen]), proved=proved,
-    )  # fmt: skip
+        best.p,
+        wall_time,
+        gains=r.gains,
+        hessians=r.hessians,
+        iterations=r.iterations,
+        basins=np.array([max(1, len(values)) for values in best.seen]),
+        proved=proved,
+    )

@@ -46,9 +46,16 @@ class HjbController:
     name = "hjb"
 
     def __init__(
-        self, problem: Problem, *, nodes: int | Sequence[int] | None = None, levels: int = 15, hold: int = 2, box: Any = None,
-        params: Any = None, device: str = "cpu",
-    ) -> None:  # fmt: skip
+        self,
+        problem: Problem,
+        *,
+        nodes: int | Sequence[int] | None = None,
+        levels: int = 15,
+        hold: int = 2,
+        box: Any = None,
+        params: Any = None,
+        device: str = "cpu",
+    ) -> None:
         require(problem.n_x <= 3, "problem", "have at most three states", f"has {problem.n_x}")
         require(not problem.constrained, "problem", "have neither state, path nor terminal constraints", "has them")
         require(problem.final_time is None, "problem", "have a fixed final time", "its final time is free")

@@ -43,8 +43,15 @@ def window(problem: Problem, horizon: int) -> Problem:
         return ca.dot(costate, z) + z.T @ hessian @ z / 2
 
     params = {**problem.params, **dict.fromkeys(names, 0.0)}
-    return problem.replace(steps=horizon, horizon="finite", params=params, terminal_cost=tail, observation=lambda x, p: x,
-                           observation_names=None, observation_noise=0.0)  # fmt: skip
+    return problem.replace(
+        steps=horizon,
+        horizon="finite",
+        params=params,
+        terminal_cost=tail,
+        observation=lambda x, p: x,
+        observation_names=None,
+        observation_noise=0.0,
+    )
 
 
 class MpcController:
@@ -132,9 +139,15 @@ class MpcController:
         x[:, 0] = states
         tail = self._tails[:, end]
         found = solve_ddp(
-            self.window, x, u, np.concatenate([self._params, tail], axis=1), barrier=0.0, polish=self.iterations,
-            start_times=step * self.problem.dt, device=self.device,
-        )  # fmt: skip
+            self.window,
+            x,
+            u,
+            np.concatenate([self._params, tail], axis=1),
+            barrier=0.0,
+            polish=self.iterations,
+            start_times=step * self.problem.dt,
+            device=self.device,
+        )
         good = (np.isfinite(found.states).all(axis=(1, 2)) & np.isfinite(found.controls).all(axis=(1, 2)))[
             :, None, None
         ]

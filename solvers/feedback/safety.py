@@ -42,11 +42,20 @@ def _window(problem: Problem, horizon: int, terminal: Callable[..., Any] | None)
         return ca.if_else(first, ca.sumsqr((u - proposed) / scale), _LATER * ca.sumsqr(u / scale))
 
     return problem.replace(
-        name=f"{problem.name}-filter", dynamics=None, diffusion=None, steps=horizon, horizon="finite", stage_cost=change,
-        transition=lambda x, u, p, t: problem.step_function(x, u, own(p), t)[0], terminal_cost=None,
-        terminal_constraints=terminal, params={**problem.params, **dict.fromkeys(names, 0.0), "filter_time": 0.0},
-        observation=lambda x, p: x, observation_names=(), observation_noise=0.0,
-    )  # fmt: skip
+        name=f"{problem.name}-filter",
+        dynamics=None,
+        diffusion=None,
+        steps=horizon,
+        horizon="finite",
+        stage_cost=change,
+        transition=lambda x, u, p, t: problem.step_function(x, u, own(p), t)[0],
+        terminal_cost=None,
+        terminal_constraints=terminal,
+        params={**problem.params, **dict.fromkeys(names, 0.0), "filter_time": 0.0},
+        observation=lambda x, p: x,
+        observation_names=(),
+        observation_noise=0.0,
+    )
 
 
 class SafetyFilter:
@@ -65,10 +74,7 @@ class SafetyFilter:
         """`horizon` H [intervals]; `terminal`: e(x, p), zero where the constraints can be kept for ever; `feasibility`: largest
         violation of a plan, in the constraints' units."""
         require(problem.final_time is None, "problem", "have a fixed final time", "its final time is free")
-        require(
-            path_constrained(problem), "problem", "have state bounds or path constraints",
-            "has none to be kept",
-        )  # fmt: skip
+        require(path_constrained(problem), "problem", "have state bounds or path constraints", "has none to be kept")
         require(isinstance(horizon, int) and horizon >= 1, "horizon", "be a positive integer", f"is {horizon!r}")
         require(feasibility > 0, "feasibility", "be positive", f"is {feasibility!r}")
         self.problem, self.controller, self.horizon, self.feasibility = problem, controller, horizon, feasibility
@@ -99,9 +105,16 @@ class SafetyFilter:
         x[:, 0] = states
         when = np.full((len(states), 1), time)
         found = solve_constrained(
-            self.window, x, u, np.concatenate([self._params, proposed, when], axis=1), start_times=time, barrier=1e-3,
-            feasibility=self.feasibility, tolerance=1e-8, rounds=15,
-        )  # fmt: skip
+            self.window,
+            x,
+            u,
+            np.concatenate([self._params, proposed, when], axis=1),
+            start_times=time,
+            barrier=1e-3,
+            feasibility=self.feasibility,
+            tolerance=1e-8,
+            rounds=15,
+        )
         good = np.isfinite(found.value) & (found.violation <= self.feasibility)
         plan = np.where(good[:, None, None], found.controls, u)
         path = np.where(good[:, None, None], found.states, x)

@@ -218,22 +218,39 @@ def direct_guesses(
     """Multi-start multiple shooting, whose first iterates need not be feasible; DDP turns its results into rollouts."""
     if not len(index):
         return
-    _adopt(best, index, solve_list(
-        best.problem, best.x0[index], best.params(index), solve_multiple_shooting, guess=None, num_starts=num, seed=seed,
-        tolerance=1e-8, processes=processes, progress=report, options={"max_iterations": 250},
-    ))  # fmt: skip
+    _adopt(
+        best,
+        index,
+        solve_list(
+            best.problem,
+            best.x0[index],
+            best.params(index),
+            solve_multiple_shooting,
+            guess=None,
+            num_starts=num,
+            seed=seed,
+            tolerance=1e-8,
+            processes=processes,
+            progress=report,
+            options={"max_iterations": 250},
+        ),
+    )
 
 
 def repair(best: Best, index: np.ndarray) -> None:
     """Multiple shooting from where DDP stalled: it closes gaps where no rollout reproduces a plan."""
     assert best.result is not None
     x, u, p = best.result.states, best.result.controls, np.broadcast_to(best.p, (len(best.x0), best.problem.n_p))
-    _adopt(best, index, [
-        solve_multiple_shooting(
-            best.problem, best.x0[i], params=p[i], guess=Guess(x[i], u[i]), tolerance=1e-8, max_iterations=250
-        )
-        for i in index
-    ])  # fmt: skip
+    _adopt(
+        best,
+        index,
+        [
+            solve_multiple_shooting(
+                best.problem, best.x0[i], params=p[i], guess=Guess(x[i], u[i]), tolerance=1e-8, max_iterations=250
+            )
+            for i in index
+        ],
+    )
 
 
 def _adopt(best: Best, index: np.ndarray, found: list[Solution]) -> None:

@@ -150,9 +150,14 @@ def _solve_on(
     held = Batched(ca.Function("held", [x, u, q], [y, total]))
 
     grid = np.stack(
-        [g.ravel() for g in np.meshgrid(*[lo + s * np.arange(n) for lo, s, n in zip(low, spacing, counts, strict=True)], indexing="ij")],
+        [
+            g.ravel()
+            for g in np.meshgrid(
+                *[lo + s * np.arange(n) for lo, s, n in zip(low, spacing, counts, strict=True)], indexing="ij"
+            )
+        ],
         axis=-1,
-    )  # fmt: skip
+    )
     size = len(grid)
     arrived, costs = held(np.tile(grid, (len(controls), 1)), np.repeat(controls, size, axis=0), p[None])
     hopeless = ~(np.abs(arrived) < 1e9).all(axis=1) | ~(np.abs(costs[:, 0]) < _HOPELESS)

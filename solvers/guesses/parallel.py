@@ -59,9 +59,12 @@ def guesses_for(problem: Problem, x0: np.ndarray, p: np.ndarray, goal: np.ndarra
         )
         led = flight(problem, x0, p, guess.final_time, level)
         nearest = (
-            (guess.states, inside(problem, guess.controls)), (guess.states, steady), (led, steady),
-            (held, inside(problem, guess.controls)), (held, steady),
-        )  # fmt: skip
+            (guess.states, inside(problem, guess.controls)),
+            (guess.states, steady),
+            (led, steady),
+            (held, inside(problem, guess.controls)),
+            (held, steady),
+        )
         others = (Guess(states, controls, guess.final_time) for states, controls in nearest)
         yield next((other for other in others if sound(problem, other, p)), guess), widen
 
@@ -126,10 +129,21 @@ def unseen(solved: int, basins: int) -> float:
 
 
 def solve_one(
-    problem: Problem, x0: np.ndarray, p: np.ndarray, method: Method, *, guess: Guess | Trajectory | None, num_starts: int | None,
-    seed: list[int], tolerance: float, convex: bool, goal: np.ndarray | None, alone: bool, check: Callable[[], None],
+    problem: Problem,
+    x0: np.ndarray,
+    p: np.ndarray,
+    method: Method,
+    *,
+    guess: Guess | Trajectory | None,
+    num_starts: int | None,
+    seed: list[int],
+    tolerance: float,
+    convex: bool,
+    goal: np.ndarray | None,
+    alone: bool,
+    check: Callable[[], None],
     options: dict[str, Any],
-) -> Solution:  # fmt: skip
+) -> Solution:
     """The best of several guesses by one method, all of them within the `time_limit` of the options (default 60 s). Without
     `num_starts` it ends when the share of guesses expected to lead to unseen basins has fallen to a tenth (`unseen`), or after 12.
     Collocation then refines its grid. `check` is called between guesses. A method that cannot widen bounds is called once."""
@@ -197,10 +211,12 @@ def solve_one(
         best = exact if exact.ok and abs(exact.value - best.value) <= 1e-3 * (1 + abs(best.value)) else best
     best = _refined(method, problem, x0, p, best, tolerance, options | rest(), finish)
     return best.replace(
-        wall_time=time.perf_counter() - started, basins=max(1, basins), iterations=iterations,
+        wall_time=time.perf_counter() - started,
+        basins=max(1, basins),
+        iterations=iterations,
         proved=convex and best.ok,
         search="" if convex else _searched(tried, len(values), basins, met(best.value), num_starts is not None, late),
-    )  # fmt: skip
+    )
 
 
 def _searched(tried: int, solved: int, basins: int, met: int, asked: bool, late: bool) -> str:
@@ -268,17 +284,29 @@ def _workers(total: int, processes: int | None) -> int:
 
 
 def solve_list(
-    problem: Problem, x0: np.ndarray, p: np.ndarray, method: Method, *, guess: Any, num_starts: int | None, seed: int,
-    tolerance: float, processes: int | None, progress: Any, options: dict[str, Any],
-) -> list[Solution]:  # fmt: skip
+    problem: Problem,
+    x0: np.ndarray,
+    p: np.ndarray,
+    method: Method,
+    *,
+    guess: Any,
+    num_starts: int | None,
+    seed: int,
+    tolerance: float,
+    processes: int | None,
+    progress: Any,
+    options: dict[str, Any],
+) -> list[Solution]:
     """`solve_one` for every start, in order."""
     require(processes is None or processes > 0, "processes", "be a positive integer", f"is {processes!r}")
     is_convex = problem.final_time is None and convex(problem, p)
     goal = None if is_convex or guess is not None else target(problem, p[0])
     require(
         len(x0) == 1 or not options.get("resimulation"),
-        "resimulation", "be absent for several starts, whose grids would differ", f"is {options.get('resimulation')!r}",
-    )  # fmt: skip
+        "resimulation",
+        "be absent for several starts, whose grids would differ",
+        f"is {options.get('resimulation')!r}",
+    )
     total, report = len(x0), progress or (lambda done, of: None)
     taken = inspect.signature(method).parameters
     discrete = (
@@ -289,9 +317,20 @@ def solve_list(
         own = guess[i % len(guess.states)] if isinstance(guess, Trajectory) and guess.batch_shape else guess
         with heeded() as check:
             found = solve_one(
-                problem, x0[i], p[i % len(p)], method, seed=[seed, i], guess=own, num_starts=num_starts, tolerance=tolerance,
-                convex=is_convex, goal=goal, alone=total == 1, check=check, options=options,
-            )  # fmt: skip
+                problem,
+                x0[i],
+                p[i % len(p)],
+                method,
+                seed=[seed, i],
+                guess=own,
+                num_starts=num_starts,
+                tolerance=tolerance,
+                convex=is_convex,
+                goal=goal,
+                alone=total == 1,
+                check=check,
+                options=options,
+            )
         return with_curvature(problem, found, p[i % len(p)]) if discrete else found
 
     different = list(range(total)) if guess is not None else _first_of_equals(x0, p)

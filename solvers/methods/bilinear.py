@@ -103,9 +103,10 @@ def bilinear(problem: Problem, params: np.ndarray | None = None, x0: np.ndarray 
     ):
         return None
     pieces = ca.Function(
-        "pieces", [p],
+        "pieces",
+        [p],
         [ca.densify(zero(e)) for e in (affine, by_controls, stage, stage_slope, cost, last, last_slope, end)],
-    )  # fmt: skip
+    )
     rows = check_params(problem, params, 1 if params is None else len(np.atleast_2d(params)))
     values = [np.stack(a) for a in zip(*([np.asarray(a) for a in pieces(row)] for row in rows), strict=True)]
     drift, driven, *costs = values
@@ -119,8 +120,11 @@ def bilinear(problem: Problem, params: np.ndarray | None = None, x0: np.ndarray 
     said = [float(f) for f in ca.Function("said", [x, u, p], [ca.sum1(rate), cost, end])(*somewhere, rows[0])]
     q, w = np.append(somewhere[0], 1.0), somewhere[1]
     held = np.tensordot(np.append(1.0, w), generators[0], axes=1) @ q
-    parts = [held.sum(), 0.5 * q @ running @ q + (0.5 * stage_h[n:, n:] @ w + stage_g[n:, 0]) @ w + stage_c.item(),
-             0.5 * q @ final @ q + last_c.item()]  # fmt: skip
+    parts = [
+        held.sum(),
+        0.5 * q @ running @ q + (0.5 * stage_h[n:, n:] @ w + stage_g[n:, 0]) @ w + stage_c.item(),
+        0.5 * q @ final @ q + last_c.item(),
+    ]
     if not np.allclose(said, parts, rtol=1e-9, atol=1e-9):  # rounded or kinked, which no derivative shows
         return None
     start = check_states(problem, problem.initial_state.location if x0 is None else x0)
@@ -128,11 +132,18 @@ def bilinear(problem: Problem, params: np.ndarray | None = None, x0: np.ndarray 
     if not (generators[..., n].any() or final[n].any() or running[n].any()):  # nothing affine
         generators, final, running, start = generators[..., :n, :n], final[:n, :n], running[:n, :n], start[:, :n]
     return Bilinear(
-        generators=generators, start=start[0] if len(start) == 1 else start, final=final, running=running,
-        effort=np.concatenate([stage_h[n:, n:], stage_g[n:].T]), constant=float(last_c.item() + problem.duration * stage_c.item()),
-        duration=problem.duration, slots=problem.steps, low=problem.control_low, high=problem.control_high,
+        generators=generators,
+        start=start[0] if len(start) == 1 else start,
+        final=final,
+        running=running,
+        effort=np.concatenate([stage_h[n:, n:], stage_g[n:].T]),
+        constant=float(last_c.item() + problem.duration * stage_c.item()),
+        duration=problem.duration,
+        slots=problem.steps,
+        low=problem.control_low,
+        high=problem.control_high,
         scale=np.maximum(np.abs(problem.action_low), np.abs(problem.action_high)),
-    )  # fmt: skip
+    )
 
 
 def random_pulses(system: Bilinear, num: int, seed: int = 0) -> np.ndarray:
@@ -169,16 +180,29 @@ def certified(problem: Problem, x0: np.ndarray, controls: np.ndarray, p: np.ndar
     slope = np.array(slopes[::-1])
     end = float(problem.terminal_cost_function(x[-1], p, t[-1]))
     trajectory = Trajectory(
-        times=t, states=x, controls=u, costs=np.array(costs), terminal_cost=np.asarray(end), costates=np.array(costates[::-1]),
-    )  # fmt: skip
+        times=t,
+        states=x,
+        controls=u,
+        costs=np.array(costs),
+        terminal_cost=np.asarray(end),
+        costates=np.array(costates[::-1]),
+    )
     residual = float(np.abs(u - np.clip(u - slope, problem.control_low, problem.control_high)).max())
     value = float(trajectory.total_cost)
     status = Status.CONVERGED if residual <= 1e-6 * (1 + abs(value)) else Status.STALLED
     status = status if np.isfinite(value) else Status.DIVERGED
     return Solution(
-        problem=problem.name, solver="grape", trajectory=trajectory, status=status, wall_time=0.0,
+        problem=problem.name,
+        solver="grape",
+        trajectory=trajectory,
+        status=status,
+        wall_time=0.0,
         certificate=Certificate(
-            defect=0.0, stationarity=residual, costate_defect=0.0, transversality=0.0,
-            constraint_violation=violation(problem, x, u, p, t), **checked_one(problem, trajectory, p),
+            defect=0.0,
+            stationarity=residual,
+            costate_defect=0.0,
+            transversality=0.0,
+            constraint_violation=violation(problem, x, u, p, t),
+            **checked_one(problem, trajectory, p),
         ),
-    )  # fmt: skip
+    )

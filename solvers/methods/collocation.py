@@ -247,11 +247,15 @@ def solve_collocation(
         c = transcription(problem, scheme_name, degree, len(widths), held)
         low = np.concatenate([np.zeros(c.n_defect), np.full(c.n_path, -np.inf), np.zeros(c.n_end)])
         result = c.program.solve(
-            c.pack(guess, final, widths), np.concatenate([x0, p, widths]),
-            c.bounds(np.asarray(x0), scale, free_start or {}), (low, np.zeros(len(low))),
-            tolerance=tolerance, max_iterations=max_iterations, time_limit=max(time_limit - (begun - started), 0.0),
+            c.pack(guess, final, widths),
+            np.concatenate([x0, p, widths]),
+            c.bounds(np.asarray(x0), scale, free_start or {}),
+            (low, np.zeros(len(low))),
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            time_limit=max(time_limit - (begun - started), 0.0),
             damped=damped,
-        )  # fmt: skip
+        )
         iterations += result.iterations
         found, errors = _solution(c, result, widths, p, 0.0, name)
         now = time.perf_counter()
@@ -388,14 +392,26 @@ def _solution(
     if not status.certifiable:
         trajectory = replace(trajectory, costates=np.full_like(costates, np.nan))  # not the gradient of anything
     certificate = Certificate(
-        defect=defect, resimulation=float(np.max(np.abs(gaps))), accumulated=float(accumulated(gaps[None], nodes[None])[0]),
-        cost_defect=change, cost_scale=unit, stationarity=result.gradient, constraint_violation=float(np.max(worst)),
-        hamiltonian_drift=float(np.ptp(h_ends)) if steady else None, hamiltonian_size=size if steady else None,
-    )  # fmt: skip
+        defect=defect,
+        resimulation=float(np.max(np.abs(gaps))),
+        accumulated=float(accumulated(gaps[None], nodes[None])[0]),
+        cost_defect=change,
+        cost_scale=unit,
+        stationarity=result.gradient,
+        constraint_violation=float(np.max(worst)),
+        hamiltonian_drift=float(np.ptp(h_ends)) if steady else None,
+        hamiltonian_size=size if steady else None,
+    )
     return Solution(
-        problem=problem.name, solver=name, trajectory=trajectory, status=status, certificate=certificate,
-        wall_time=wall_time, iterations=result.iterations, message=message,
-    ), errors  # fmt: skip
+        problem=problem.name,
+        solver=name,
+        trajectory=trajectory,
+        status=status,
+        certificate=certificate,
+        wall_time=wall_time,
+        iterations=result.iterations,
+        message=message,
+    ), errors
 
 
 _TURNS = (2 * np.pi, 360.0)

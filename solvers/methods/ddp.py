@@ -175,8 +175,17 @@ def solve_ddp(
     p = np.broadcast_to(params, (num, problem.n_p)).copy()
     f = bundle(problem, steps)
     zero = np.zeros((num, steps, n_u))
-    batch = _Batch(f, states.copy(), np.clip(controls, low, high), np.zeros((num, steps)), np.zeros(num), p, low, high,
-                   np.zeros(num))  # fmt: skip
+    batch = _Batch(
+        f,
+        states.copy(),
+        np.clip(controls, low, high),
+        np.zeros((num, steps)),
+        np.zeros(num),
+        p,
+        low,
+        high,
+        np.zeros(num),
+    )
     if follow:
         _track(batch, 0.0)
     else:
@@ -191,15 +200,28 @@ def solve_ddp(
     gradient, converged = _clamped(batch, tolerance, polish if iterations.any() else max_iterations, iterations)
     costates, hessians, gains = expansion(problem, batch.x, batch.u, p, low, high, bundle)
     return DdpResult(
-        states=batch.x, controls=batch.u, costs=batch.c, terminal_cost=batch.e, gradient=gradient, converged=converged,
-        iterations=iterations, costates=costates, gains=gains, hessians=hessians,
-    )  # fmt: skip
+        states=batch.x,
+        controls=batch.u,
+        costs=batch.c,
+        terminal_cost=batch.e,
+        gradient=gradient,
+        converged=converged,
+        iterations=iterations,
+        costates=costates,
+        gains=gains,
+        hessians=hessians,
+    )
 
 
 def expansion(
-    problem: Problem, states: np.ndarray, controls: np.ndarray, params: np.ndarray, low: np.ndarray, high: np.ndarray,
+    problem: Problem,
+    states: np.ndarray,
+    controls: np.ndarray,
+    params: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
     bundle: Bundle = sweeps,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """V_x (B, N+1, n_x), V_xx (B, N+1, n_x, n_x) and K (B, N, n_u, n_x) along trajectories: the exact second-order sweep, undamped.
 
     V_x is the derivative of the cost under the feedback, V_x = Q_x − K'Q_u with K = 0 at active bounds: what is left of Q_u, and
@@ -258,8 +280,17 @@ def _interior(batch: _Batch, barrier: float, max_iterations: int) -> np.ndarray:
         if not len(i):
             break
         inputs = lambda j, theta: (
-            batch.x[j], batch.u[j], batch.p[j], damping.mu[j, None], low, high, theta, z_low[j], z_high[j], b[j, None]
-        )  # fmt: skip
+            batch.x[j],
+            batch.u[j],
+            batch.p[j],
+            damping.mu[j, None],
+            low,
+            high,
+            theta,
+            z_low[j],
+            z_high[j],
+            b[j, None],
+        )
         k, gain, slope, residual = f.interior(*inputs(i, EXACT))
         indefinite = np.flatnonzero(~(residual[:, 2] > 0) | (damping.mu[i] > 0))
         if len(indefinite):

@@ -36,10 +36,16 @@ def target(problem: Problem, p: np.ndarray) -> np.ndarray | None:
         after, cost = problem.step_function(x, u, p, 0.0)
         nlp = {"x": free, "f": cost + problem.terminal_cost_function(x, p, final), "g": after - x}
     solver = ca.nlpsol(
-        "target", "ipopt", nlp,
-        {"ipopt": {"print_level": 0, "sb": "yes", "max_iter": 200}, "print_time": False, "error_on_fail": False,
-         "show_eval_warnings": False},
-    )  # fmt: skip
+        "target",
+        "ipopt",
+        nlp,
+        {
+            "ipopt": {"print_level": 0, "sb": "yes", "max_iter": 200},
+            "print_time": False,
+            "error_on_fail": False,
+            "show_eval_warnings": False,
+        },
+    )
     rng = np.random.default_rng(0)
     best, best_cost = None, np.inf
     control, step = problem.resting_control, _numbers(problem)[0]

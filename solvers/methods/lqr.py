@@ -88,10 +88,20 @@ def expand(
     n = problem.n_x
     half = 0.5 * (hessian + hessian.T) / 2
     return LinearQuadratic(
-        A=jacobian[:, :n], B=jacobian[:, n:], c=motion - (x if discretised else 0.0),
-        Q=half[:n, :n], N=half[:n, n:], R=half[n:, n:], q=gradient[:n] / 2, r=gradient[n:] / 2, s=cost,
-        Q_end=end_values[2] / 2, q_end=end_values[1].ravel() / 2, s_end=end_values[0].item(), discrete=discretised,
-    )  # fmt: skip
+        A=jacobian[:, :n],
+        B=jacobian[:, n:],
+        c=motion - (x if discretised else 0.0),
+        Q=half[:n, :n],
+        N=half[:n, n:],
+        R=half[n:, n:],
+        q=gradient[:n] / 2,
+        r=gradient[n:] / 2,
+        s=cost,
+        Q_end=end_values[2] / 2,
+        q_end=end_values[1].ravel() / 2,
+        s_end=end_values[0].item(),
+        discrete=discretised,
+    )
 
 
 def linear_quadratic(
@@ -266,9 +276,11 @@ def equilibrium(problem: Problem, linearize_at: object, p: np.ndarray) -> tuple[
         assert found is not None
         x = found
         require(
-            np.shape(x) == (problem.n_x,), "linearize_at", f"have shape ({problem.n_x},) or be a pair (x, u)",
+            np.shape(x) == (problem.n_x,),
+            "linearize_at",
+            f"have shape ({problem.n_x},) or be a pair (x, u)",
             f"has shape {np.shape(x)}",
-        )  # fmt: skip
+        )
         u = np.zeros(problem.n_u)
         for _ in range(20):  # Gauss–Newton for a control that holds x
             m = expand(problem, x, u, p, True)
@@ -305,9 +317,11 @@ def lqr(
         about = equilibrium(problem, None, p)
         m = expand(problem, *about, p, discretised)
     if horizon == "finite":
-        gain = riccati_finite(m, problem.steps) if discretised else riccati_continuous(
-            m, np.arange(problem.steps + 1) * problem.dt
-        )  # fmt: skip
+        gain = (
+            riccati_finite(m, problem.steps)
+            if discretised
+            else riccati_continuous(m, np.arange(problem.steps + 1) * problem.dt)
+        )
         return Gain(gain.K, gain.k, gain.P, gain.v, gain.w, about, m)
     K, P = riccati_infinite(m)
     average = None
@@ -353,12 +367,22 @@ def solve_lqr(problem: Problem, x0: np.ndarray, *, params: np.ndarray | None = N
     flow = product(turn(A), costates[1:]) + 2 * (product(Q, states[:-1]) + product(N, controls) + q) - costates[:-1]
     crossed = violation(problem, states, controls, p, times)
     certificate = Certificate(
-        defect=0.0, **checked_one(problem, trajectory, p), stationarity=float(np.abs(slope).max()),
-        costate_defect=float(np.abs(flow).max()), transversality=0.0, constraint_violation=crossed,
-    )  # fmt: skip
+        defect=0.0,
+        **checked_one(problem, trajectory, p),
+        stationarity=float(np.abs(slope).max()),
+        costate_defect=float(np.abs(flow).max()),
+        transversality=0.0,
+        constraint_violation=crossed,
+    )
     admissible = crossed <= 1e-9
     return Solution(
-        problem=problem.name, solver="lqr", trajectory=trajectory, certificate=certificate, gains=gain.K,
-        status=Status.CONVERGED if admissible else Status.INFEASIBLE, wall_time=time.perf_counter() - started,
-        proved=admissible and convex(problem, p), message="" if admissible else "the Riccati solution crosses a constraint",
-    )  # fmt: skip
+        problem=problem.name,
+        solver="lqr",
+        trajectory=trajectory,
+        certificate=certificate,
+        gains=gain.K,
+        status=Status.CONVERGED if admissible else Status.INFEASIBLE,
+        wall_time=time.perf_counter() - started,
+        proved=admissible and convex(problem, p),
+        message="" if admissible else "the Riccati solution crosses a constraint",
+    )

@@ -165,9 +165,15 @@ class Transcription:
     # --- solving --------------------------------------------------------------------------------------------------------
 
     def solve(
-        self, x0: np.ndarray, p: np.ndarray, guess: Guess, *, scale: float = 1.0, free_start: Bounds | None = None,
+        self,
+        x0: np.ndarray,
+        p: np.ndarray,
+        guess: Guess,
+        *,
+        scale: float = 1.0,
+        free_start: Bounds | None = None,
         **options: object,
-    ) -> NlpResult:  # fmt: skip
+    ) -> NlpResult:
         final = guess.final_time
         if final is None and self.problem.final_time is not None:
             final = float(np.mean(self.problem.final_time))
@@ -184,17 +190,19 @@ class Transcription:
         y = result.multipliers[: self.n_defect].reshape(steps, problem.n_x)
         z0 = result.bound_multipliers[: problem.n_x]
         inner, end = self.gradients
-        after, cost, h_x, h_u = (
-            np.asarray(v).T for v in inner(states[:-1].T, controls.T, p, times[None, :-1], h, y.T)
-        )  # fmt: skip
+        after, cost, h_x, h_u = (np.asarray(v).T for v in inner(states[:-1].T, controls.T, p, times[None, :-1], h, y.T))
         phi = 0.0
         if problem.horizon == "finite":
             phi = float(problem.terminal_cost_function(states[-1], p, final))
         costates = np.concatenate([-z0[None], y])
         trajectory = Trajectory(
-            times=times, states=states, controls=controls, costs=cost[:, 0], terminal_cost=np.asarray(phi),
+            times=times,
+            states=states,
+            controls=controls,
+            costs=cost[:, 0],
+            terminal_cost=np.asarray(phi),
             costates=costates,
-        )  # fmt: skip
+        )
         z = result.bound_multipliers[: steps * (problem.n_x + problem.n_u)].reshape(steps, -1)
         if self.n_path == 0:
             projected = controls - np.clip(controls - h_u, problem.control_low, problem.control_high)
@@ -225,9 +233,15 @@ class Transcription:
             status = Status.CONVERGED
         status, message = ruled_out(problem, states, controls) or (status, "" if status.ok else result.message)
         return Solution(
-            problem=problem.name, solver=name, trajectory=trajectory, status=status, certificate=certificate,
-            wall_time=wall_time, iterations=result.iterations, message=message,
-        )  # fmt: skip
+            problem=problem.name,
+            solver=name,
+            trajectory=trajectory,
+            status=status,
+            certificate=certificate,
+            wall_time=wall_time,
+            iterations=result.iterations,
+            message=message,
+        )
 
     def _complementarity(self, result: NlpResult) -> float:
         """max |multiplier · slack| over all bounds and path constraints; the start is no inequality."""
@@ -266,7 +280,14 @@ def solve_multiple_shooting(
     guess = (Guess.of(guess) if isinstance(guess, Trajectory) else guess).fitted(problem)
     program = transcription(problem)
     result = program.solve(
-        x0, p, guess, tolerance=tolerance, max_iterations=max_iterations,
-        time_limit=time_limit - (time.perf_counter() - started), scale=scale, free_start=free_start, damped=damped,
-    )  # fmt: skip
+        x0,
+        p,
+        guess,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        time_limit=time_limit - (time.perf_counter() - started),
+        scale=scale,
+        free_start=free_start,
+        damped=damped,
+    )
     return program.solution(result, p, time.perf_counter() - started)

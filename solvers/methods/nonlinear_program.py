@@ -91,23 +91,47 @@ class NonlinearProgram(Generic[_Symbol]):
         key = (tolerance, warm, damped)
         if key not in self._solvers:
             options: dict[str, Any] = {
-                "print_level": 0, "sb": "yes", "tol": tolerance, "max_iter": 1_000_000,
-                "bound_relax_factor": 0.0, "honor_original_bounds": "yes", "mu_strategy": "adaptive",
-                "constr_viol_tol": min(1e-8, tolerance), "dual_inf_tol": 1e-6, "compl_inf_tol": min(1e-8, tolerance),
-                "acceptable_tol": 1e-7, "acceptable_iter": 20, "mu_min": 1e-13,
-            }  # fmt: skip
+                "print_level": 0,
+                "sb": "yes",
+                "tol": tolerance,
+                "max_iter": 1_000_000,
+                "bound_relax_factor": 0.0,
+                "honor_original_bounds": "yes",
+                "mu_strategy": "adaptive",
+                "constr_viol_tol": min(1e-8, tolerance),
+                "dual_inf_tol": 1e-6,
+                "compl_inf_tol": min(1e-8, tolerance),
+                "acceptable_tol": 1e-7,
+                "acceptable_iter": 20,
+                "mu_min": 1e-13,
+            }
             if damped:
                 options["perturb_always_cd"] = "yes"
             if warm:
                 options |= {
-                    "mu_strategy": "monotone", "mu_init": 1e-4, "bound_push": 1e-6, "bound_frac": 1e-6,
-                    "warm_start_init_point": "yes", "warm_start_bound_push": 1e-8, "warm_start_mult_bound_push": 1e-8,
-                }  # fmt: skip
+                    "mu_strategy": "monotone",
+                    "mu_init": 1e-4,
+                    "bound_push": 1e-6,
+                    "bound_frac": 1e-6,
+                    "warm_start_init_point": "yes",
+                    "warm_start_bound_push": 1e-8,
+                    "warm_start_mult_bound_push": 1e-8,
+                }
             self._solvers[key] = ca.nlpsol(
-                "ipopt", "ipopt", self.nlp,
-                {"ipopt": options, "print_time": False, "error_on_fail": False, "calc_lam_p": False, "expand": True,
-                 "show_eval_warnings": False, "iteration_callback": self._limits, **self._derivatives},
-            )  # fmt: skip
+                "ipopt",
+                "ipopt",
+                self.nlp,
+                {
+                    "ipopt": options,
+                    "print_time": False,
+                    "error_on_fail": False,
+                    "calc_lam_p": False,
+                    "expand": True,
+                    "show_eval_warnings": False,
+                    "iteration_callback": self._limits,
+                    **self._derivatives,
+                },
+            )
             names = {
                 "grad_f": "nlp_grad_f",
                 "jac_g": "nlp_jac_g",
@@ -135,9 +159,7 @@ class NonlinearProgram(Generic[_Symbol]):
         self._limits.begin(max_iterations, time_limit)  # building the solver counts
         solver = self._solver(tolerance, multipliers is not None, damped)
         start = {} if multipliers is None else {"lam_g0": multipliers[0], "lam_x0": multipliers[1]}
-        out = solver(
-            x0=guess, p=theta, lbx=bounds[0], ubx=bounds[1], lbg=g_bounds[0], ubg=g_bounds[1], **start
-        )  # fmt: skip
+        out = solver(x0=guess, p=theta, lbx=bounds[0], ubx=bounds[1], lbg=g_bounds[0], ubg=g_bounds[1], **start)
         stats = solver.stats()
         message = stats["return_status"]
         if message == "NonIpopt_Exception_Thrown":  # CasADi throws nothing else there, and swallows the interrupt
@@ -147,7 +169,13 @@ class NonlinearProgram(Generic[_Symbol]):
         w, y, z = (np.asarray(out[name]).ravel() for name in ("x", "lam_g", "lam_x"))
         gradient, g = self._gradient(w, theta, y, z)
         return NlpResult(
-            w=w, g=np.asarray(g).ravel(), cost=float(out["f"]), multipliers=y, bound_multipliers=z,
-            status=_STATUS.get(message, Status.DIVERGED), iterations=int(stats.get("iter_count", 0)), message=message,
+            w=w,
+            g=np.asarray(g).ravel(),
+            cost=float(out["f"]),
+            multipliers=y,
+            bound_multipliers=z,
+            status=_STATUS.get(message, Status.DIVERGED),
+            iterations=int(stats.get("iter_count", 0)),
+            message=message,
             gradient=float(np.max(np.abs(np.asarray(gradient)), initial=0.0)),
-        )  # fmt: skip
+        )

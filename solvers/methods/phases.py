@@ -218,8 +218,12 @@ def stacked(phases: Sequence[Problem], x0: np.ndarray, links: Sequence[Link | No
         same = phases[i].n_x == phases[i + 1].n_x
         image = phases[i].x if link is None else _column(link(phases[i].x))
         does = "is None" if link is None else f"returns {image.numel()} rows"
-        require(same if link is None else image.numel() == phases[i + 1].n_x, "links",
-                f"map {phases[i].n_x} states to {phases[i + 1].n_x}", does)  # fmt: skip
+        require(
+            same if link is None else image.numel() == phases[i + 1].n_x,
+            "links",
+            f"map {phases[i].n_x} states to {phases[i + 1].n_x}",
+            does,
+        )
     start_of = np.asarray(x0, dtype=float)
     require(start_of.shape == (phases[0].n_x,), "x0", f"have shape ({phases[0].n_x},)", f"has shape {start_of.shape}")
     return Stack(phases, links), start_of

@@ -34,8 +34,7 @@ from optctl.solvers.methods.hamiltonian import EXCESS, excess, hamiltonian
 from optctl.solvers.solution import Certificate, Solution, Status
 
 _RTOL, _ATOL = 1e-12, 1e-13
-_GRACE = 1.0
-"""[s] to sample what Newton's method found when the time is up."""
+_GRACE = 1.0  # [s] to sample what Newton's method found when the time is up
 
 
 @dataclass(frozen=True)
@@ -59,17 +58,18 @@ class Extremals:
 def minimiser(h: ca.SX, u: ca.SX, low: np.ndarray, high: np.ndarray) -> ca.SX:
     """u* = argmin of h over the box: closed form where h is quadratic, control by control or for up to three that are coupled; or else
     projected Newton steps from points spread over it, and its corners. NaN where h falls without limit."""
-    hessian, gradient = ca.hessian(h, u)
-    at_zero = lambda e: ca.substitute(e, u, ca.SX.zeros(u.numel()))
-    n_u = u.numel()
+    (hessian, gradient), n_u = ca.hessian(h, u), u.numel()
+    at_zero = lambda e: ca.substitute(e, u, ca.SX.zeros(n_u))
     if not ca.depends_on(ca.simplify(ca.vec(hessian)), u):
         weight, slope = ca.simplify(ca.densify(at_zero(hessian))), ca.densify(at_zero(gradient))
         for i in range(n_u):
             linear = all(weight[i, j].is_zero() for j in range(n_u))
             require(
                 not linear or bool(np.isfinite([low[i], high[i]]).all()),
-                "control_bounds", "be finite where the Hamiltonian is linear in the control", "are not",
-            )  # fmt: skip
+                "control_bounds",
+                "be finite where the Hamiltonian is linear in the control",
+                "are not",
+            )
         if all(weight[i, j].is_zero() for i in range(n_u) for j in range(n_u) if i != j):
             rows = [_least(weight[i, i], slope[i], float(low[i]), float(high[i])) for i in range(n_u)]
             return ca.vertcat(*rows)
@@ -185,11 +185,18 @@ def extremals(problem: Problem) -> Extremals:
         jacobian=ca.Function("flow_jacobian", [y, p, t], [ca.densify(ca.jacobian(out, y[: 2 * n])[: 2 * n, :])]),
         control=ca.Function("control", [x, costate, p, t], [best]),
         hamiltonian=ca.Function("hamiltonian", [x, costate, p, t], [rates[3]]),
-        end=ca.Function("end", [x, costate, nu, p, t],
-                        [ca.densify(conditions), ca.densify(ca.jacobian(conditions, unknowns)), ca.densify(ca.jacobian(conditions, t))]),
+        end=ca.Function(
+            "end",
+            [x, costate, nu, p, t],
+            [
+                ca.densify(conditions),
+                ca.densify(ca.jacobian(conditions, unknowns)),
+                ca.densify(ca.jacobian(conditions, t)),
+            ],
+        ),
         n_end=e.numel(),
         autonomous=autonomous(problem),
-    )  # fmt: skip
+    )
 
 
 def integrate_arc(
@@ -210,7 +217,7 @@ def integrate_arc(
         with np.errstate(all="ignore"):
             run = solve_ivp(
                 rate, (start, stop), np.concatenate([y0, np.eye(m).ravel()]), method="DOP853", rtol=_RTOL, atol=_ATOL
-            )  # fmt: skip
+            )
     except Abandoned:
         return np.full(m + 1, np.nan), np.full((m, m), np.nan)
     if run.status != 0 or not np.isfinite(run.y[:, -1]).all():
@@ -227,14 +234,18 @@ def clocked(problem: Problem) -> Problem:
     p_of = lambda p: ca.vertcat(*[getattr(p, q) for q in problem.params])
     assert f is not None  # not discrete
     return problem.replace(
-        state={**dict.fromkeys(problem.state, ""), name: "s"}, initial_state=Fixed(np.append(problem.initial_state.location, 0.0)),
+        state={**dict.fromkeys(problem.state, ""), name: "s"},
+        initial_state=Fixed(np.append(problem.initial_state.location, 0.0)),
         dynamics=lambda x, u, p: ca.vertcat(f(x[:n], u, p_of(p), x[n]), 1.0),
         stage_cost=lambda x, u, p: cost(x[:n], u, p_of(p), x[n]),
         terminal_cost=None if problem.terminal_cost is None else lambda x, p: end(x[:n], p_of(p), x[n]),
         terminal_constraints=None if last is None else lambda x, p: last(x[:n], p_of(p), x[n]),
         path_constraints=None if path is None else lambda x, u, p: path(x[:n], u, p_of(p), x[n]),
-        diffusion=None, observation=None, observation_names=(), observation_noise=0.0,
-    )  # fmt: skip
+        diffusion=None,
+        observation=None,
+        observation_names=(),
+        observation_noise=0.0,
+    )
 
 
 def on_a_clock(
@@ -267,8 +278,10 @@ def check_suitable(problem: Problem) -> None:
     require(not problem.discrete, "problem", "have continuous dynamics", "is discrete")
     require(
         not path_constrained(problem),
-        "problem", "have neither state bounds nor path constraints for indirect shooting", "has them",
-    )  # fmt: skip
+        "problem",
+        "have neither state bounds nor path constraints for indirect shooting",
+        "has them",
+    )
     extremals(problem)
 
 
@@ -383,9 +396,12 @@ _NOWHERE = (
 
 
 def newton(
-    function: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], z: np.ndarray, tolerance: float, max_iterations: int,
+    function: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    z: np.ndarray,
+    tolerance: float,
+    max_iterations: int,
     deadline: float,
-) -> tuple[np.ndarray, float, int]:  # fmt: skip
+) -> tuple[np.ndarray, float, int]:
     """Damped Gauss–Newton on r(z) = 0, function(z) → (r, ∂r/∂z): (z, max |r|, iterations). NaN residuals are refused steps; it
     ends at max |r| ≤ tolerance (1 + max |z|), without further descent, or at the deadline (`time.perf_counter`)."""
     residual, jacobian = function(z)
@@ -424,8 +440,14 @@ def _solution(
         try:
             with np.errstate(all="ignore"):
                 run = solve_ivp(
-                    rate, (start, stop), np.append(nodes[k], offset), method="DOP853", rtol=_RTOL, atol=_ATOL, dense_output=True
-                )  # fmt: skip
+                    rate,
+                    (start, stop),
+                    np.append(nodes[k], offset),
+                    method="DOP853",
+                    rtol=_RTOL,
+                    atol=_ATOL,
+                    dense_output=True,
+                )
             if len(inside):
                 y[inside] = run.sol(np.clip(times[inside], start, stop)).T
             offset = run.y[-1, -1]
@@ -447,12 +469,17 @@ def _solution(
     last = len(functions_end := np.asarray(functions.end(y[-1, :n], y[-1, n : 2 * n], nu, p, final)[0]).ravel())
     ends = functions_end[n : n + functions.n_end]
     certificate = Certificate(
-        defect=worst, resimulation=worst, stationarity=float(np.maximum(np.max(left), missed)), costate_defect=worst,
+        defect=worst,
+        resimulation=worst,
+        stationarity=float(np.maximum(np.max(left), missed)),
+        costate_defect=worst,
         hamiltonian_drift=float(np.ptp(h)) if functions.autonomous else None,
         hamiltonian_size=size if functions.autonomous else None,
-        transversality=float(np.max(np.abs(np.delete(functions_end, np.arange(n, n + functions.n_end))), initial=0.0)) if last else 0.0,
+        transversality=float(np.max(np.abs(np.delete(functions_end, np.arange(n, n + functions.n_end))), initial=0.0))
+        if last
+        else 0.0,
         constraint_violation=float(np.max(np.abs(ends), initial=0.0)),
-    )  # fmt: skip
+    )
     trajectory = Trajectory(
         times=times,
         states=x,
@@ -462,6 +489,12 @@ def _solution(
         costates=costates,
     )
     return Solution(
-        problem=problem.name, solver="pontryagin", trajectory=trajectory, status=status, certificate=certificate,
-        wall_time=wall_time, iterations=iterations, message=message,
-    )  # fmt: skip
+        problem=problem.name,
+        solver="pontryagin",
+        trajectory=trajectory,
+        status=status,
+        certificate=certificate,
+        wall_time=wall_time,
+        iterations=iterations,
+        message=message,
+    )

@@ -218,9 +218,10 @@ def trials(problem: Problem, steps: int) -> tuple[Callable[..., Rollout], Callab
     applied = ca.fmin(ca.fmax(wanted, low + margin * (u - low)), high - margin * (high - u))
     x_new, c_new = problem.step_function(x, applied, p, t)
     advance = ca.Function(
-        "advance", [x, x_ref, u, feed, gain_in, alpha, p, t, low, high, margin],
+        "advance",
+        [x, x_ref, u, feed, gain_in, alpha, p, t, low, high, margin],
         [x_new, applied, c_new, ca.sum1(ca.log(applied - low) + ca.log(high - applied))],
-    )  # fmt: skip
+    )
 
     times, end_time, end = _horizon(problem, steps)
     xs, us, pm = ca.MX.sym("x", n_x, steps + 1), ca.MX.sym("u", n_u, steps), ca.MX.sym("p", problem.n_p)
@@ -236,9 +237,10 @@ def trials(problem: Problem, steps: int) -> tuple[Callable[..., Rollout], Callab
         xs[:, 0], xs[:, :-1], us, ks, gains, over(a), over(pm), times, over(lo), over(hi), over(m)
     )
     forward = ca.Function(
-        "forward", [xs, us, ks, gains, a, pm, lo, hi, m],
+        "forward",
+        [xs, us, ks, gains, a, pm, lo, hi, m],
         [ca.horzcat(xs[:, 0], path), controls, costs, end(path[:, -1], pm, end_time)[0], ca.sum2(logs)],
-    )  # fmt: skip
+    )
 
     lam_end = end(xs[:, -1], pm, end_time)[1]
     lam, h_u = adjoint.mapaccum("adjoint", steps)(lam_end, xs[:, -2::-1], us[:, ::-1], over(pm), times[:, ::-1])
@@ -283,10 +285,18 @@ def _build(problem: Problem, steps: int) -> Sweeps:
     gradient = ca.norm_inf(u - ca.fmin(ca.fmax(u - q_u, low), high))
     symbols = [costate, hessian, x, u, p, t, mu, low, high, theta]
     clamped = ca.Function(
-        "clamped_stage", symbols,
-        [costate_new, (p_new + p_new.T) / 2, k, ca.densify(gain), ca.vertcat(ca.dot(k, q_u), ca.dot(k, q_uu @ k) / 2), gradient],
+        "clamped_stage",
+        symbols,
+        [
+            costate_new,
+            (p_new + p_new.T) / 2,
+            k,
+            ca.densify(gain),
+            ca.vertcat(ca.dot(k, q_u), ca.dot(k, q_uu @ k) / 2),
+            gradient,
+        ],
         {"cse": True},
-    )  # fmt: skip
+    )
     z_low, z_high, barrier = ca.SX.sym("z_low", n_u), ca.SX.sym("z_high", n_u), ca.SX.sym("b")
     near, far = 1 / (u - low), 1 / (high - u)
     b_u = q_u - barrier * near + barrier * far
@@ -296,11 +306,20 @@ def _build(problem: Problem, steps: int) -> Sweeps:
     p_new = q_xx + gain.T @ b_uu @ gain - q_ux.T @ gain - gain.T @ q_ux
     costate_new = q_x - gain.T @ b_u + (q_ux - b_uu @ gain).T @ k
     interior = ca.Function(
-        "interior_stage", [*symbols, z_low, z_high, barrier],
-        [costate_new, (p_new + p_new.T) / 2, k, gain, ca.vertcat(ca.dot(k, b_u), ca.dot(k, b_uu @ k) / 2),
-         ca.norm_inf(q_u - z_low + z_high), -signed_pivots(b_uu)[2], ca.mmax(ca.fabs(ca.vertcat(z_low / near, z_high / far) - barrier))],
+        "interior_stage",
+        [*symbols, z_low, z_high, barrier],
+        [
+            costate_new,
+            (p_new + p_new.T) / 2,
+            k,
+            gain,
+            ca.vertcat(ca.dot(k, b_u), ca.dot(k, b_uu @ k) / 2),
+            ca.norm_inf(q_u - z_low + z_high),
+            -signed_pivots(b_uu)[2],
+            ca.mmax(ca.fabs(ca.vertcat(z_low / near, z_high / far) - barrier)),
+        ],
         {"cse": True},
-    )  # fmt: skip
+    )
     weight_x, weight_u = ca.SX.sym("q", n_x), ca.SX.sym("r", n_u)
     a_mat, b_mat = jacobian[:, :n_x], jacobian[:, n_x:]
     gain = _modulus_solve(
@@ -326,10 +345,17 @@ def _build(problem: Problem, steps: int) -> Sweeps:
         lam_end, p_end, back_x, back_u, over(pm), back_t, over(m), over(lo), over(hi), over(th)
     )
     clamped_sweep = ca.Function(
-        "clamped", [xs, us, pm, m, lo, hi, th],
-        [ca.horzcat(backwards(lam), lam_end), ca.horzcat(blocks(hess), ca.vec(p_end)),
-         backwards(k_all), blocks(gain_all), ca.sum2(slopes), ca.mmax(gradients)],
-    )  # fmt: skip
+        "clamped",
+        [xs, us, pm, m, lo, hi, th],
+        [
+            ca.horzcat(backwards(lam), lam_end),
+            ca.horzcat(blocks(hess), ca.vec(p_end)),
+            backwards(k_all),
+            blocks(gain_all),
+            ca.sum2(slopes),
+            ca.mmax(gradients),
+        ],
+    )
     zl, zh, b = ca.MX.sym("z_low", n_u, steps), ca.MX.sym("z_high", n_u, steps), ca.MX.sym("b")
     _, _, k_all, gain_all, slopes, dual, pivot, gaps = interior.mapaccum("interior", steps, 2)(
         lam_end,
@@ -347,16 +373,25 @@ def _build(problem: Problem, steps: int) -> Sweeps:
         over(b),
     )
     interior_sweep = ca.Function(
-        "interior", [xs, us, pm, m, lo, hi, th, zl, zh, b],
-        [backwards(k_all), blocks(gain_all), ca.sum2(slopes), ca.vertcat(ca.mmax(dual), ca.mmax(gaps), -ca.mmax(pivot))],
-    )  # fmt: skip
+        "interior",
+        [xs, us, pm, m, lo, hi, th, zl, zh, b],
+        [
+            backwards(k_all),
+            blocks(gain_all),
+            ca.sum2(slopes),
+            ca.vertcat(ca.mmax(dual), ca.mmax(gaps), -ca.mmax(pivot)),
+        ],
+    )
 
     q, r = ca.MX.sym("q", n_x), ca.MX.sym("r", n_u)
     _, gain_all = track.mapaccum("track", steps)(ca.diag(q), back_x, back_u, over(pm), back_t, over(q), over(r))
     tracking = ca.Function("tracking", [xs, us, pm, q, r], [blocks(gain_all)])
     rollout, forward, exact = trials(problem, steps)
     return Sweeps(
-        rollout, forward, named(Clamped, Batched(clamped_sweep, sequences=(2, 3))),
+        rollout,
+        forward,
+        named(Clamped, Batched(clamped_sweep, sequences=(2, 3))),
         named(Interior, Batched(interior_sweep, sequences=(0, 1))),
-        Batched(tracking, sequences=(0,)), exact,
-    )  # fmt: skip
+        Batched(tracking, sequences=(0,)),
+        exact,
+    )

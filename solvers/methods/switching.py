@@ -221,9 +221,14 @@ def _failed(problem: Problem, plan: Trajectory, started: float, message: str) ->
         plan, costates=np.full_like(plan.states, np.nan)
     )  # those of the guess are not the gradient of anything
     return Solution(
-        problem=problem.name, solver="switching", trajectory=plan, status=Status.SHOOTING_FAILED,
-        certificate=Certificate(), wall_time=time.perf_counter() - started, message=message,
-    )  # fmt: skip
+        problem=problem.name,
+        solver="switching",
+        trajectory=plan,
+        status=Status.SHOOTING_FAILED,
+        certificate=Certificate(),
+        wall_time=time.perf_counter() - started,
+        message=message,
+    )
 
 
 def _shoot(problem, x0, p, plan, found, abnormal, tolerance, max_iterations, started, deadline) -> Solution:
@@ -299,8 +304,13 @@ def _solution(problem, c: _Conditions, x0, p, z, worst, iterations, started, dea
         cost = float(run.y[-1, -1])
     end = float(problem.terminal_cost_function(y[-1, :n], p, switches[-1])) if problem.horizon == "finite" else 0.0
     trajectory = Trajectory(
-        times=times, states=y[:, :n], controls=u, costs=np.diff(y[:, -1]), terminal_cost=np.asarray(end), costates=y[:, n : 2 * n]
-    )  # fmt: skip
+        times=times,
+        states=y[:, :n],
+        controls=u,
+        costs=np.diff(y[:, -1]),
+        terminal_cost=np.asarray(end),
+        costates=y[:, n : 2 * n],
+    )
     flat, excess = np.concatenate(hamiltonian), max(excess, _unexplained(problem, c, ends, p, switches[-1]))
     largest = max(np.abs(flat).max(), max(np.abs(v).max() for end in ends for v in end[1:]))
     lawful = excess <= 1e-6 * (1 + largest) and allowed <= 1e-6
@@ -310,14 +320,25 @@ def _solution(problem, c: _Conditions, x0, p, z, worst, iterations, started, dea
         else "the arcs violate the minimum principle or a bound"
     )
     return Solution(
-        problem=problem.name, solver="switching", trajectory=trajectory,
+        problem=problem.name,
+        solver="switching",
+        trajectory=trajectory,
         status=Status.CONVERGED if lawful else Status.SHOOTING_FAILED,
         certificate=Certificate(
-            defect=worst, resimulation=mismatch, stationarity=excess, costate_defect=worst, transversality=worst,
-            hamiltonian_drift=float(np.ptp(flat)), hamiltonian_size=largest, constraint_violation=0.0 if allowed <= 1e-9 else allowed,
+            defect=worst,
+            resimulation=mismatch,
+            stationarity=excess,
+            costate_defect=worst,
+            transversality=worst,
+            hamiltonian_drift=float(np.ptp(flat)),
+            hamiltonian_size=largest,
+            constraint_violation=0.0 if allowed <= 1e-9 else allowed,
         ),
-        wall_time=time.perf_counter() - started, iterations=iterations, message=message, arcs=tuple(_labels(c, durations)),
-    )  # fmt: skip
+        wall_time=time.perf_counter() - started,
+        iterations=iterations,
+        message=message,
+        arcs=tuple(_labels(c, durations)),
+    )
 
 
 def _labels(c: _Conditions, durations: np.ndarray) -> Iterator[tuple[str, float]]:

@@ -14,18 +14,7 @@ import torch
 from torch import Tensor
 
 from optctl.learning.data.replay import Transition
-from optctl.learning.fields import (
-    COUNT,
-    FRACTION,
-    NOT_NEGATIVE,
-    POSITIVE,
-    RANGE,
-    SHARE,
-    WIDTHS,
-    check,
-    one_of,
-    restore,
-)  # fmt: skip
+from optctl.learning.fields import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, RANGE, SHARE, WIDTHS, check, one_of, restore
 from optctl.learning.hooks import Hooks
 from optctl.learning.networks import ACTIVATIONS, MLP, Actor, Critic
 from optctl.learning.normalizer import Normalizer
@@ -78,12 +67,25 @@ class SACConfig:
 
     def __post_init__(self) -> None:
         check(
-            self, hidden=WIDTHS, activation=one_of(ACTIVATIONS), members=COUNT, gamma=SHARE, polyak=SHARE, actor_lr=POSITIVE,
-            critic_lr=POSITIVE, temperature_lr=POSITIVE, final_lr=FRACTION, decay_updates=NOT_NEGATIVE, actor_delay=COUNT,
-            initial_temperature=POSITIVE, least_temperature=NOT_NEGATIVE,
-            target_entropy=("finite or None", lambda v: v is None or math.isfinite(v)), log_std_range=RANGE,
-            stretch=("in [1, 2]", lambda v: 1 <= v <= 2), average_rate=SHARE,
-        )  # fmt: skip
+            self,
+            hidden=WIDTHS,
+            activation=one_of(ACTIVATIONS),
+            members=COUNT,
+            gamma=SHARE,
+            polyak=SHARE,
+            actor_lr=POSITIVE,
+            critic_lr=POSITIVE,
+            temperature_lr=POSITIVE,
+            final_lr=FRACTION,
+            decay_updates=NOT_NEGATIVE,
+            actor_delay=COUNT,
+            initial_temperature=POSITIVE,
+            least_temperature=NOT_NEGATIVE,
+            target_entropy=("finite or None", lambda v: v is None or math.isfinite(v)),
+            log_std_range=RANGE,
+            stretch=("in [1, 2]", lambda v: 1 <= v <= 2),
+            average_rate=SHARE,
+        )
 
 
 class SAC:

@@ -64,11 +64,24 @@ class TD3Config:
 
     def __post_init__(self) -> None:
         check(
-            self, hidden=WIDTHS, activation=one_of(ACTIVATIONS), members=COUNT, gamma=SHARE, polyak=SHARE, actor_lr=POSITIVE,
-            critic_lr=POSITIVE, final_lr=FRACTION, decay_updates=NOT_NEGATIVE, actor_delay=COUNT, least_noise=NOT_NEGATIVE,
-            most_noise=NOT_NEGATIVE, smoothing=NOT_NEGATIVE, smoothing_clip=NOT_NEGATIVE,
-            stretch=("in [1, 2]", lambda v: 1 <= v <= 2), average_rate=SHARE,
-        )  # fmt: skip
+            self,
+            hidden=WIDTHS,
+            activation=one_of(ACTIVATIONS),
+            members=COUNT,
+            gamma=SHARE,
+            polyak=SHARE,
+            actor_lr=POSITIVE,
+            critic_lr=POSITIVE,
+            final_lr=FRACTION,
+            decay_updates=NOT_NEGATIVE,
+            actor_delay=COUNT,
+            least_noise=NOT_NEGATIVE,
+            most_noise=NOT_NEGATIVE,
+            smoothing=NOT_NEGATIVE,
+            smoothing_clip=NOT_NEGATIVE,
+            stretch=("in [1, 2]", lambda v: 1 <= v <= 2),
+            average_rate=SHARE,
+        )
 
 
 class TD3:

@@ -64,10 +64,22 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         check(
-            self, hidden=WIDTHS, activation=one_of(ACTIVATIONS), gamma=SHARE, lam=FRACTION, clip=POSITIVE, epochs=COUNT,
-            minibatches=COUNT, lr=POSITIVE, target_kl=NOT_NEGATIVE, final_lr=FRACTION, decay_updates=NOT_NEGATIVE,
-            entropy=NOT_NEGATIVE, max_grad_norm=POSITIVE, initial_std=POSITIVE,
-        )  # fmt: skip
+            self,
+            hidden=WIDTHS,
+            activation=one_of(ACTIVATIONS),
+            gamma=SHARE,
+            lam=FRACTION,
+            clip=POSITIVE,
+            epochs=COUNT,
+            minibatches=COUNT,
+            lr=POSITIVE,
+            target_kl=NOT_NEGATIVE,
+            final_lr=FRACTION,
+            decay_updates=NOT_NEGATIVE,
+            entropy=NOT_NEGATIVE,
+            max_grad_norm=POSITIVE,
+            initial_std=POSITIVE,
+        )
 
 
 class PPO:
@@ -171,9 +183,10 @@ class PPO:
         actor, log_std, critic = gradients
         policy_norm = torch.sqrt(actor.square().sum() + log_std.square().sum())
         parts = (
-            (self.actor_optimizer, actor, policy_norm), (self.std_optimizer, log_std, policy_norm),
+            (self.actor_optimizer, actor, policy_norm),
+            (self.std_optimizer, log_std, policy_norm),
             (self.critic_optimizer, critic, critic.norm()),
-        )  # fmt: skip
+        )
         for optimizer, gradient, norm in parts:
             optimizer.lr.copy_(self.lr * left)
             optimizer.step(gradient * (config.max_grad_norm / norm.clamp(min=config.max_grad_norm)))

@@ -151,18 +151,27 @@ def demonstrate(problem: Problem, config: WarmStartConfig, *, gamma: float = 1.0
         params = None
         trajectories, gains, hessians = _solved(problem, config.num_starts, seed)
     return demonstrations_from(
-        problem, trajectories, gains, hessians, gamma=gamma, perturbed=config.perturbed, spread=config.spread, seed=seed,
+        problem,
+        trajectories,
+        gains,
+        hessians,
+        gamma=gamma,
+        perturbed=config.perturbed,
+        spread=config.spread,
+        seed=seed,
         params=params,
-    )  # fmt: skip
+    )
 
 
 def _stored(problem: Problem, config: WarmStartConfig) -> tuple[Trajectory, np.ndarray, np.ndarray, np.ndarray]:
     """Trajectories, parameters, gains and Hessians of the data set's first optima."""
     found = load(Path(str(config.dataset)))
     require(
-        found.metadata["fingerprint"] == problem.fingerprint, "dataset", f"be one of `{problem.name}`",
+        found.metadata["fingerprint"] == problem.fingerprint,
+        "dataset",
+        f"be one of `{problem.name}`",
         f"is one of `{found.metadata['problem']}` with another step, cost, observation or horizon",
-    )  # fmt: skip
+    )
     require(len(found) > 0, "dataset", "hold trajectories", "is empty")
     trajectories, params = found.trajectory[: config.num_starts], found.params[: config.num_starts]
     feedback = tvlqr(problem, trajectories, params)
