@@ -9,8 +9,12 @@ import torch
 from scipy.linalg import solve_discrete_are
 from torch_pendulum import TorchDoubleIntegrator, TorchPendulum, midpoint_return
 
+import optctl
+from optctl.agents import AGENTS
 from optctl.agents.off_policy.sac import SAC, SACConfig
 from optctl.training.loops.off_policy import OffPolicyConfig, OffPolicyLoop
+from optctl.training.run import TrainingRun
+from optctl.training.settings import settings
 
 PENDULUM = SACConfig()
 DOUBLE_INTEGRATOR = SACConfig(target_entropy=0.0, polyak=0.1, decay_updates=8000, final_lr=0.02)
@@ -75,6 +79,23 @@ def test_sac_is_within_two_percent_of_the_riccati_optimum():
     ]
     assert min(gaps) > -1e-6
     assert np.median(gaps) < 0.02, gaps
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("name", AGENTS)
+def test_every_agent_comes_near_the_riccati_optimum(name):
+    problem = optctl.make("double-integrator")
+    starts = problem.initial_state.sample(np.random.default_rng(2024), 200)
+    optimum = optctl.solve_many(problem, starts).values.mean()
+    s = settings(name, problem)
+    gaps = []
+    for seed in range(3):
+        run = TrainingRun(name, problem, agent_config=s.agent, loop_config=s.loop, config=s.train, seed=seed)
+        for _ in run.iterate():
+            pass
+        gaps.append(run.evaluate(starts) / optimum - 1)
+    assert min(gaps) > -1e-6
+    assert np.median(gaps) < 0.03, gaps
 
 
 @pytest.mark.prove
