@@ -324,4 +324,5 @@ def lqr(seeds: int = 10, agents: str = "", out: Path | None = None) -> int:
         ("agent", "seeds", "gap (IQM)", "largest gap", "steps", "time of a run"),
         rows,
     )
-    return finish("lqr", "optctl bench lqr", table, {"runs": figures, "optimum": best}, out)
+    command = "optctl bench lqr" + (f" --agents {agents}" if agents else "")
+    return finish("lqr", command, table, {"runs": figures, "optimum": best}, out)
