@@ -12,7 +12,7 @@ from optctl.errors import ArgumentError
 from optctl.hybrid.dataset import generate
 from optctl.hybrid.warm_start import WarmStart, WarmStartConfig, demonstrate
 from optctl.hybrid.warm_start.clone import Targets, Teacher, clone
-from optctl.hybrid.warm_start.critic import fit_critic
+from optctl.hybrid.warm_start.critic import collect, fit_critic
 from optctl.learning.data.mixed import MixedReplay
 from optctl.learning.data.replay import Replay, Transition
 
@@ -178,3 +178,12 @@ def test_a_data_set_serves_as_demonstrations_as_newly_solved_ones_do(tmp_path):
         ArgumentError, match="`dataset` must be one of `mass-spring`, but is one of `double-integrator`"
     ):
         demonstrate(optctl.make("mass-spring"), config)
+
+
+def test_collected_rewards_are_scaled():
+    plain, scaled = Replay(100, 3, 1), Replay(100, 3, 1)
+    for replay, scale in ((plain, 1.0), (scaled, 0.25)):
+        env = optctl.make_vec("pendulum-v1", 4)
+        collect(env, SAC(3, 1, seed=0), replay, steps=5, seed=0, reward_scale=scale)
+    torch.testing.assert_close(scaled.rows[:20, 4], 0.25 * plain.rows[:20, 4])
+    assert plain.rows[:20, 4].abs().min() > 0

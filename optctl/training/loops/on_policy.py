@@ -56,15 +56,12 @@ class OnPolicyLoop:
             for k in range(self.config.horizon):
                 action = agent.act(self.obs, explore=True)
                 obs, reward, terminated, truncated, info = env.step(action)
-                done, step = terminated | truncated, self.steps + k + 1
+                step = self.steps + k + 1
+                anew = self.first == step
+                done = terminated | truncated | anew
+                rollouts.put(k, self.obs, action, reward * self.reward_scale, info["final_obs"], terminated, done)
                 if step < env.max_episode_steps:
-                    anew = self.first == step
-                    done, terminated, next_obs = done | anew, terminated.clone(), info["final_obs"].clone()
-                    reward = reward.clone()
                     obs, _ = env.reset(options={"mask": anew})
-                else:
-                    next_obs = info["final_obs"]
-                rollouts.put(k, self.obs, action, reward * self.reward_scale, next_obs, terminated, done)
                 self.obs.copy_(obs)
             metrics = agent.update(rollouts)
             self.iteration += 1
